@@ -1,0 +1,66 @@
+# make run    set everything up and serve: port 111 as root, else 10111
+# make test   set everything up and run the whole suite
+# make lint | types | docs | bench | clean
+#
+# PYTHON=python3.12   another interpreter (3.11 or newer)
+# ARGS="..."          options for twistd portmapd, pytest or the benchmark
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := setup.cfg pyproject.toml
+
+.PHONY: run test lint types docs bench clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/installed
+	@exec $(BIN)/twistd -n --pidfile= portmapd $(ARGS)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+bench: $(VENV)/installed
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist bench/build docs/_build _trial_temp* .hypothesis *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
+	find portmapd twisted tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+# --clear: a set-up that was cut short, or made by a Python that is gone, leaves nothing behind.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "portmapd needs Python 3.11 or newer, and \"$(PYTHON)\" is not." >&2; \
+	  echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	  echo "\"$(PYTHON) -m venv\" failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# twistd writes the plugin cache beside the plugin: warmed here, for later starts may lack the right.
+define install
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(1)'
+$(BIN)/python -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
+@touch $@
+endef
+
+$(VENV)/installed: $(SETUP) | $(BIN)/python
+	$(call install)
+
+$(VENV)/installed-test: $(SETUP) | $(BIN)/python
+	$(call install,[test])
+	@touch $(VENV)/installed
+
+$(VENV)/installed-dev: $(SETUP) | $(BIN)/python
+	$(call install,[dev])
+	@touch $(VENV)/installed $(VENV)/installed-test

@@ -1,0 +1,1 @@
+"""The benchmark: portmapd beside its peers, in one run. See README.md."""

@@ -1,0 +1,83 @@
+"""Runs of the load generator (load.c)."""
+
+import json
+import subprocess
+
+from attrs import frozen
+
+from bench.errors import MeasureError
+from bench.programs import LOAD
+from bench.servers import Running
+
+FIRST_PROGRAM = 0x20000000
+"""The first of the programs that the benchmark registers (RFC 5531, section 8.5: user-defined)."""
+
+_LIMIT = 900.0
+"""Seconds after which a run is given up."""
+
+
+@frozen
+class Load:
+    """What one run of the load generator saw.
+
+    answered, wrong: calls with a right and with another answer.
+    lost: calls that had to be sent again.
+    seconds: how long it ran.
+    rate: right answers a second.
+    busy: the share of the time (0 to 1) that the generator worked; the rest it waited.
+    p50_us, p99_us: latency in microseconds.
+    mappings: in the last DUMP; 0 if there was none.
+    """
+
+    answered: int
+    lost: int
+    wrong: int
+    seconds: float
+    rate: float
+    busy: float
+    p50_us: float
+    p99_us: float
+    mappings: int = 0
+
+
+@frozen
+class Programs:
+    """Programs FIRST_PROGRAM and on.
+
+    count: how many.
+    random: asked for at random; otherwise in turn.
+    """
+
+    count: int
+    random: bool = False
+
+    def __str__(self) -> str:
+        return f"{FIRST_PROGRAM}:{self.count}" + (":random" if self.random else "")
+
+
+TEN = Programs(10)
+
+
+def ask(server: Running, mode: str, *options: str) -> Load:
+    """Run the load generator against a server.
+
+    mode: udp, tcp, dump or set; options: see load.c.
+
+    Raises MeasureError for a wrong answer, no answer, or none at all.
+    """
+    command = [str(LOAD), mode, "127.0.0.1", str(server.port), *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MeasureError(f"{server.server.name}: {mode} took over {_LIMIT:g} s") from error
+    if not done.stdout:
+        raise MeasureError(f"{server.server.name}: {done.stderr.strip()}")
+    seen = Load(**json.loads(done.stdout))
+    if seen.wrong or not seen.answered:
+        raise MeasureError(f"{server.server.name}: {seen.wrong} wrong answers to {mode}")
+    return seen
+
+
+def register(server: Running, programs: Programs, *options: str) -> Load:
+    """SET the programs, version 1; each at the port that load.c derives from its number."""
+    return ask(server, "set", "--programs", str(programs), *options)

@@ -1,0 +1,46 @@
+"""A network, mount and process namespace of the benchmark's own.
+
+Inside, port 111 and /run are free whatever the machine serves, the loopback interface carries
+nothing else, and every server ends with the benchmark.
+"""
+
+import os
+import shutil
+import sys
+from typing import NoReturn
+
+from bench.errors import MeasureError
+
+INSIDE = "--inside-namespace"
+"""The option by which the benchmark knows that it runs in its namespace."""
+
+_UNSHARE = ("unshare", "-n", "-m", "-p", "-u", "-f", "--mount-proc", "--kill-child")
+_PREPARE = """
+set -e
+ip link set lo up
+mount -t tmpfs tmpfs /run
+mkdir -p /run/rpcbind
+exec "$@"
+"""
+_TOOLS = ("unshare", "ip", "mount")
+
+
+def enter(arguments: list[str]) -> NoReturn:
+    """Replace this process by the benchmark inside its namespace.
+
+    arguments: the command line, without the program.
+
+    Raises MeasureError when this user or this machine cannot make a namespace.
+    """
+    if os.geteuid() != 0:
+        raise MeasureError("a network namespace needs root: run the benchmark as root")
+    for tool in _TOOLS:
+        require(tool)
+    benchmark = (sys.executable, "-m", "bench", INSIDE, *arguments)
+    os.execvp(_UNSHARE[0], (*_UNSHARE, "sh", "-c", _PREPARE, "bench", *benchmark))
+
+
+def require(tool: str) -> None:
+    """Check that a program is installed; raises MeasureError when it is not."""
+    if shutil.which(tool) is None:
+        raise MeasureError(f"{tool} is not installed or not in PATH")

@@ -1,0 +1,25 @@
+"""How long and how often the benchmark measures."""
+
+from attrs import frozen
+
+
+@frozen
+class Plan:
+    """One run's sizes.
+
+    rounds: how often the servers take their turn.
+    seconds: of load for one server in one round.
+    starts: of each server, for the time to the first answer.
+    idle_seconds: of rest in which the liveness check's cost is taken.
+    many: mappings in the large registry.
+    """
+
+    rounds: int
+    seconds: float
+    starts: int
+    idle_seconds: float
+    many: int
+
+
+FULL = Plan(rounds=7, seconds=1.0, starts=9, idle_seconds=10.0, many=1_000_000)
+QUICK = Plan(rounds=3, seconds=0.5, starts=3, idle_seconds=3.0, many=50_000)

@@ -1,0 +1,17 @@
+"""What a process costs, as the kernel counts it."""
+
+from pathlib import Path
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident set (VmRSS)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds on a processor, all threads, in nanosecond resolution (/proc/PID/stat has 10 ms)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9

@@ -1,0 +1,19 @@
+"""Everything that is measured, by name. A new measurement is a row of MEASURES."""
+
+from collections.abc import Callable, Mapping
+
+from bench import footprint, mappings, speed
+from bench.plan import Plan
+from bench.rows import Row
+
+MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
+    "udp": speed.udp_32,
+    "udp-1": speed.udp_1,
+    "tcp": speed.tcp_32,
+    "tcp-pipelined": speed.tcp_pipelined,
+    "dump": speed.dump,
+    "mappings": mappings.many,
+    "start": footprint.start,
+    "memory": footprint.memory,
+    "liveness": footprint.liveness,
+}

@@ -1,0 +1,21 @@
+"""How Sphinx builds the pages."""
+
+from portmapd import __version__
+
+project = "portmapd"
+author = "the portmapd authors"
+project_copyright = "2026, the portmapd authors"
+release = version = __version__
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+nitpicky = True
+nitpick_ignore_regex = [
+    # No inventory of other projects is fetched: a build needs no network.
+    ("py:.*", r"(?!portmapd).*"),
+]
+
+html_theme = "alabaster"
+html_theme_options = {"description": "A port mapper on Twisted"}
+
+autodoc_member_order = "bysource"

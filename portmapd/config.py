@@ -1,0 +1,129 @@
+"""What a port mapper is to do: one validated value."""
+
+import os
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from portmapd.errors import ConfigurationError
+from portmapd.oncrpc.address import MAX_PATH
+from portmapd.portmapper.access import Callit, Network, Policy
+
+#: The port of program 100000, and the one that is served where that takes rights we lack.
+PORT = 111
+UNPRIVILEGED_PORT = 10111
+RPC_SOCKET = "/run/rpcbind.sock"
+INTERFACES = ("127.0.0.1", "::1")
+
+
+def default_port() -> int:
+    """111 for root, 10111 for others."""
+    return PORT if os.geteuid() == 0 else UNPRIVILEGED_PORT
+
+
+def default_rpc_socket() -> str | None:
+    """The rpcbind socket for root; none for others."""
+    return RPC_SOCKET if os.geteuid() == 0 else None
+
+
+def _check_port(config: object, attribute: "Attribute[int]", port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"port {port} is not in the range 0 to 65535")
+
+
+def _check_interfaces(config: object, attribute: Any, interfaces: tuple[str, ...]) -> None:
+    for interface in interfaces:
+        try:
+            ip_address(interface)
+        except ValueError:
+            raise ConfigurationError(
+                f"interface {interface!r} is no IPv4 or IPv6 address; give the address of an "
+                "interface, or 0.0.0.0 and :: for all"
+            ) from None
+
+
+def _check_path(config: object, attribute: Any, path: str | None) -> None:
+    if path is not None and (not path.startswith("/") or len(os.fsencode(path)) > MAX_PATH):
+        raise ConfigurationError(
+            f"{attribute.name.replace('_', '-')} {path!r} is no absolute path of at most "
+            f"{MAX_PATH} bytes; give one, or none"
+        )
+
+
+def _check_seconds(config: object, attribute: Any, seconds: float) -> None:
+    if not 0.05 <= seconds <= 3600:
+        raise ConfigurationError(
+            f"{attribute.name.replace('_', '-')} {seconds}: give seconds from 0.05 to 3600"
+        )
+
+
+def _check_count(config: object, attribute: Any, count: int) -> None:
+    if count < 1:
+        raise ConfigurationError(
+            f"{attribute.name.replace('_', '-')} {count}: give a number from 1 on"
+        )
+
+
+def parse_network(text: str) -> Network:
+    """A network in CIDR notation, or a single address.
+
+    :raises ConfigurationError: it is neither.
+    """
+    try:
+        return ip_network(text, strict=False)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{text!r} is no network: {error}; give it like 192.0.2.0/24 or 2001:db8::/32"
+        ) from None
+
+
+def parse_networks(networks: Any) -> tuple[Network, ...]:
+    """Networks, as values or in CIDR notation; see :func:`parse_network`."""
+    return tuple(parse_network(n) if isinstance(n, str) else n for n in networks)
+
+
+def _callit(value: Any) -> Callit:
+    try:
+        return Callit(value)
+    except ValueError:
+        names = ", ".join(choice.value for choice in Callit)
+        raise ConfigurationError(f"callit {value!r} is none of {names}") from None
+
+
+@frozen(kw_only=True)
+class Config:
+    """What a port mapper is to do; every field has the default of the option of its name.
+
+    :param port: UDP and TCP port to serve; 0: one that is free, the same for all.
+    :param interfaces: addresses to serve on; empty: neither UDP nor TCP.
+    :param rpc_socket: path of the rpcbind socket; None: there is none.
+    :param trust: networks whose UDP callers may get replies larger than their requests, as
+        networks or in CIDR notation.
+    :param allow: networks that may ask at all, beside this host; empty: everyone may.
+    :param insecure: take SET and UNSET from everywhere.
+    :param callit: which calls are forwarded, a :class:`~portmapd.portmapper.access.Callit` or its
+        value.
+    :param liveness: seconds between two looks for dead services.
+    :param idle: seconds after which a stream without a whole call is closed.
+    :param max_streams: the most streams of each listening socket.
+    :raises ConfigurationError: a value cannot be used; the message names its field.
+    """
+
+    port: int = field(factory=default_port, validator=_check_port)
+    interfaces: tuple[str, ...] = field(
+        default=INTERFACES, converter=tuple, validator=_check_interfaces
+    )
+    rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
+    trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
+    allow: tuple[Network, ...] = field(default=(), converter=parse_networks)
+    insecure: bool = False
+    callit: Callit = field(default=Callit.LOCAL, converter=_callit)
+    liveness: float = field(default=1.0, validator=_check_seconds)
+    idle: float = field(default=60.0, validator=_check_seconds)
+    max_streams: int = field(default=1024, validator=_check_count)
+
+    @property
+    def policy(self) -> Policy:
+        """The part that says who may do what."""
+        return Policy(self.trust, self.allow, self.insecure, self.callit)

@@ -1,0 +1,1 @@
+"""Sockets: UDP, TCP and the rpcbind socket, forwarded calls, liveness."""

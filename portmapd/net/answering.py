@@ -1,0 +1,86 @@
+"""The way of a message from a socket to its reply: cache, dispatch, forwarding."""
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from portmapd.net.answers import Answer, Answers, Shelf
+from portmapd.net.complaints import Complaints
+from portmapd.net.forwarding import Forwarder
+from portmapd.oncrpc.address import Netid
+from portmapd.portmapper.access import Policy
+from portmapd.portmapper.caller import Audience, Caller
+from portmapd.portmapper.dispatch import Dispatcher, Outcome
+
+#: The most addresses whose audience is remembered.
+MAX_HOSTS = 4_096
+
+
+class Answering:
+    """Answers the messages of every transport.
+
+    :param policy: says which audience a caller belongs to.
+    :param dispatcher: serves what the cache does not know.
+    :param answers: the cache.
+    :param forwarder: makes the calls that must be made first.
+    :param complaints: are told of malformed messages.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        policy: Policy,
+        dispatcher: Dispatcher,
+        answers: Answers,
+        forwarder: Forwarder,
+        complaints: Complaints,
+    ) -> None:
+        self._policy = policy
+        self._dispatcher = dispatcher
+        self._answers = answers
+        self._forwarder = forwarder
+        self._complaints = complaints
+        self._audiences: dict[str, Audience] = {}
+
+    def audience(self, host: str) -> Audience:
+        """The audience that callers at *host* belong to."""
+        audience = self._audiences.get(host)
+        if audience is None:
+            if len(self._audiences) >= MAX_HOSTS:
+                self._audiences.clear()
+            audience = self._audiences[host] = self._policy.audience(host)
+        return audience
+
+    def shelf(self, netid: Netid, audience: Audience, reached: str) -> Shelf:
+        """The replies known for these readers; a reply found there may be sent as it is."""
+        return self._answers.shelf(netid, audience, reached)
+
+    def complain(self, caller: Caller, fault: str) -> None:
+        """*caller* broke the language below the level of messages."""
+        self._complaints.complain(caller, fault)
+
+    def answer(
+        self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
+    ) -> bytes | None:
+        """Serve a message that no known reply fits.
+
+        :param respond: is given the reply if there is one, but not now.
+        :return: the reply if there is one now.
+        """
+        try:
+            outcome = self._dispatcher.dispatch(message, caller)
+        except Exception:
+            self._log.failure("the message of {caller} could not be served", caller=str(caller))
+            return None
+        if outcome.fault:
+            self._complaints.complain(caller, outcome.fault)
+        if outcome.pending is not None:
+            self._forwarder.forward(outcome.pending, caller, message, respond)
+        self._keep(message, caller, outcome)
+        return outcome.reply
+
+    def _keep(self, message: bytes, caller: Caller, outcome: Outcome) -> None:
+        if outcome.lasting is not None and outcome.reply is not None:
+            answer = Answer(outcome.reply[4:], outcome.lasting)
+            self._answers.keep(caller.netid, caller.audience, caller.reached, message, answer)

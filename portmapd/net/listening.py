@@ -1,0 +1,123 @@
+"""Listening stream sockets and their transports."""
+
+import os
+import socket
+import stat
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory
+
+#: Connections that the kernel keeps for us while we are busy.
+BACKLOG = 1_024
+
+
+class EagerWrite(tcp.Connection):
+    """Writes at once what the socket takes; the reactor is asked only about what is left."""
+
+    def write(self, data: bytes) -> None:
+        if data and self.connected and not (self.dataBuffer or self._tempDataLen):
+            try:
+                data = data[self.socket.send(data) :]
+            except OSError:
+                # The base class meets the same error where it can deal with it.
+                pass
+        if data:
+            super().write(data)
+
+
+class TcpStream(EagerWrite, tcp.Server):
+    """The transport of one TCP connection."""
+
+
+class TcpPort(tcp.Port):  # type: ignore[misc]
+    """A listening TCP socket, of one address family alone."""
+
+    transport = TcpStream
+
+    def __init__(self, port: int, factory: IProtocolFactory, interface: str, reactor: Any) -> None:
+        super().__init__(port, factory, BACKLOG, interface, reactor)
+
+    def createInternetSocket(self) -> socket.socket:
+        skt = super().createInternetSocket()
+        if self.addressFamily == socket.AF_INET6:
+            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        return skt
+
+
+class UnixStream(EagerWrite, tcp.Server):
+    """The transport of one UNIX stream; file descriptors that a peer passes are not received."""
+
+    def __init__(
+        self, skt: socket.socket, protocol: Any, client: Any, server: Any, serial: int, reactor: Any
+    ) -> None:
+        super().__init__(skt, protocol, ("", 0), server, serial, reactor)
+
+    def getPeer(self) -> Any:
+        return unix.address.UNIXAddress(None)
+
+    def getHost(self) -> Any:
+        return unix.address.UNIXAddress(None)
+
+
+class UnixPort(unix.Port):  # type: ignore[misc]
+    """A listening UNIX socket that everyone may connect to.
+
+    A stale socket file in its place is replaced.
+    """
+
+    transport = UnixStream
+
+    def __init__(self, path: str, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(os.fsencode(path), factory, BACKLOG, reactor=reactor)
+        self._path = path
+        self._inode: int | None = None
+
+    def createInternetSocket(self) -> socket.socket:
+        _remove_stale(self._path)
+        skt: socket.socket = super().createInternetSocket()
+        return skt
+
+    def startListening(self) -> None:
+        # The base class changes the mode after bind; until then clients would be refused.
+        mask = os.umask(0o777 & ~self.mode)
+        try:
+            super().startListening()
+        finally:
+            os.umask(mask)
+        self._inode = os.stat(self._path).st_ino
+
+    def connectionLost(self, reason: Any) -> None:
+        self._unlink()
+        tcp.Port.connectionLost(self, reason)
+
+    def _unlink(self) -> None:
+        """Remove the socket's file, unless it is another's by now, or we may not any more."""
+        try:
+            if os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+        except OSError:
+            pass
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket at *path* if nobody listens there.
+
+    :raises CannotListenError: somebody does, or something else is at that path.
+    """
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise CannotListenError(None, path, FileExistsError("it is not a socket"))
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError as error:
+            raise CannotListenError(None, path, error) from error
+        else:
+            raise CannotListenError(None, path, FileExistsError("another process serves there"))

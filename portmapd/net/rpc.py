@@ -1,0 +1,153 @@
+"""Program 100000 on its sockets, as one service."""
+
+import errno
+import os
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from portmapd.config import Config
+from portmapd.net.answering import Answering
+from portmapd.net.answers import Answers
+from portmapd.net.bound import is_bound
+from portmapd.net.complaints import Complaints
+from portmapd.net.datagram import DatagramPort, PortmapDatagram
+from portmapd.net.forwarding import Forwarder
+from portmapd.net.listening import TcpPort, UnixPort
+from portmapd.net.stream import PortmapFactory
+from portmapd.net.taken import unusable
+from portmapd.net.turns import Turns
+from portmapd.oncrpc.address import LOCAL, TCP, TCP6, UDP, UDP6, format_address
+from portmapd.portmapper.access import PROGRAM
+from portmapd.portmapper.dispatch import TABLE, Dispatcher
+from portmapd.portmapper.procedure import Context
+from portmapd.registry.holder import Holder
+from portmapd.registry.mapping import SUPERUSER, mapping
+from portmapd.registry.registry import Registry
+
+#: Addresses that a host without IPv6 does not have, and what it says of them.
+_IPV6_DEFAULTS = ("::1", "::")
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class RpcService(Service):
+    """Serves program 100000 on UDP, TCP and the rpcbind socket, and registers itself.
+
+    :param config: where, and for whom.
+    :param registry: what it serves.
+    :param reactor: gives the sockets and measures time.
+    :ivar port: the port that it serves, once it is bound.
+    :ivar turns: lets UDP have its turns; busy streams elsewhere use it, too.
+    """
+
+    _log = Logger()
+
+    def __init__(self, config: Config, registry: Registry, reactor: Any) -> None:
+        self.port = config.port
+        self.turns = Turns(reactor)
+        self._config = config
+        self._registry = registry
+        self._reactor = reactor
+        self._forwarder = Forwarder(reactor)
+        self._answering = self._make_answering()
+        self._ports: list[Any] = []
+        self._holder = Holder(os.geteuid(), os.getpid())
+
+    def _make_answering(self) -> Answering:
+        context = Context(self._registry, self._config.policy, is_bound, self._reactor.seconds)
+        return Answering(
+            self._config.policy,
+            Dispatcher(context),
+            Answers(self._registry, context.statistics),
+            self._forwarder,
+            Complaints(self._reactor),
+        )
+
+    def privilegedStartService(self) -> None:
+        """Bind every socket, or none.
+
+        :raises ConfigurationError: one cannot be bound; the message says what to do.
+        """
+        if self._ports:
+            return
+        try:
+            netids = self._listen()
+        except BaseException:
+            self._close()
+            raise
+        self._register(netids)
+
+    def startService(self) -> None:
+        self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Close every socket; the deferred fires when they are closed."""
+        super().stopService()
+        return self._close()
+
+    def _listen(self) -> dict[str, str]:
+        """Bind; return the address to register for each netid served."""
+        netids: dict[str, str] = {}
+        for interface in self._config.interfaces:
+            pair = (UDP6, TCP6) if ":" in interface else (UDP, TCP)
+            if self._listen_on(interface):
+                netids |= {n.name: format_address(n.wildcard, self.port) for n in pair}
+        path = self._config.rpc_socket
+        if path is not None:
+            self._listen_stream(UnixPort(path, self._make_factory(), self._reactor))
+            netids[LOCAL.name] = path
+        return netids
+
+    def _listen_on(self, interface: str) -> bool:
+        """Serve UDP and TCP on *interface*; False if this host has no IPv6."""
+        datagrams = DatagramPort(
+            self.port, PortmapDatagram(self._answering, interface), self._reactor
+        )
+        try:
+            datagrams.startListening()
+        except CannotListenError as error:
+            if interface in _IPV6_DEFAULTS and error.socketError.errno in _NO_IPV6:
+                self._log.info("{interface} is not served: no IPv6 here", interface=interface)
+                return False
+            raise unusable(error) from error
+        self._ports.append(datagrams)
+        self.turns.add(datagrams.doRead)
+        self.port = datagrams.getHost().port
+        self._listen_stream(TcpPort(self.port, self._make_factory(), interface, self._reactor))
+        return True
+
+    def _listen_stream(self, port: Any) -> None:
+        try:
+            port.startListening()
+        except CannotListenError as error:
+            raise unusable(error) from error
+        self._ports.append(port)
+
+    def _make_factory(self) -> PortmapFactory:
+        config = self._config
+        return PortmapFactory(
+            self._answering, self._reactor, self.turns, config.idle, config.max_streams
+        )
+
+    def _register(self, addresses: dict[str, str]) -> None:
+        """Have program 100000 listed, for as long as it is served."""
+        self._registry.open(self._holder)
+        self._registry.map(
+            *(
+                mapping(PROGRAM, version, netid, address, SUPERUSER, self._holder)
+                for netid, address in addresses.items()
+                for version in sorted(TABLE, reverse=True)
+            )
+        )
+
+    def _close(self) -> Deferred[Any]:
+        """Close what is open; what it registered goes with it."""
+        self._registry.close(self._holder)
+        self._forwarder.stop()
+        self.turns.clear()
+        ports, self._ports = self._ports, []
+        return gatherResults([maybeDeferred(port.stopListening) for port in ports])

@@ -1,0 +1,1 @@
+"""The RPC language, pure bytes: XDR, messages, record marking, universal addresses."""

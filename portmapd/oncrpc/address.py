@@ -1,0 +1,141 @@
+"""Netids and universal addresses (RFC 5665)."""
+
+import socket
+from struct import Struct
+
+from attrs import frozen
+
+from portmapd.errors import InvalidMapping
+
+_SOCKADDR_IN = Struct("!H4s8x")
+_SOCKADDR_IN6 = Struct("!HI16sI")
+#: The address family leads a netbuf in the byte order of the host, as libtirpc keeps it.
+_FAMILY = Struct("=H")
+#: The longest path that fits a ``sockaddr_un``, in bytes.
+MAX_PATH = 107
+
+
+@frozen
+class Netid:
+    """A transport by its name in the netconfig database (RFC 5665, 5.1).
+
+    :param semantics: 1 connectionless, 3 connection-oriented with orderly release.
+    :param family: the protocol family: inet, inet6 or loopback.
+    :param protocol: the protocol's name; "-" for none.
+    :param number: the protocol's number in version 2 mappings; None if that version has none.
+    :param wildcard: the address that means any address of this host.
+    """
+
+    name: str
+    semantics: int
+    family: str
+    protocol: str
+    number: int | None
+    wildcard: str
+
+
+UDP = Netid("udp", 1, "inet", "udp", 17, "0.0.0.0")
+TCP = Netid("tcp", 3, "inet", "tcp", 6, "0.0.0.0")
+UDP6 = Netid("udp6", 1, "inet6", "udp", None, "::")
+TCP6 = Netid("tcp6", 3, "inet6", "tcp", None, "::")
+LOCAL = Netid("local", 3, "loopback", "-", None, "")
+
+NETIDS: dict[str, Netid] = {n.name: n for n in (UDP, TCP, UDP6, TCP6, LOCAL)}
+#: Version 2's protocol numbers.
+PROTOCOLS: dict[int, Netid] = {17: UDP, 6: TCP}
+
+
+def format_address(host: str, port: int) -> str:
+    """The universal address of *port* on *host*, an IPv4 or IPv6 address."""
+    return f"{host}.{port >> 8}.{port & 255}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """The host and the port of a universal address of an internet netid, which must be valid."""
+    host, high, low = address.rsplit(".", 2)
+    return host, int(high) << 8 | int(low)
+
+
+def parse_address(netid: Netid, address: str) -> tuple[str, int]:
+    """Check a universal address.
+
+    :return: its host and port (1 to 65535); for netid local the path and 0.
+    :raises InvalidMapping: it is no address of that netid.
+    """
+    if netid is LOCAL:
+        return _path(address), 0
+    host, *port = address.rsplit(".", 2)
+    if len(port) != 2 or not all(_is_byte(part) for part in port):
+        raise InvalidMapping(f"address {address!r} does not end with the two bytes of a port")
+    number = int(port[0]) << 8 | int(port[1])
+    if number == 0:
+        raise InvalidMapping(f"address {address!r} has port 0")
+    if not _is_host(netid, host):
+        raise InvalidMapping(f"{host!r} in address {address!r} is no {netid.family} address")
+    return host, number
+
+
+def _path(address: str) -> str:
+    if not address.startswith("/") or not address.isprintable():
+        raise InvalidMapping(f"address {address!r} is no absolute path")
+    if len(address.encode()) > MAX_PATH:
+        raise InvalidMapping(f"address: a socket's path has at most {MAX_PATH} bytes")
+    return address
+
+
+def _is_byte(text: str) -> bool:
+    return len(text) <= 3 and text.isascii() and text.isdecimal() and int(text) <= 255
+
+
+def _is_host(netid: Netid, host: str) -> bool:
+    try:
+        socket.inet_pton(_FAMILIES[netid.family], host.partition("%")[0])
+    except (OSError, ValueError):
+        return False
+    return host.isprintable() and (netid.family == "inet6" or "%" not in host)
+
+
+def to_netbuf(netid: Netid, address: str) -> bytes:
+    """The ``sockaddr`` of a universal address, as RPCBPROC_UADDR2TADDR answers it.
+
+    :raises InvalidMapping: it is no address of that netid.
+    """
+    if netid is LOCAL:
+        path = _path(address).encode()
+        return _FAMILY.pack(socket.AF_UNIX) + path.ljust(108, b"\0")
+    host, port = parse_address(netid, address)
+    if netid.family == "inet":
+        packed = socket.inet_pton(socket.AF_INET, host)
+        return _FAMILY.pack(socket.AF_INET) + _SOCKADDR_IN.pack(port, packed)
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return _FAMILY.pack(socket.AF_INET6) + _SOCKADDR_IN6.pack(port, 0, packed, 0)
+
+
+def from_netbuf(netid: Netid, data: bytes) -> str:
+    """The universal address of a ``sockaddr``, as RPCBPROC_TADDR2UADDR answers it.
+
+    :raises InvalidMapping: it is no ``sockaddr`` of that netid.
+    """
+    read = _SOCKADDRS.get(len(data) if netid is not LOCAL else 110)
+    family = _FAMILIES[netid.family]
+    if read is None or len(data) < 3 or _FAMILY.unpack_from(data)[0] != family:
+        raise InvalidMapping(f"{len(data)} bytes that are no sockaddr of netid {netid.name}")
+    return read(data)
+
+
+def _from_in(data: bytes) -> str:
+    port, packed = _SOCKADDR_IN.unpack_from(data, 2)
+    return format_address(socket.inet_ntop(socket.AF_INET, packed), port)
+
+
+def _from_in6(data: bytes) -> str:
+    port, _, packed, _ = _SOCKADDR_IN6.unpack_from(data, 2)
+    return format_address(socket.inet_ntop(socket.AF_INET6, packed), port)
+
+
+def _from_un(data: bytes) -> str:
+    return data[2:].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+_SOCKADDRS = {16: _from_in, 28: _from_in6, 110: _from_un}
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "loopback": socket.AF_UNIX}

@@ -1,0 +1,237 @@
+"""Call and reply messages of ONC RPC version 2 (RFC 5531, section 9), both directions."""
+
+from collections.abc import Callable
+from struct import Struct
+
+from attrs import frozen
+
+from portmapd.errors import (
+    AuthRefused,
+    CallRefused,
+    GarbageArguments,
+    ProcedureUnavailable,
+    ProgramMismatch,
+    ProgramUnavailable,
+    RpcMismatch,
+    SystemFailure,
+    Unanswerable,
+    XdrError,
+)
+from portmapd.oncrpc import xdr
+
+RPC_VERSION = 2
+CALL, REPLY = 0, 1
+MSG_ACCEPTED, MSG_DENIED = 0, 1
+SUCCESS, PROG_UNAVAIL, PROG_MISMATCH, PROC_UNAVAIL, GARBAGE_ARGS, SYSTEM_ERR = range(6)
+RPC_MISMATCH, AUTH_ERROR = 0, 1
+AUTH_NONE, AUTH_SYS = 0, 1
+AUTH_BADCRED, AUTH_REJECTEDCRED, AUTH_BADVERF, AUTH_REJECTEDVERF, AUTH_TOOWEAK = range(1, 6)
+
+#: The longest body of a credential or verifier, in bytes (RFC 5531, 8.2).
+MAX_AUTH = 400
+#: The longest machine name and the most groups of AUTH_SYS (RFC 5531, appendix A).
+MAX_MACHINE_NAME = 255
+MAX_GROUPS = 16
+
+_PREFIX = Struct(">III")
+_HEADER = Struct(">IIIIIIII")
+_ACCEPTED = Struct(">IIIIII")
+
+
+@frozen
+class Credential:
+    """Who a caller says it is.
+
+    :param flavor: AUTH_NONE or AUTH_SYS.
+    :param body: the flavor's data as it travels, at most 400 bytes.
+    """
+
+    flavor: int = AUTH_NONE
+    body: bytes = b""
+
+
+NOBODY = Credential()
+
+
+@frozen
+class Call:
+    """One call: which procedure of which program, for whom, with which encoded arguments."""
+
+    xid: int
+    program: int
+    version: int
+    procedure: int
+    credential: Credential = NOBODY
+    arguments: bytes = b""
+
+
+def decode_call(message: bytes) -> Call:
+    """Read a call.
+
+    :raises Unanswerable: it is no call, or ends within its header.
+    :raises RpcMismatch: the RPC version is not 2.
+    :raises AuthRefused: a credential that is not AUTH_NONE or a well-formed AUTH_SYS.
+    """
+    if len(message) < _PREFIX.size:
+        raise Unanswerable("shorter than the start of a header")
+    _, kind, rpc_version = _PREFIX.unpack_from(message)
+    if kind != CALL:
+        raise Unanswerable(f"message type {kind} is no call")
+    if rpc_version != RPC_VERSION:
+        raise RpcMismatch(f"RPC version {rpc_version}")
+    if len(message) < _HEADER.size:
+        raise Unanswerable("the header is truncated")
+    xid, _, _, program, version, procedure, flavor, size = _HEADER.unpack_from(message)
+    if size > MAX_AUTH:
+        raise AuthRefused(AUTH_BADCRED, f"a credential of {size} bytes, at most {MAX_AUTH}")
+    reader = xdr.Reader(message, _HEADER.size - 4)
+    credential = _credential(flavor, reader)
+    _skip_verifier(reader)
+    return Call(xid, program, version, procedure, credential, reader.rest())
+
+
+def _credential(flavor: int, reader: xdr.Reader) -> Credential:
+    try:
+        body = reader.opaque(MAX_AUTH)
+    except XdrError as fault:
+        raise Unanswerable("the header ends within the credential") from fault
+    check = _FLAVORS.get(flavor)
+    if check is None:
+        raise AuthRefused(AUTH_REJECTEDCRED, f"credential flavor {flavor}")
+    check(body)
+    return Credential(flavor, body) if flavor or body else NOBODY
+
+
+def _check_sys(body: bytes) -> None:
+    reader = xdr.Reader(body)
+    try:
+        reader.uint()
+        reader.opaque(MAX_MACHINE_NAME)
+        reader.uint()
+        reader.uint()
+        groups = reader.uint()
+    except XdrError as fault:
+        raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {fault}") from fault
+    if groups > MAX_GROUPS or len(reader.rest()) < 4 * groups:
+        raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {groups} groups")
+
+
+def _check_none(body: bytes) -> None:
+    """AUTH_NONE carries nothing; what it carries all the same is ignored (RFC 5531, 10.1)."""
+
+
+_FLAVORS: dict[int, Callable[[bytes], None]] = {AUTH_NONE: _check_none, AUTH_SYS: _check_sys}
+
+
+def _skip_verifier(reader: xdr.Reader) -> None:
+    try:
+        reader.uint()
+        reader.opaque(xdr.MAX_OPAQUE)
+    except XdrError as fault:
+        raise Unanswerable("the header ends within the verifier") from fault
+
+
+def encode_call(call: Call) -> bytes:
+    """The message of *call*, with a verifier of AUTH_NONE."""
+    header = _PREFIX.pack(call.xid, CALL, RPC_VERSION)
+    procedure = _PREFIX.pack(call.program, call.version, call.procedure)
+    credential = xdr.uint(call.credential.flavor) + xdr.opaque(call.credential.body)
+    return header + procedure + credential + bytes(8) + call.arguments
+
+
+def success(xid: int, results: bytes) -> bytes:
+    """The reply that carries *results*."""
+    return _ACCEPTED.pack(xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, SUCCESS) + results
+
+
+def refusal(xid: int, fault: CallRefused) -> bytes:
+    """The reply that carries the status which *fault* stands for."""
+    return _REFUSALS[type(fault)](xid, fault)
+
+
+def _accepted(status: int) -> Callable[[int, CallRefused], bytes]:
+    return lambda xid, _: _ACCEPTED.pack(xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, status)
+
+
+def _program_mismatch(xid: int, fault: CallRefused) -> bytes:
+    assert isinstance(fault, ProgramMismatch)
+    head = _ACCEPTED.pack(xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, PROG_MISMATCH)
+    return head + xdr.uint(fault.low) + xdr.uint(fault.high)
+
+
+def _rpc_mismatch(xid: int, _: CallRefused) -> bytes:
+    return _ACCEPTED.pack(xid, REPLY, MSG_DENIED, RPC_MISMATCH, RPC_VERSION, RPC_VERSION)
+
+
+def _auth_error(xid: int, fault: CallRefused) -> bytes:
+    assert isinstance(fault, AuthRefused)
+    return _PREFIX.pack(xid, REPLY, MSG_DENIED) + xdr.uint(AUTH_ERROR) + xdr.uint(fault.stat)
+
+
+_REFUSALS: dict[type[CallRefused], Callable[[int, CallRefused], bytes]] = {
+    RpcMismatch: _rpc_mismatch,
+    AuthRefused: _auth_error,
+    ProgramUnavailable: _accepted(PROG_UNAVAIL),
+    ProgramMismatch: _program_mismatch,
+    ProcedureUnavailable: _accepted(PROC_UNAVAIL),
+    GarbageArguments: _accepted(GARBAGE_ARGS),
+    SystemFailure: _accepted(SYSTEM_ERR),
+}
+
+
+def xid_of(message: bytes) -> int:
+    """The transaction id that *message* begins with.
+
+    :raises Unanswerable: it is shorter than four bytes.
+    """
+    try:
+        return xdr.Reader(message).uint()
+    except XdrError as fault:
+        raise Unanswerable("shorter than a transaction id") from fault
+
+
+def decode_reply(message: bytes) -> bytes:
+    """The encoded results that a reply carries.
+
+    :raises CallRefused: the reply carries an error status; the class tells which.
+    :raises Unanswerable: it is no reply.
+    """
+    reader = xdr.Reader(message)
+    try:
+        reader.uint()
+        if reader.uint() != REPLY:
+            raise Unanswerable("the message is no reply")
+        status = reader.uint()
+        if status == MSG_DENIED:
+            raise _denied(reader)
+        if status != MSG_ACCEPTED:
+            raise Unanswerable(f"reply status {status} is unknown")
+        reader.uint()
+        reader.opaque(MAX_AUTH)
+        return _accepted_results(reader)
+    except XdrError as fault:
+        raise Unanswerable("the reply is truncated") from fault
+
+
+def _denied(reader: xdr.Reader) -> CallRefused:
+    if reader.uint() == AUTH_ERROR:
+        return AuthRefused(reader.uint())
+    return RpcMismatch(f"the server speaks RPC versions {reader.uint()} to {reader.uint()}")
+
+
+def _accepted_results(reader: xdr.Reader) -> bytes:
+    status = reader.uint()
+    if status == SUCCESS:
+        return reader.rest()
+    if status == PROG_MISMATCH:
+        raise ProgramMismatch(reader.uint(), reader.uint())
+    kind, text = _STATUSES.get(status, (SystemFailure, f"accept status {status} is unknown"))
+    raise kind(text)
+
+
+_STATUSES: dict[int, tuple[type[CallRefused], str]] = {
+    PROG_UNAVAIL: (ProgramUnavailable, "the server does not serve that program"),
+    PROC_UNAVAIL: (ProcedureUnavailable, "the program has no such procedure"),
+    GARBAGE_ARGS: (GarbageArguments, "the server could not decode the arguments"),
+    SYSTEM_ERR: (SystemFailure, "the server failed"),
+}

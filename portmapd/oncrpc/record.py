@@ -1,0 +1,81 @@
+"""Record marking: messages on a byte stream (RFC 5531, section 11)."""
+
+from collections.abc import Iterator
+from struct import Struct
+
+from portmapd.errors import BrokenStream
+
+_MARK = Struct(">I")
+_LAST = 0x8000_0000
+
+#: The longest record, in bytes. The longest legitimate call is a CALLIT whose arguments fill a
+#: datagram.
+MAX_RECORD = 65_536
+#: The most fragments a record may come in. Real clients send one; libtirpc breaks long calls
+#: at 9,000 bytes.
+MAX_FRAGMENTS = 64
+
+
+def mark(message: bytes) -> bytes:
+    """*message* as a record of one fragment."""
+    return _MARK.pack(_LAST | len(message)) + message
+
+
+class RecordReader:
+    """Puts the records of one stream together, however its bytes arrive.
+
+    :param limit: the longest record, in bytes. It is enforced from the record mark, before
+        anything of the fragment is buffered.
+    :param fragments: the most fragments a record may have.
+    """
+
+    __slots__ = ("_buffer", "_count", "_fragments", "_limit", "_parts", "_size")
+
+    def __init__(self, limit: int = MAX_RECORD, fragments: int = MAX_FRAGMENTS) -> None:
+        self._limit = limit
+        self._fragments = fragments
+        self._buffer = b""
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._count = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take *data* in and yield every record that it completes.
+
+        The iterator must be used up before the next call.
+
+        :raises BrokenStream: a record is too long or in too many fragments; the records before
+            it have been yielded.
+        """
+        buffer = self._buffer + data if self._buffer else data
+        at = 0
+        while len(buffer) - at >= 4:
+            (word,) = _MARK.unpack_from(buffer, at)
+            end = at + 4 + (word & ~_LAST)
+            if end - at - 4 > self._limit - self._size:
+                raise BrokenStream(f"a record of more than {self._limit} bytes")
+            if self._count >= self._fragments:
+                raise BrokenStream(f"a record of more than {self._fragments} fragments")
+            if end > len(buffer):
+                break
+            fragment = buffer[at + 4 : end]
+            at = end
+            if word & _LAST:
+                yield self._complete(fragment)
+            else:
+                self._keep(fragment)
+        self._buffer = buffer[at:]
+
+    def _complete(self, fragment: bytes) -> bytes:
+        if not self._count:
+            return fragment
+        self._parts.append(fragment)
+        record = b"".join(self._parts)
+        self._parts.clear()
+        self._size = self._count = 0
+        return record
+
+    def _keep(self, fragment: bytes) -> None:
+        self._parts.append(fragment)
+        self._size += len(fragment)
+        self._count += 1

@@ -1,0 +1,127 @@
+"""An RPC mapping, and the index of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from portmapd.errors import InvalidMapping
+from portmapd.oncrpc.address import NETIDS, Netid, parse_address
+
+if TYPE_CHECKING:
+    from portmapd.registry.holder import Holder
+
+#: A mapping's key: program, version, netid.
+Key = tuple[int, int, str]
+
+#: The owner that may change every mapping.
+SUPERUSER = "superuser"
+
+
+@frozen
+class Mapping:
+    """A program's version is served on a transport at an address.
+
+    :param program: program number, 0 to 2^32-1.
+    :param version: version number, 0 to 2^32-1.
+    :param netid: name of the transport, see :data:`portmapd.oncrpc.address.NETIDS`.
+    :param address: universal address (RFC 5665); for netid ``local`` a path.
+    :param owner: who registered it: ``superuser``, a decimal uid, or ``unknown``.
+    :param port: the address's port; 0 for netid ``local``.
+    :param holder: whose connection it lives with; None: it lives until it is unset, or its
+        service dies.
+    """
+
+    program: int
+    version: int
+    netid: str
+    address: str
+    owner: str
+    port: int
+    holder: Holder | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def key(self) -> Key:
+        """What no two mappings share."""
+        return self.program, self.version, self.netid
+
+
+def mapping(
+    program: int,
+    version: int,
+    netid: str,
+    address: str,
+    owner: str = SUPERUSER,
+    holder: Holder | None = None,
+) -> Mapping:
+    """Check every field and make the mapping of them.
+
+    :raises InvalidMapping: a field is out of its range or form; the message names it.
+    """
+    _check_number("program", program)
+    _check_number("version", version)
+    _, port = parse_address(known_netid(netid), address)
+    return Mapping(program, version, netid, address, owner, port, holder)
+
+
+def known_netid(name: str) -> Netid:
+    """The netid of that name.
+
+    :raises InvalidMapping: there is none.
+    """
+    netid = NETIDS.get(name)
+    if netid is None:
+        raise InvalidMapping(f"netid {name!r} is none of {', '.join(NETIDS)}")
+    return netid
+
+
+def _check_number(name: str, value: int) -> None:
+    if not 0 <= value < 1 << 32:
+        raise InvalidMapping(f"{name} {value} is not in the range 0 to 4294967295")
+
+
+class Mappings:
+    """Every mapping, keyed by program and netid, then by version.
+
+    The two levels answer both questions that callers have in constant time: which address has
+    this version, and is there any other version.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[tuple[int, str], dict[int, Mapping]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Mapping]:
+        """All of them, in the order of program, version and netid."""
+        rows = (m for versions in self._versions.values() for m in versions.values())
+        return iter(sorted(rows, key=lambda m: (m.program, m.version, m.netid)))
+
+    def get(self, program: int, version: int, netid: str) -> Mapping | None:
+        """The mapping of exactly this version, or None."""
+        versions = self._versions.get((program, netid))
+        return versions.get(version) if versions else None
+
+    def find(self, program: int, version: int, netid: str) -> Mapping | None:
+        """The mapping of this version, else the program's latest of another version, or None."""
+        versions = self._versions.get((program, netid))
+        if not versions:
+            return None
+        return versions.get(version) or versions[next(reversed(versions))]
+
+    def add(self, new: Mapping) -> None:
+        """Put *new* in; its key must be free."""
+        self._versions.setdefault((new.program, new.netid), {})[new.version] = new
+        self._count += 1
+
+    def discard(self, old: Mapping) -> None:
+        """Take *old* out; it must be in."""
+        versions = self._versions[old.program, old.netid]
+        del versions[old.version]
+        if not versions:
+            del self._versions[old.program, old.netid]
+        self._count -= 1

@@ -1,0 +1,180 @@
+"""The one registry behind every protocol.
+
+Every change is checked whole, then made whole; whoever follows that kind of change is told once it
+is done, in order.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from portmapd.errors import AlreadyRegistered, NotRegistered
+from portmapd.registry.change import Change, Kind
+from portmapd.registry.holder import Holder
+from portmapd.registry.mapping import Key, Mapping, Mappings
+from portmapd.registry.service import Names, Service
+
+#: Is told of the changes of one transaction. It must not raise, nor change the registry.
+Follower = Callable[[Sequence[Change]], None]
+
+
+class Registry:
+    """Mappings, services and their holders, without I/O and without a clock."""
+
+    def __init__(self) -> None:
+        self.mappings = Mappings()
+        self.names = Names()
+        self._holders: dict[int, Holder] = {}
+        self._processes: dict[int, dict[Holder, None]] = {}
+        self._serial = 0
+        self._followers: dict[Kind, list[Follower]] = {kind: [] for kind in Kind}
+
+    def follow(self, follower: Follower, *kinds: Kind) -> Callable[[], None]:
+        """Tell *follower* of every change of these kinds from now on.
+
+        :return: a function that ends it.
+        """
+        for kind in kinds:
+            self._followers[kind].append(follower)
+        return lambda: [self._followers[kind].remove(follower) for kind in kinds] and None
+
+    # Mappings
+
+    def map(self, *new: Mapping) -> None:
+        """Register mappings, all or none.
+
+        :raises AlreadyRegistered: one's program, version and netid are taken.
+        """
+        taken: set[Key] = set()
+        for m in new:
+            standing = self.mappings.get(*m.key)
+            if standing is not None or m.key in taken:
+                raise AlreadyRegistered(_taken(m, standing or m))
+            taken.add(m.key)
+        self._commit_mappings((), new)
+
+    def unmap(self, *old: Mapping) -> None:
+        """Take registered mappings out."""
+        self._commit_mappings(old, ())
+
+    def replace(self, old: Mapping, new: Mapping) -> None:
+        """Register *new* in the place of *old*, which has the same key, in one transaction."""
+        self._commit_mappings((old,), (new,))
+
+    def _commit_mappings(self, old: Sequence[Mapping], new: Sequence[Mapping]) -> None:
+        for m in old:
+            self.mappings.discard(m)
+            if m.holder is not None:
+                del m.holder.mappings[m.key]
+                m.holder.allowance.held -= 1
+        for m in new:
+            self.mappings.add(m)
+            if m.holder is not None:
+                m.holder.mappings[m.key] = m
+                m.holder.allowance.held += 1
+        self._tell(Kind.UNMAPPED, old)
+        self._tell(Kind.MAPPED, new)
+
+    # Services
+
+    def register(self, *new: Service) -> None:
+        """Register services of one holder, all or none.
+
+        Services of one call do not conflict with each other; the same name and port may not
+        come twice on one holder. Nothing is said here of what their fields may be.
+
+        :raises AlreadyRegistered: a name is taken.
+        :raises LimitExceeded: the process would hold more than it may.
+        """
+        self._check_services(new)
+        for service in new:
+            service.holder.services[service.name, service.port] = service
+            service.holder.allowance.held += 1
+            self.names.add(service)
+        self._tell(Kind.REGISTERED, new)
+
+    def _check_services(self, new: Sequence[Service]) -> None:
+        seen: set[tuple[str, str]] = set()
+        for service in new:
+            holder, key = service.holder, (service.name, service.port)
+            holder.allowance.check(len(new))
+            if key in holder.services or key in seen:
+                raise AlreadyRegistered(
+                    f"{service.name} on port {service.port} is registered on this connection"
+                )
+            seen.add(key)
+            self._check_exclusive(service)
+
+    def _check_exclusive(self, new: Service) -> None:
+        taken = self.names.is_exclusive(new.name, new.uid)
+        if not taken and not new.is_exclusive:
+            return
+        standing = self.names.standing(new.name, new.uid)
+        if standing is not None:
+            how = "exclusively" if taken else "already, so that it cannot be taken exclusively"
+            raise AlreadyRegistered(
+                f"{new.name} is registered {how} by uid {standing.uid}, pid {standing.pid}"
+            )
+
+    def deregister(self, holder: Holder, *keys: tuple[str, str]) -> None:
+        """Take services of *holder* out by name and port, all or none.
+
+        :raises NotRegistered: one is not registered by this holder.
+        """
+        missing = next((key for key in keys if key not in holder.services), None)
+        if missing is not None:
+            raise NotRegistered("{} on port {} is not registered here".format(*missing))
+        self._drop_services([holder.services[key] for key in dict.fromkeys(keys)])
+
+    def _drop_services(self, old: Sequence[Service]) -> None:
+        for service in old:
+            del service.holder.services[service.name, service.port]
+            service.holder.allowance.held -= 1
+            self.names.discard(service)
+        self._tell(Kind.DEREGISTERED, old)
+
+    def services(self) -> Iterator[Service]:
+        """Every service, in the order of :attr:`Service.place`."""
+        return (s for holder in self._holders.values() for s in holder.services.values())
+
+    # Holders
+
+    def open(self, holder: Holder) -> Holder:
+        """Let *holder* in: from now on it may hold services and mappings."""
+        self._serial += 1
+        holder.serial = self._serial
+        self._holders[holder.serial] = holder
+        self._processes.setdefault(holder.pid, {})[holder] = None
+        return holder
+
+    def holders_of(self, pid: int) -> Iterable[Holder]:
+        """The open holders of that process."""
+        return self._processes.get(pid, {})
+
+    def holders_after(self, serial: int) -> Iterator[Holder]:
+        """The open holders whose serial is at least *serial*, in order."""
+        return (h for h in self._holders.values() if h.serial >= serial)
+
+    def close(self, holder: Holder) -> None:
+        """End *holder* and everything that it holds; closing it again does nothing."""
+        if self._holders.pop(holder.serial, None) is None:
+            return
+        peers = self._processes[holder.pid]
+        del peers[holder]
+        if not peers:
+            del self._processes[holder.pid]
+        self._drop_services(list(holder.services.values()))
+        self._commit_mappings(list(holder.mappings.values()), ())
+
+    def _tell(self, kind: Kind, subjects: Sequence[Mapping] | Sequence[Service]) -> None:
+        followers = self._followers[kind]
+        if followers and subjects:
+            changes = [Change(kind, subject) for subject in subjects]
+            for follower in tuple(followers):
+                follower(changes)
+
+
+def _taken(new: Mapping, standing: Mapping) -> str:
+    who = f"pid {standing.holder.pid}" if standing.holder else f"owner {standing.owner}"
+    return (
+        f"program {new.program} version {new.version} on {new.netid} is mapped to "
+        f"{standing.address} by {who}"
+    )

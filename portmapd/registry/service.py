@@ -1,0 +1,144 @@
+"""A named service, and the index of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from portmapd.errors import InvalidService
+from portmapd.oncrpc.address import MAX_PATH
+
+if TYPE_CHECKING:
+    from portmapd.registry.holder import Holder
+
+#: Bits of a service's flags.
+EXCLUSIVE = 1
+PUBLIC = 2
+
+#: The longest name, in bytes: that of a domain name.
+MAX_NAME = 255
+
+#: Names with this ending belong to the port mapper.
+RESERVED = ".portmapd"
+
+
+@frozen(eq=False, weakref_slot=False)
+class Service:
+    """A name that a process registered, under its uid, for a port.
+
+    :param name: 1 to 255 bytes without spaces and control characters.
+    :param port: a decimal port, 1 to 65535, or the absolute path of a UNIX socket; ``*`` for the
+        announcement of an executable.
+    :param flags: :data:`EXCLUSIVE`, :data:`PUBLIC`, both or 0.
+    :param serial: its place among its holder's services.
+    :param holder: whose connection it lives with.
+    """
+
+    name: str
+    port: str
+    flags: int
+    serial: int
+    holder: Holder = field(repr=False)
+
+    @property
+    def uid(self) -> int:
+        """The user under whom it is registered."""
+        return self.holder.uid
+
+    @property
+    def pid(self) -> int:
+        """The process that registered it."""
+        return self.holder.pid
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Does it keep the user's other processes from the name?"""
+        return bool(self.flags & EXCLUSIVE)
+
+    @property
+    def exe(self) -> str:
+        """The path of the process's executable; empty unless it is public and known."""
+        return self.holder.exe if self.flags & PUBLIC else ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its place in listings: constant, and different from every other service's."""
+        return self.holder.serial, self.serial
+
+
+def check_service(name: str, port: str, flags: int) -> None:
+    """Check the fields that a client chooses.
+
+    :raises InvalidService: one is out of its range or form; the message names it.
+    """
+    if not 0 < len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME:
+        raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
+    if not name.isprintable() or " " in name:
+        raise InvalidService(f"name {name!r}: no space and no control character is allowed")
+    if not _is_port(port) and not _is_path(port):
+        raise InvalidService(
+            f"port {port!r} is neither a number from 1 to 65535 nor the absolute path of a socket"
+        )
+    if flags & ~(EXCLUSIVE | PUBLIC):
+        raise InvalidService(f"flags {flags}: only 1 (exclusive) and 2 (public) are known")
+
+
+def _is_port(port: str) -> bool:
+    digits = port.isascii() and port.isdecimal() and len(port) <= 5
+    return digits and port[0] != "0" and int(port) <= 65535
+
+
+def _is_path(port: str) -> bool:
+    return port.startswith("/") and port.isprintable() and len(port.encode()) <= MAX_PATH
+
+
+class Names:
+    """Every service by its name.
+
+    A name that one service has, as most do, costs one entry and no container.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Service | dict[Service, None]] = {}
+        self._exclusive: dict[tuple[str, int], int] = {}
+
+    def of(self, name: str) -> Iterable[Service]:
+        """The services of that name, in the order of registration."""
+        found = self._by_name.get(name, ())
+        return (found,) if isinstance(found, Service) else found
+
+    def standing(self, name: str, uid: int) -> Service | None:
+        """A service of that name and user, or None."""
+        return next((s for s in self.of(name) if s.holder.uid == uid), None)
+
+    def is_exclusive(self, name: str, uid: int) -> bool:
+        """Is the name taken exclusively for that user?"""
+        return (name, uid) in self._exclusive
+
+    def add(self, new: Service) -> None:
+        """Put *new* in."""
+        found = self._by_name.setdefault(new.name, new)
+        if found is not new:
+            if isinstance(found, Service):
+                found = self._by_name[new.name] = {found: None}
+            found[new] = None
+        if new.flags & EXCLUSIVE:
+            key = new.name, new.uid
+            self._exclusive[key] = self._exclusive.get(key, 0) + 1
+
+    def discard(self, old: Service) -> None:
+        """Take *old* out; it must be in."""
+        found = self._by_name[old.name]
+        if isinstance(found, dict):
+            del found[old]
+        if found is old or not found:
+            del self._by_name[old.name]
+        if old.flags & EXCLUSIVE:
+            self._release(old.name, old.uid)
+
+    def _release(self, name: str, uid: int) -> None:
+        left = self._exclusive.pop((name, uid)) - 1
+        if left:
+            self._exclusive[name, uid] = left

@@ -1,0 +1,36 @@
+"""The port mapper as a Twisted service: one configuration value in, child services out."""
+
+from typing import Any
+
+from twisted.application.service import MultiService
+
+from portmapd.config import Config
+from portmapd.net.liveness import Liveness
+from portmapd.net.rpc import RpcService
+from portmapd.registry.registry import Registry
+
+
+class PortmapperService(MultiService):
+    """A port mapper inside an application.
+
+    Its sockets are bound in ``privilegedStartService``, or in ``startService`` if that was not
+    called; :exc:`~portmapd.errors.ConfigurationError` is raised there if one cannot be.
+
+    :param config: what it is to do.
+    :param reactor: the application's reactor.
+    :ivar registry: what is registered; it may be read, changed and followed directly.
+    """
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        super().__init__()
+        self.setName("portmapd")
+        self.config = config
+        self.registry = Registry()
+        self._rpc = RpcService(config, self.registry, reactor)
+        for child in (self._rpc, Liveness(self.registry, reactor, config.liveness)):
+            child.setServiceParent(self)
+
+    @property
+    def port(self) -> int:
+        """The port that is served over UDP and TCP, once it is bound."""
+        return self._rpc.port

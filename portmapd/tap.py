@@ -1,0 +1,129 @@
+"""The options of ``twistd portmapd``, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from portmapd.config import Config
+from portmapd.errors import ConfigurationError
+from portmapd.service import PortmapperService
+
+
+class CannotStart(Exception, SystemExit):
+    """The start ends with this one line and status 1, in the foreground as in the background.
+
+    As an exception, twistd's background start hands it to the one who waits for it; as a
+    SystemExit, the interpreter prints it without a traceback.
+    """
+
+
+class TwistdPortmapper(PortmapperService):
+    """The service as twistd runs it."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except ConfigurationError as error:
+            raise CannotStart(f"portmapd: {error}") from None
+
+
+class Options(UsageOptions):
+    """Options of ``twistd portmapd``."""
+
+    longdesc = "Serve RPC program 100000: portmap version 2, rpcbind versions 3 and 4."
+
+    optParameters = [
+        ["port", "p", None, "Port on UDP and TCP. [default: 111 as root, else 10111]"],
+        ["rpc-socket", None, None,
+         "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
+        ["callit", None, None,
+         "Whose calls to forward: off, local (of this host), null (others' procedure 0 too), "
+         "or all. [default: local]"],
+        ["liveness", None, None, "Seconds between two looks for dead services. [default: 1]"],
+    ]  # fmt: skip
+    optFlags = [["insecure", None, "Take SET and UNSET from everywhere, not only from this host."]]
+    compData: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists: dict[str, list[str]] = {}
+
+    def opt_interface(self, address: str) -> None:
+        """Address to serve on; may be repeated. 0.0.0.0 and :: serve the network.
+        [default: 127.0.0.1 and ::1]
+        """
+        self.lists.setdefault("interfaces", []).append(address)
+
+    def opt_trust(self, network: str) -> None:
+        """Network (CIDR) whose UDP callers may get replies larger than their requests; may be
+        repeated.
+        """
+        self.lists.setdefault("trust", []).append(network)
+
+    def opt_allow(self, network: str) -> None:
+        """Network (CIDR) that may ask at all, beside this host; may be repeated.
+        [default: everyone]
+        """
+        self.lists.setdefault("allow", []).append(network)
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise UsageError(f"portmapd takes options only, not {arguments[0]!r}")
+
+    def config(self) -> Config:
+        """The configuration that was asked for.
+
+        :raises UsageError: an option cannot be used; the message says what to do.
+        """
+        values: dict[str, Any] = {"insecure": bool(self["insecure"]), **self.lists}
+        for option, read in _READERS.items():
+            if self[option] is not None:
+                values[option.replace("-", "_")] = read(option, self[option])
+        try:
+            return Config(**values)
+        except ConfigurationError as error:
+            raise UsageError(f"portmapd: {error}") from None
+
+
+def _whole(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"portmapd: --{option} {text!r} is no whole number") from None
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"portmapd: --{option} {text!r} is no number of seconds") from None
+
+
+def _path(option: str, text: str) -> str | None:
+    return None if text == "none" else text
+
+
+def _text(option: str, text: str) -> str:
+    return text
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "port": _whole,
+    "rpc-socket": _path,
+    "callit": _text,
+    "liveness": _seconds,
+}
+
+
+def makeService(options: Options) -> IService:
+    """The service that the options ask for.
+
+    :raises UsageError: an option cannot be used.
+    """
+    from twisted.internet import reactor
+
+    service: IService = TwistdPortmapper(options.config(), reactor)
+    return service

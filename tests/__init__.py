@@ -1,0 +1,1 @@
+"""The tests: here without real sockets, in integration with them."""

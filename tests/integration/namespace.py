@@ -1,0 +1,199 @@
+"""Network namespaces: a port 111, a /run and a process table for one test alone."""
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+#: The checkout: commands run there.
+TOP = Path(__file__).resolve().parents[2]
+
+#: Where the tests find programs, whoever runs them.
+PATH = ":".join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/lib/yp"))
+
+#: No command of a test takes longer, in seconds; it only keeps a broken one from hanging.
+PATIENCE = 60.0
+
+_UNSHARE = ("unshare", "-n", "-m", "-p", "-u", "-f", "--mount-proc", "--kill-child")
+
+#: Runs as the namespace's first process, which ends it when this one's end of the pipe closes.
+_FURNISH = """
+set -e
+ip link set lo up
+mount -t tmpfs tmpfs /run
+mkdir -p /run/rpcbind /run/lock /run/ganesha /run/sm
+if [ -d /var/lib/nfs ]; then
+  mount -t tmpfs tmpfs /var/lib/nfs
+  cd /var/lib/nfs
+  mkdir -p sm sm.bak v4recovery ganesha
+  touch etab rmtab state xtab
+  if id statd >/dev/null 2>&1; then chown -R statd:nogroup . /run/sm; fi
+fi
+if [ -d /var/yp ]; then mount -t tmpfs tmpfs /var/yp; fi
+if [ "$1" = broadcast ]; then
+  ip link add v0 type veth peer name v1
+  # Without it, the new addresses could not send for a second.
+  sysctl -q net.ipv6.conf.v0.accept_dad=0 net.ipv6.conf.v1.accept_dad=0
+  ip addr add 10.99.0.1/24 brd 10.99.0.255 dev v0
+  ip link set v0 up
+  ip link set v1 up
+  ip route add default dev v0
+fi
+echo furnished
+cat
+"""
+
+#: Says its process id there before it becomes the command.
+_TELL = 'echo $$ >&"$0"; eval "exec $0>&-"; exec "$@"'
+
+
+def found(program: str) -> bool:
+    """Whether *program* is on this machine."""
+    return shutil.which(program, path=PATH) is not None
+
+
+@functools.cache
+def why_no_namespace() -> str:
+    """Say why this process cannot make a namespace, or nothing if it can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if missing := [name for name in ("unshare", "nsenter", "ip") if not found(name)]:
+        return f"not on this machine: {', '.join(missing)}"
+    tried = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
+    return tried.stderr.strip() if tried.returncode else ""
+
+
+class Namespace:
+    """A network, mount and process namespace; what was started in it ends with it.
+
+    :param broadcast: whether there is, beside loopback, an interface 10.99.0.1/24 that broadcasts.
+    """
+
+    def __init__(self, *, broadcast: bool = False) -> None:
+        self._started: list[Started] = []
+        self._first = subprocess.Popen(
+            [*_UNSHARE, "bash", "-c", _FURNISH, "namespace", "broadcast" if broadcast else "plain"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._first.stdout is not None
+        if self._first.stdout.readline() != "furnished\n":
+            self.close()
+            raise RuntimeError("the namespace could not be furnished")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process in it."""
+        self._first.kill()
+        self._first.communicate()
+        for each in self._started:
+            each.wait()
+
+    def run(
+        self, *command: str, status: int | None = 0, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run *command* in the namespace and give its output, errors included.
+
+        :param status: the exit status it must end with; None: any.
+        :param env: variables that are added to the environment.
+        :raises AssertionError: it ended with another status.
+        """
+        done = subprocess.run(
+            self._enter(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+            env=_environment(env),
+            check=False,
+        )
+        if status is not None:
+            assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def start(self, *command: str, log: Path, env: Mapping[str, str] | None = None) -> "Started":
+        """Start *command* in the namespace; what it says goes to *log*."""
+        with log.open("wb") as output:
+            started = Started(self, command, output, _environment(env))
+        self._started.append(started)
+        return started
+
+    def _enter(self, command: tuple[str, ...]) -> list[str]:
+        spaces = f"/proc/{self._first.pid}/ns"
+        return [
+            "nsenter",
+            f"--net={spaces}/net",
+            f"--mount={spaces}/mnt",
+            f"--uts={spaces}/uts",
+            f"--pid={spaces}/pid_for_children",
+            f"--wd={TOP}",
+            *command,
+        ]
+
+
+def _environment(added: Mapping[str, str] | None) -> dict[str, str]:
+    return {**os.environ, "PATH": PATH, **(added or {})}
+
+
+class Started:
+    """A process that runs in a namespace until it is stopped."""
+
+    def __init__(
+        self, home: Namespace, command: tuple[str, ...], output: IO[bytes], env: Mapping[str, str]
+    ) -> None:
+        self._home = home
+        self._command = command
+        read, write = os.pipe()
+        with os.fdopen(read) as said:
+            self._entered = subprocess.Popen(
+                home._enter(("bash", "-c", _TELL, str(write), *command)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(write,),
+                env=dict(env),
+            )
+            os.close(write)
+            #: Its process id within the namespace.
+            self.pid = int(said.readline())
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._entered.poll() is None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send it a signal, wait for its end, and give its exit status as Popen does."""
+        self._home.run("kill", f"-{number.name.removeprefix('SIG')}", str(self.pid))
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end and give its exit status as Popen does."""
+        return self._entered.wait(PATIENCE)
+
+
+def eventually(true: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait until *true* is; fail with *what* after *patience* seconds."""
+    end = time.monotonic() + patience
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(f"not in {patience:g} s: {what}")
+        time.sleep(0.05)
