@@ -1,7 +1,7 @@
 """The options of ``twistd portmapd``, and nothing else."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.python.usage import Options as UsageOptions
@@ -35,7 +35,7 @@ class Options(UsageOptions):
 
     longdesc = "Serve RPC program 100000: portmap version 2, rpcbind versions 3 and 4."
 
-    optParameters = [
+    optParameters: ClassVar[list[Any]] = [
         ["port", "p", None, "Port on UDP and TCP. [default: 111 as root, else 10111]"],
         ["rpc-socket", None, None,
          "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
@@ -44,7 +44,9 @@ class Options(UsageOptions):
          "or all. [default: local]"],
         ["liveness", None, None, "Seconds between two looks for dead services. [default: 1]"],
     ]  # fmt: skip
-    optFlags = [["insecure", None, "Take SET and UNSET from everywhere, not only from this host."]]
+    optFlags: ClassVar[list[Any]] = [
+        ["insecure", None, "Take SET and UNSET from everywhere, not only from this host."]
+    ]
     compData: Any = None
 
     def __init__(self) -> None:

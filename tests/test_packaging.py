@@ -33,7 +33,7 @@ class PackagingTests(SynchronousTestCase):
     def test_plugin_is_found_once(self) -> None:
         """``twistd`` offers ``portmapd``, once."""
         makers = [maker for maker in getPlugins(IServiceMaker) if maker.tapname == "portmapd"]
-        self.assertEqual([maker.module for maker in makers], ["portmapd.tap"])
+        self.assertEqual([maker.options.__module__ for maker in makers], ["portmapd.tap"])
 
     def test_importing_is_cheap(self) -> None:
         """``import portmapd`` imports nothing else of the project, and no Twisted."""

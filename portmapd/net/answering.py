@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from portmapd.net.answers import Answer, Answers, Shelf
+from portmapd.net.answers import Answers, Shelf, make_answer
 from portmapd.net.complaints import Complaints
 from portmapd.net.forwarding import Forwarder
 from portmapd.oncrpc.address import Netid
@@ -82,5 +82,5 @@ class Answering:
 
     def _keep(self, message: bytes, caller: Caller, outcome: Outcome) -> None:
         if outcome.lasting is not None and outcome.reply is not None:
-            answer = Answer(outcome.reply[4:], outcome.lasting)
+            answer = make_answer(message, outcome.reply, outcome.lasting)
             self._answers.keep(caller.netid, caller.audience, caller.reached, message, answer)

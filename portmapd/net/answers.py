@@ -1,10 +1,13 @@
 """The answer cache: replies that will be the same until a mapping changes."""
 
 from collections.abc import Sequence
+from ctypes import c_char_p, c_void_p, cast
 
 from attrs import define
 
 from portmapd.oncrpc.address import Netid
+from portmapd.oncrpc.message import XID
+from portmapd.oncrpc.record import record_mark
 from portmapd.portmapper.caller import Audience
 from portmapd.portmapper.statistics import Statistics, Tally
 from portmapd.registry.change import Change, Kind
@@ -12,9 +15,10 @@ from portmapd.registry.registry import Registry
 
 #: Longer requests and replies, in bytes, are not kept: they are rare, and need not be fast.
 MAX_REQUEST = 256
-MAX_REPLY = 1_024
-#: The most replies kept, about 10 MB at their largest.
-MAX_ANSWERS = 8_192
+MAX_REPLY = 65_536
+#: The most bytes of replies that are kept, with an allowance for each.
+MAX_KEPT = 16 << 20
+ALLOWANCE = 512
 #: The most audiences for which replies are kept apart: transports, ranks, and local addresses.
 MAX_SHELVES = 256
 
@@ -24,11 +28,31 @@ Readers = tuple[str, Audience, str]
 
 @define(eq=False)
 class Answer:
-    """A reply less its xid, and how often it was given since it is kept."""
+    """A reply that is given again and again, in the forms that transports send.
+
+    :param reply: the reply less its xid.
+    :param tally: what giving it counts as.
+    :param asked: the record mark that a request for it has on a stream.
+    :param mark: its own record mark on a stream.
+    :param address: where it is in memory, for as long as this answer is referenced.
+    :param hits: how often it was given since that was counted last.
+    """
 
     reply: bytes
     tally: Tally
+    asked: bytes
+    mark: bytes
+    size: int
+    address: int
     hits: int = 0
+
+
+def make_answer(message: bytes, reply: bytes, tally: Tally) -> Answer:
+    """The answer that *reply* is to every message that differs from *message* in its xid alone."""
+    tail = reply[XID:]
+    address = cast(c_char_p(tail), c_void_p).value
+    assert address is not None
+    return Answer(tail, tally, record_mark(message), record_mark(reply), len(tail), address)
 
 
 #: Answers by their request less its xid.
@@ -46,7 +70,7 @@ class Answers:
     def __init__(self, registry: Registry, statistics: Statistics) -> None:
         self._statistics = statistics
         self._shelves: dict[Readers, Shelf] = {}
-        self._count = 0
+        self._kept = 0
         statistics.settle = self.settle
         registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
 
@@ -65,19 +89,19 @@ class Answers:
     ) -> None:
         """Give *answer* to every further message like *message* from these readers."""
         shelf = self._shelves.get((netid.name, audience, reached))
-        if shelf is None or len(message) > MAX_REQUEST or len(answer.reply) > MAX_REPLY:
+        if shelf is None or len(message) > MAX_REQUEST or answer.size > MAX_REPLY:
             return
-        if self._count >= MAX_ANSWERS:
+        if self._kept >= MAX_KEPT:
             self.clear()
-        self._count += 1
-        shelf[message[4:]] = answer
+        self._kept += answer.size + ALLOWANCE
+        shelf[message[XID:]] = answer
 
     def clear(self) -> None:
         """Forget every reply."""
         self.settle()
         for shelf in self._shelves.values():
             shelf.clear()
-        self._count = 0
+        self._kept = 0
 
     def settle(self) -> None:
         """Have the statistics count what was answered from here."""
@@ -88,5 +112,5 @@ class Answers:
                     answer.hits = 0
 
     def _changed(self, changes: Sequence[Change]) -> None:
-        if self._count:
+        if self._kept:
             self.clear()

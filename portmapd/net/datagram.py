@@ -1,8 +1,10 @@
 """Program 100000 over UDP."""
 
 import socket
+from contextlib import suppress
 from functools import partial
-from struct import Struct
+from struct import Struct, pack
+from sys import byteorder
 from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
@@ -11,13 +13,13 @@ from twisted.logger import Logger
 
 from portmapd.net.answering import Answering
 from portmapd.net.answers import Shelf
-from portmapd.oncrpc.address import UDP, UDP6, Netid
+from portmapd.net.batch import Batch
+from portmapd.oncrpc.address import UDP, UDP6
+from portmapd.oncrpc.message import XID
 from portmapd.portmapper.caller import Caller
 
 #: The largest request that is taken, in bytes: any datagram.
 MAX_REQUEST = 65_535
-#: How many datagrams are served before other sockets have their turn.
-BATCH = 64
 #: Room for requests that arrive while the process is busy, in bytes; the kernel's default loses
 #: some in any stall.
 RECEIVE_BUFFER = 4 << 20
@@ -32,8 +34,9 @@ _IPV6_PKTINFO = 50
 _PKTINFO = Struct("=i4s4s")
 _PKTINFO6 = Struct("=16si")
 
-#: Room for one control message with an ``in6_pktinfo``.
-_CONTROL = socket.CMSG_SPACE(_PKTINFO6.size)
+_SOCKADDR_IN = Struct("!2xH4s8x")
+_SOCKADDR_IN6 = Struct("!2xHI16s4s")
+_MULTICAST = 0xFF
 
 #: Where rpcbind's IPv6 callers broadcast to: the link's RPC group.
 RPC_GROUP = socket.inet_pton(socket.AF_INET6, "ff02::202")
@@ -63,10 +66,10 @@ class PortmapDatagram(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         caller = self.caller(addr, self.reached)
         known = self.answering.shelf(caller.netid, caller.audience, caller.reached)
-        answer = known.get(datagram[4:])
+        answer = known.get(datagram[XID:])
         if answer is not None:
             answer.hits += 1
-            reply: bytes | None = datagram[:4] + answer.reply
+            reply: bytes | None = datagram[:XID] + answer.reply
         else:
             reply = self.answering.answer(datagram, caller, partial(self._respond, addr))
         if reply is not None:
@@ -77,7 +80,7 @@ class PortmapDatagram(DatagramProtocol):
             self.transport.write(reply, address)
 
 
-class DatagramPort(Port):  # type: ignore[misc] # Twisted's udp module is not annotated
+class DatagramPort(Port):
     """A UDP socket that serves program 100000, as fast as the interpreter allows.
 
     Replies leave from the address that was asked, and to the very address that asked, with its
@@ -89,67 +92,42 @@ class DatagramPort(Port):  # type: ignore[misc] # Twisted's udp module is not an
 
     def __init__(self, port: int, protocol: PortmapDatagram, reactor: Any) -> None:
         super().__init__(port, protocol, protocol.reached, MAX_REQUEST, reactor)
-        self._shelves: dict[Any, Shelf] = {}
-        wildcard = protocol.reached == protocol.netid.wildcard
-        self.doRead = self._serve_wildcard if wildcard else self._serve
+        self._informed = protocol.reached == protocol.netid.wildcard
+        self._shelves: dict[bytes, Shelf] = {}
 
     def createInternetSocket(self) -> socket.socket:
+        """The socket, with the options that make it ours alone, informed and roomy."""
         skt: socket.socket = super().createInternetSocket()
         if self.addressFamily == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            skt.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            skt.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, self._informed)
         else:
-            skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, self._informed)
         _enlarge(skt)
         return skt
 
-    def _serve(self) -> None:
-        """Serve a batch from a socket that one address reaches."""
-        receive, send, shelves = self.socket.recvfrom, self.socket.sendto, self._shelves
-        for _ in range(BATCH):
-            try:
-                message, address = receive(MAX_REQUEST)
-                try:
-                    answer = shelves[address[0]][message[4:]]
-                except KeyError:
-                    self._miss(message, address, self.interface, address[0], b"")
-                else:
-                    answer.hits += 1
-                    send(message[:4] + answer.reply, address)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._failed(error)
+    def startListening(self) -> None:
+        """Bind, and begin to serve."""
+        super().startListening()
+        if self._informed and self.addressFamily == socket.AF_INET6:
+            _join(self.socket)
+        self._batch = Batch(self.socket, self._informed)
 
-    def _serve_wildcard(self) -> None:
-        """Serve a batch from a socket that several addresses reach."""
-        receive, shelves = self.socket.recvmsg, self._shelves
-        for _ in range(BATCH):
-            try:
-                message, control, _, address = receive(MAX_REQUEST, _CONTROL)
-                info = control[0][2] if control else b""
-                key = address[0], info
-                try:
-                    answer = shelves[key][message[4:]]
-                except KeyError:
-                    self._miss(message, address, _reached(info), key, info)
-                else:
-                    answer.hits += 1
-                    self._send(message[:4] + answer.reply, address, info)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._failed(error)
+    def doRead(self) -> None:
+        """Serve a batch."""
+        self._batch.serve(self._shelves, self._miss)
 
-    def _miss(self, message: bytes, address: Any, reached: str, key: Any, info: bytes) -> None:
+    def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
+        address = _address(name)
+        reached = _reached(info) if info else self.interface
         caller = self.protocol.caller(address, reached)
         self._remember(key, caller)
         respond = partial(self._respond, address, info)
         reply = self.protocol.answering.answer(message, caller, respond)
         if reply is not None:
-            self._send(reply, address, info)
+            self._respond(address, info, reply)
 
-    def _remember(self, key: Any, caller: Caller) -> None:
+    def _remember(self, key: bytes, caller: Caller) -> None:
         if key not in self._shelves:
             if len(self._shelves) >= MAX_PEERS:
                 self._shelves.clear()
@@ -158,23 +136,23 @@ class DatagramPort(Port):  # type: ignore[misc] # Twisted's udp module is not an
             )
 
     def _respond(self, address: Any, info: bytes, reply: bytes) -> None:
-        """Send a reply that took its time."""
+        """Send one reply; callers over UDP ask again for one that the kernel does not take."""
         if not self.connected:
             return
+        control = (_from(info),) if info else ()
         try:
-            self._send(reply, address, info)
+            self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
-            self._failed(error)
+            self._log.debug("a reply to {address} was lost: {error}", address=address, error=error)
 
-    def _send(self, reply: bytes, address: Any, info: bytes) -> None:
-        if info:
-            self.socket.sendmsg((reply,), (_from(info),), 0, address)
-        else:
-            self.socket.sendto(reply, address)
 
-    def _failed(self, error: OSError) -> None:
-        """A peer that cannot be reached, or a full buffer: callers over UDP ask again."""
-        self._log.debug("a datagram was lost: {error}", error=error)
+def _address(name: bytes) -> Any:
+    """The address, as the socket module has it, of a ``sockaddr``."""
+    if len(name) == _SOCKADDR_IN.size:
+        port, host = _SOCKADDR_IN.unpack(name)
+        return socket.inet_ntop(socket.AF_INET, host), port
+    port, flow, host, scope = _SOCKADDR_IN6.unpack(name)
+    return socket.inet_ntop(socket.AF_INET6, host), port, flow, int.from_bytes(scope, byteorder)
 
 
 def _reached(info: bytes) -> str:
@@ -185,14 +163,17 @@ def _reached(info: bytes) -> str:
 
 
 def _from(info: bytes) -> tuple[int, int, bytes]:
-    """The control message that has a reply leave from the address that was asked."""
+    """The control message that has a reply leave from the address that was asked.
+
+    A group cannot be left from: there the kernel chooses.
+    """
     if len(info) == _PKTINFO.size:
         _, local, _ = _PKTINFO.unpack(info)
         return socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(0, local, bytes(4))
     local, interface = _PKTINFO6.unpack(info)
-    if local[0] == 0xFF:
-        local = bytes(16)
-    return socket.IPPROTO_IPV6, _IPV6_PKTINFO, _PKTINFO6.pack(local, interface)
+    if local[0] == _MULTICAST:
+        return socket.IPPROTO_IPV6, _IPV6_PKTINFO, _PKTINFO6.pack(bytes(16), interface)
+    return socket.IPPROTO_IPV6, _IPV6_PKTINFO, _PKTINFO6.pack(local, 0)
 
 
 def _enlarge(skt: socket.socket) -> None:
@@ -202,6 +183,10 @@ def _enlarge(skt: socket.socket) -> None:
         skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
-def netid_of(interface: str) -> Netid:
-    """The UDP netid for sockets bound to *interface*, an IPv4 or IPv6 address."""
-    return UDP6 if ":" in interface else UDP
+def _join(skt: socket.socket) -> None:
+    """Hear the broadcasts of IPv6 callers on every interface that can."""
+    for index, _ in socket.if_nameindex():
+        with suppress(OSError):
+            skt.setsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, RPC_GROUP + pack("=I", index)
+            )

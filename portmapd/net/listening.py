@@ -3,9 +3,11 @@
 import os
 import socket
 import stat
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp, unix
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 
@@ -18,11 +20,9 @@ class EagerWrite(tcp.Connection):
 
     def write(self, data: bytes) -> None:
         if data and self.connected and not (self.dataBuffer or self._tempDataLen):
-            try:
+            # The base class meets the same error where it can deal with it.
+            with suppress(OSError):
                 data = data[self.socket.send(data) :]
-            except OSError:
-                # The base class meets the same error where it can deal with it.
-                pass
         if data:
             super().write(data)
 
@@ -31,7 +31,7 @@ class TcpStream(EagerWrite, tcp.Server):
     """The transport of one TCP connection."""
 
 
-class TcpPort(tcp.Port):  # type: ignore[misc]
+class TcpPort(tcp.Port):
     """A listening TCP socket, of one address family alone."""
 
     transport = TcpStream
@@ -40,7 +40,7 @@ class TcpPort(tcp.Port):  # type: ignore[misc]
         super().__init__(port, factory, BACKLOG, interface, reactor)
 
     def createInternetSocket(self) -> socket.socket:
-        skt = super().createInternetSocket()
+        skt: socket.socket = super().createInternetSocket()
         if self.addressFamily == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         return skt
@@ -55,19 +55,19 @@ class UnixStream(EagerWrite, tcp.Server):
         super().__init__(skt, protocol, ("", 0), server, serial, reactor)
 
     def getPeer(self) -> Any:
-        return unix.address.UNIXAddress(None)
+        return UNIXAddress(None)
 
     def getHost(self) -> Any:
-        return unix.address.UNIXAddress(None)
+        return UNIXAddress(None)
 
 
-class UnixPort(unix.Port):  # type: ignore[misc]
+class UnixPort(unix.Port):
     """A listening UNIX socket that everyone may connect to.
 
     A stale socket file in its place is replaced.
     """
 
-    transport = UnixStream
+    transport: Any = UnixStream
 
     def __init__(self, path: str, factory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(os.fsencode(path), factory, BACKLOG, reactor=reactor)
@@ -94,11 +94,9 @@ class UnixPort(unix.Port):  # type: ignore[misc]
 
     def _unlink(self) -> None:
         """Remove the socket's file, unless it is another's by now, or we may not any more."""
-        try:
+        with suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
-        except OSError:
-            pass
 
 
 def _remove_stale(path: str) -> None:

@@ -16,10 +16,10 @@ from portmapd.net.bound import is_bound
 from portmapd.net.complaints import Complaints
 from portmapd.net.datagram import DatagramPort, PortmapDatagram
 from portmapd.net.forwarding import Forwarder
+from portmapd.net.hub import Hub
 from portmapd.net.listening import TcpPort, UnixPort
 from portmapd.net.stream import PortmapFactory
 from portmapd.net.taken import unusable
-from portmapd.net.turns import Turns
 from portmapd.oncrpc.address import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.portmapper.access import PROGRAM
 from portmapd.portmapper.dispatch import TABLE, Dispatcher
@@ -40,21 +40,21 @@ class RpcService(Service):
     :param registry: what it serves.
     :param reactor: gives the sockets and measures time.
     :ivar port: the port that it serves, once it is bound.
-    :ivar turns: lets UDP have its turns; busy streams elsewhere use it, too.
+    :ivar hub: the streams' descriptors; streams of other services may be there, too.
     """
 
     _log = Logger()
 
     def __init__(self, config: Config, registry: Registry, reactor: Any) -> None:
         self.port = config.port
-        self.turns = Turns(reactor)
+        self.hub = Hub(reactor)
         self._config = config
         self._registry = registry
         self._reactor = reactor
         self._forwarder = Forwarder(reactor)
         self._answering = self._make_answering()
         self._ports: list[Any] = []
-        self._holder = Holder(os.geteuid(), os.getpid())
+        self._holder: Holder | None = None
 
     def _make_answering(self) -> Answering:
         context = Context(self._registry, self._config.policy, is_bound, self._reactor.seconds)
@@ -98,7 +98,7 @@ class RpcService(Service):
                 netids |= {n.name: format_address(n.wildcard, self.port) for n in pair}
         path = self._config.rpc_socket
         if path is not None:
-            self._listen_stream(UnixPort(path, self._make_factory(), self._reactor))
+            self._listen_stream(UnixPort(path, self._make_factory(), self.hub))
             netids[LOCAL.name] = path
         return netids
 
@@ -115,9 +115,8 @@ class RpcService(Service):
                 return False
             raise unusable(error) from error
         self._ports.append(datagrams)
-        self.turns.add(datagrams.doRead)
         self.port = datagrams.getHost().port
-        self._listen_stream(TcpPort(self.port, self._make_factory(), interface, self._reactor))
+        self._listen_stream(TcpPort(self.port, self._make_factory(), interface, self.hub))
         return True
 
     def _listen_stream(self, port: Any) -> None:
@@ -129,13 +128,11 @@ class RpcService(Service):
 
     def _make_factory(self) -> PortmapFactory:
         config = self._config
-        return PortmapFactory(
-            self._answering, self._reactor, self.turns, config.idle, config.max_streams
-        )
+        return PortmapFactory(self._answering, self._reactor, config.idle, config.max_streams)
 
     def _register(self, addresses: dict[str, str]) -> None:
         """Have program 100000 listed, for as long as it is served."""
-        self._registry.open(self._holder)
+        self._holder = self._registry.open(Holder(os.geteuid(), os.getpid()))
         self._registry.map(
             *(
                 mapping(PROGRAM, version, netid, address, SUPERUSER, self._holder)
@@ -146,8 +143,8 @@ class RpcService(Service):
 
     def _close(self) -> Deferred[Any]:
         """Close what is open; what it registered goes with it."""
-        self._registry.close(self._holder)
+        if self._holder is not None:
+            self._registry.close(self._holder)
         self._forwarder.stop()
-        self.turns.clear()
         ports, self._ports = self._ports, []
         return gatherResults([maybeDeferred(port.stopListening) for port in ports])

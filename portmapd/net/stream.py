@@ -12,9 +12,9 @@ from zope.interface import implementer
 
 from portmapd.errors import BrokenStream
 from portmapd.net.answering import Answering
-from portmapd.net.turns import Turns
 from portmapd.oncrpc.address import LOCAL, TCP, TCP6
-from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.oncrpc.message import XID
+from portmapd.oncrpc.record import RecordReader, mark, record_mark
 from portmapd.portmapper.caller import Audience, Caller
 
 #: A stream without a whole record for so long is closed, in seconds.
@@ -25,6 +25,10 @@ SWEEPS = 4
 MAX_STREAMS = 1_024
 #: Replies are gathered up to about so many bytes before they are written.
 CHUNK = 65_536
+
+#: Where the parts of a record stand: its xid behind its mark, and the rest of its call.
+_XID = slice(4, 4 + XID)
+_CALL = slice(4 + XID, None)
 
 _UCRED = Struct("=iII")
 
@@ -47,6 +51,8 @@ class PortmapStream(Protocol):
         self._waiting: deque[bytes] = deque()
         self._broken = ""
         self._paused = False
+        #: Is there nothing of a call, and no call, that came and is not answered yet?
+        self._at_rest = True
 
     def connectionMade(self) -> None:
         self.factory.streams.add(self)
@@ -57,7 +63,16 @@ class PortmapStream(Protocol):
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        self.factory.turns.breathe()
+        """Serve the calls that *data* completes."""
+        known = self._known.get(data[_CALL])
+        if known is not None and self._at_rest and data.startswith(known.asked):
+            known.hits += 1
+            self.sweep = self.factory.sweep
+            self.transport.write(known.mark + data[_XID] + known.reply)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             self._waiting.extend(self._reader.feed(data))
         except BrokenStream as fault:
@@ -69,6 +84,7 @@ class PortmapStream(Protocol):
             self.sweep = self.factory.sweep
         while self._waiting and not self._paused:
             self.transport.write(self._gather())
+        self._at_rest = not self._waiting and self._reader.is_between
         if self._broken and not self._waiting:
             self.factory.answering.complain(self._caller, self._broken)
             self._broken = ""
@@ -79,18 +95,18 @@ class PortmapStream(Protocol):
         replies: list[bytes] = []
         size = 0
         while self._waiting and size < CHUNK:
-            reply = self._answer(self._waiting.popleft())
+            message = self._waiting.popleft()
+            known = self._known.get(message[XID:])
+            if known is not None:
+                known.hits += 1
+                replies += (known.mark, message[:XID], known.reply)
+                size += known.size
+                continue
+            reply = self.factory.answering.answer(message, self._caller, self._respond)
             if reply is not None:
-                replies.append(mark(reply))
+                replies += (record_mark(reply), reply)
                 size += len(reply)
         return b"".join(replies)
-
-    def _answer(self, message: bytes) -> bytes | None:
-        known = self._known.get(message[4:])
-        if known is not None:
-            known.hits += 1
-            return message[:4] + known.reply
-        return self.factory.answering.answer(message, self._caller, self._respond)
 
     def _respond(self, reply: bytes) -> None:
         """Send a reply that took its time."""
@@ -110,7 +126,6 @@ class PortmapStream(Protocol):
         self._waiting.clear()
 
     def connectionLost(self, reason: object = None) -> None:
-        self.factory.turns.breathe()
         self.factory.streams.discard(self)
 
 
@@ -119,24 +134,20 @@ class PortmapFactory(Factory):
 
     :param answering: serves the messages.
     :param clock: measures idle time.
-    :param turns: lets UDP have its turn while streams are busy.
     :param idle: a stream without a whole record for so many seconds is closed.
     :param limit: the most streams; further ones are closed at once.
     """
 
-    protocol = PortmapStream
     noisy = False
 
     def __init__(
         self,
         answering: Answering,
         clock: IReactorTime,
-        turns: Turns,
         idle: float = IDLE,
         limit: int = MAX_STREAMS,
     ) -> None:
         self.answering = answering
-        self.turns = turns
         self.streams: set[PortmapStream] = set()
         self.sweep = 0
         self._limit = limit
@@ -144,8 +155,7 @@ class PortmapFactory(Factory):
         self._sweeping = LoopingCall(self._close_idle)
         self._sweeping.clock = clock
 
-    def buildProtocol(self, addr: Any) -> PortmapStream | None:
-        self.turns.breathe()
+    def buildProtocol(self, addr: Any) -> Any:
         if len(self.streams) >= self._limit:
             return None
         host = getattr(addr, "host", None)

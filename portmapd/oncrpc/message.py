@@ -20,6 +20,8 @@ from portmapd.errors import (
 from portmapd.oncrpc import xdr
 
 RPC_VERSION = 2
+#: The size of the transaction id that every message begins with, in bytes.
+XID = 4
 CALL, REPLY = 0, 1
 MSG_ACCEPTED, MSG_DENIED = 0, 1
 SUCCESS, PROG_UNAVAIL, PROG_MISMATCH, PROC_UNAVAIL, GARBAGE_ARGS, SYSTEM_ERR = range(6)

@@ -16,9 +16,14 @@ MAX_RECORD = 65_536
 MAX_FRAGMENTS = 64
 
 
+def record_mark(message: bytes) -> bytes:
+    """What makes *message*, behind it, a record of one fragment."""
+    return _MARK.pack(_LAST | len(message))
+
+
 def mark(message: bytes) -> bytes:
     """*message* as a record of one fragment."""
-    return _MARK.pack(_LAST | len(message)) + message
+    return record_mark(message) + message
 
 
 class RecordReader:
@@ -65,6 +70,11 @@ class RecordReader:
             else:
                 self._keep(fragment)
         self._buffer = buffer[at:]
+
+    @property
+    def is_between(self) -> bool:
+        """Did everything that was fed belong to records that are complete?"""
+        return not (self._buffer or self._count)
 
     def _complete(self, fragment: bytes) -> bytes:
         if not self._count:

@@ -87,7 +87,7 @@ class Relay:
     subject: Remote
 
 
-class Silence(Exception):  # noqa: N818 - nothing went wrong
+class Silence(Exception):
     """The call is not answered.
 
     :param subject: what was to be called, for the statistics.

@@ -34,7 +34,12 @@ class Registry:
         """
         for kind in kinds:
             self._followers[kind].append(follower)
-        return lambda: [self._followers[kind].remove(follower) for kind in kinds] and None
+
+        def end() -> None:
+            for kind in kinds:
+                self._followers[kind].remove(follower)
+
+        return end
 
     # Mappings
 

@@ -12,7 +12,8 @@ from pytest_twisted import blockon
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from tests.integration.namespace import Namespace, found, why_no_namespace
 
@@ -25,6 +26,7 @@ def logged_errors() -> Iterator[list[LogEvent]]:
     """Every error logged during the test; those still in the list at its end fail it."""
     errors: list[LogEvent] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event.get("log_level") in {LogLevel.error, LogLevel.critical}:
             errors.append(event)

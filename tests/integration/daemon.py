@@ -19,7 +19,7 @@ ERRORS = ("Traceback", "Unhandled", "CRITICAL")
 def portmapd(
     namespace: Namespace, folder: Path, *options: str, socket: str = "/run/rpcbind.sock"
 ) -> Iterator[Started]:
-    """Run ``twistd portmapd`` with *options*, serving when the block begins, ended by SIGTERM after it.
+    """Run ``twistd portmapd`` with *options*: serving in the block, ended by SIGTERM after it.
 
     :param folder: where its log goes, as ``portmapd.log``.
     :param socket: the path whose appearance tells that it serves.

@@ -60,7 +60,7 @@ def test_mountd(portmapper: Namespace, table: Callable[[], Table], tmp_path: Pat
 
 @pytest.mark.programs("ganesha.nfsd", "nfs-ls", "nfs-cp", "nfs-cat")
 def test_ganesha(portmapper: Namespace, table: Callable[[], Table], tmp_path: Path) -> None:
-    """ganesha.nfsd registers all it serves, keeps a file for NFS clients, and is gone after SIGTERM."""
+    """ganesha.nfsd registers all it serves, keeps a file, and is gone after SIGTERM."""
     config, log = tmp_path / "ganesha.conf", tmp_path / "ganesha.log"
     config.write_text(_GANESHA)
     ganesha = portmapper.start(
@@ -81,7 +81,7 @@ def test_ganesha(portmapper: Namespace, table: Callable[[], Table], tmp_path: Pa
     file = tmp_path / "file"
     file.write_bytes(bytes(5000))
     portmapper.run("nfs-cp", str(file), "nfs://127.0.0.1/mem/file")
-    assert re.search(r"\b5000 file$", portmapper.run("nfs-ls", "nfs://127.0.0.1/mem"), re.M)
+    assert re.search(r"\b5000 file$", portmapper.run("nfs-ls", "nfs://127.0.0.1/mem"), re.MULTILINE)
     assert len(portmapper.run("nfs-cat", "nfs://127.0.0.1/mem/file")) == 5000
     ganesha.stop()
     assert table().others() == set()

@@ -43,7 +43,7 @@ def test_ypserv(portmapper: Namespace, ypserv: Started, table: Tables) -> None:
 
 @pytest.mark.usefixtures("ypserv")
 def test_ypbind(portmapper: Namespace, table: Tables, tmp_path: Path) -> None:
-    """Ypbind finds ypserv, ypwhich and ypcat find ypbind, and it is gone after SIGTERM."""
+    """ypbind finds ypserv, ypwhich and ypcat find ypbind, and it is gone after SIGTERM."""
     config = tmp_path / "yp.conf"
     config.write_text("domain testdom server 127.0.0.1\n")
     ypbind = portmapper.start(

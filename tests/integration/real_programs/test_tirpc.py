@@ -1,5 +1,6 @@
 """Every port mapper entry point of libtirpc, by ``tirpc.c``."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,8 @@ def test_server(run: Tirpc, mode: str, which: str, netids: str) -> None:
 def test_pmap_getport(served: Tirpc) -> None:
     """pmap_getport finds a service's port, and no port where there is none."""
     for protocol, netid in ((UDP, "udp"), (TCP, "tcp")):
-        assert served("pmap_getport", *SERVICE, protocol) == f"pmap_getport -> {served.row(netid).port}"
+        found = served("pmap_getport", *SERVICE, protocol)
+        assert found == f"pmap_getport -> {served.row(netid).port}"
     refused = served("pmap_getport", "200101", "1", UDP, status=1)
     assert refused == "pmap_getport -> 0, RPC: Program not registered"
 
@@ -148,7 +150,8 @@ def test_calls_through_the_port_mapper(served: Tirpc) -> None:
 
 
 @pytest.mark.parametrize(
-    ("netid", "host"), [("udp", "127.0.0.1"), ("tcp", "127.0.0.1"), ("udp6", "::1"), ("tcp6", "::1")]
+    ("netid", "host"),
+    [("udp", "127.0.0.1"), ("tcp", "127.0.0.1"), ("udp6", "::1"), ("tcp6", "::1")],
 )
 def test_rpcb_getaddr(served: Tirpc, netid: str, host: str) -> None:
     """rpcb_getaddr gives the address as its caller reaches it."""
@@ -196,9 +199,12 @@ def test_rpcb_gettime(run: Tirpc, host: str) -> None:
 
 
 def test_addresses_there_and_back(run: Tirpc) -> None:
-    """rpcb_uaddr2taddr and rpcb_taddr2uaddr are answered."""
-    assert run("rpcb_uaddr2taddr", "udp", "127.0.0.1.0.111") == ""
-    assert run("rpcb_taddr2uaddr", "udp", "127.0.0.1.0.111") == ""
+    """rpcb_uaddr2taddr and rpcb_taddr2uaddr, asked on the local transport, translate paths."""
+    path = "/run/service"
+    family = (1).to_bytes(2, sys.byteorder)
+    there = run("rpcb_uaddr2taddr", "local", path)
+    assert there.startswith(f"rpcb_uaddr2taddr -> {(family + path.encode()).hex()}")
+    assert run("rpcb_taddr2uaddr", "local", path) == f"rpcb_taddr2uaddr -> {path}"
 
 
 @pytest.mark.broadcast
@@ -219,5 +225,3 @@ class TestBroadcast:
         port = served.row("udp").port
         assert first == f"from 10.99.0.1.{port >> 8}.{port & 255}: 42"
         assert last == "rpc_broadcast -> RPC: Success, 42"
-
-
