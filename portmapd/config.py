@@ -14,6 +14,9 @@ from portmapd.portmapper.access import Callit, Network, Policy
 PORT = 111
 UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
+LOCAL_SOCKET = "/run/portmapd/portmapd.sock"
+#: Its name in the directory of a user's runtime files.
+USER_SOCKET = "portmapd.sock"
 INTERFACES = ("127.0.0.1", "::1")
 
 
@@ -25,6 +28,14 @@ def default_port() -> int:
 def default_rpc_socket() -> str | None:
     """The rpcbind socket for root; none for others."""
     return RPC_SOCKET if os.geteuid() == 0 else None
+
+
+def default_local_socket() -> str | None:
+    """The system's channel for root, the user's own for others; none without a place for it."""
+    if os.geteuid() == 0:
+        return LOCAL_SOCKET
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    return os.path.join(folder, USER_SOCKET) if folder else None
 
 
 def _check_port(config: object, attribute: "Attribute[int]", port: int) -> None:
@@ -98,6 +109,8 @@ class Config:
     :param port: UDP and TCP port to serve; 0: one that is free, the same for all.
     :param interfaces: addresses to serve on; empty: neither UDP nor TCP.
     :param rpc_socket: path of the rpcbind socket; None: there is none.
+    :param local_socket: path of the local channel's socket; None: there is none.
+    :param max_services: the most services and mappings that one process may hold there.
     :param trust: networks whose UDP callers may get replies larger than their requests, as
         networks or in CIDR notation.
     :param allow: networks that may ask at all, beside this host; empty: everyone may.
@@ -115,6 +128,8 @@ class Config:
         default=INTERFACES, converter=tuple, validator=_check_interfaces
     )
     rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
+    local_socket: str | None = field(factory=default_local_socket, validator=_check_path)
+    max_services: int = field(default=10, validator=_check_count)
     trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
     allow: tuple[Network, ...] = field(default=(), converter=parse_networks)
     insecure: bool = False

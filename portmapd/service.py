@@ -5,6 +5,7 @@ from typing import Any
 from twisted.application.service import MultiService
 
 from portmapd.config import Config
+from portmapd.local.server import ChannelService
 from portmapd.net.liveness import Liveness
 from portmapd.net.rpc import RpcService
 from portmapd.registry.registry import Registry
@@ -27,8 +28,12 @@ class PortmapperService(MultiService):
         self.config = config
         self.registry = Registry()
         self._rpc = RpcService(config, self.registry, reactor)
-        for child in (self._rpc, Liveness(self.registry, reactor, config.liveness)):
-            child.setServiceParent(self)
+        self._rpc.setServiceParent(self)
+        Liveness(self.registry, reactor, config.liveness).setServiceParent(self)
+        if config.local_socket is not None:
+            ChannelService(
+                config.local_socket, self.registry, self._rpc.hub, config.max_services
+            ).setServiceParent(self)
 
     @property
     def port(self) -> int:

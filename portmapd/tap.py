@@ -1,5 +1,6 @@
 """The options of ``twistd portmapd``, and nothing else."""
 
+import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -39,6 +40,12 @@ class Options(UsageOptions):
         ["port", "p", None, "Port on UDP and TCP. [default: 111 as root, else 10111]"],
         ["rpc-socket", None, None,
          "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
+        ["local-socket", None, None,
+         "Path of the local channel's socket, or none. [default: /run/portmapd/portmapd.sock as "
+         "root, else $XDG_RUNTIME_DIR/portmapd.sock]"],
+        ["max-services", None, None,
+         "The most services and mappings that one process may hold on the local channel. "
+         "[default: 10]"],
         ["callit", None, None,
          "Whose calls to forward: off, local (of this host), null (others' procedure 0 too), "
          "or all. [default: local]"],
@@ -115,6 +122,8 @@ def _text(option: str, text: str) -> str:
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "port": _whole,
     "rpc-socket": _path,
+    "local-socket": _path,
+    "max-services": _whole,
     "callit": _text,
     "liveness": _seconds,
 }
@@ -127,5 +136,13 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    service: IService = TwistdPortmapper(options.config(), reactor)
+    config = options.config()
+    _raise_descriptor_limit()
+    service: IService = TwistdPortmapper(config, reactor)
     return service
+
+
+def _raise_descriptor_limit() -> None:
+    """Have as many descriptors as we may: every connection takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

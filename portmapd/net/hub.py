@@ -7,17 +7,20 @@ UDP has its turn after it. Besides, a batch costs the reactor's overhead once.
 """
 
 import select
+from time import monotonic
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The most events in one turn of the reactor.
+#: The most events in one turn of the reactor, and how long it may take, in seconds. The epoll
+#: keeps what was not served.
 BATCH = 64
+TURN = 0.001
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
@@ -108,25 +111,34 @@ class Hub:
     def doRead(self) -> None:
         """Serve a batch."""
         assert self._epoll is not None
+        ends = monotonic() + TURN
         for number, event in self._epoll.poll(0, BATCH):
             descriptor = self._descriptors.get(number)
-            if descriptor is None:
-                continue
-            try:
-                lost = descriptor.doRead() if event & _IN else None
-                if lost is None and event & _OUT:
-                    lost = descriptor.doWrite()
-                elif event & _BROKEN and not event & _IN:
-                    lost = CONNECTION_LOST
-            except Exception as error:
-                self._log.failure("a stream could not be served")
-                lost = error
-            if lost is not None:
-                self._lose(descriptor, lost)
+            if descriptor is not None:
+                self._serve(descriptor, event)
+            if monotonic() > ends:
+                break
+
+    def _serve(self, descriptor: Any, event: int) -> None:
+        try:
+            lost = descriptor.doRead() if event & _IN else None
+            if lost is None and event & _OUT:
+                lost = descriptor.doWrite()
+            elif event & _BROKEN and not event & _IN:
+                lost = CONNECTION_LOST
+        except Exception as error:
+            self._log.failure("a stream could not be served")
+            lost = error
+        if lost is not None:
+            self._lose(descriptor, lost)
 
     def _lose(self, descriptor: Any, why: Exception) -> None:
-        reason = Failure(why)
+        reason = _REASONS.get(type(why)) or Failure(why)
         if isinstance(why, ConnectionDone):
             descriptor.readConnectionLost(reason)
         else:
             descriptor.connectionLost(reason)
+
+
+#: A failure takes longer to make than the rest of a connection's end.
+_REASONS = {type(why): Failure(why) for why in (CONNECTION_DONE, CONNECTION_LOST)}

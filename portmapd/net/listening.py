@@ -49,10 +49,18 @@ class TcpPort(tcp.Port):
 class UnixStream(EagerWrite, tcp.Server):
     """The transport of one UNIX stream; file descriptors that a peer passes are not received."""
 
+    #: A turn of one connection is short, for others wait.
+    bufferSize = 16_384
+    logstr = "UNIX"
+    repstr = "<a UNIX stream>"
+
     def __init__(
         self, skt: socket.socket, protocol: Any, client: Any, server: Any, serial: int, reactor: Any
     ) -> None:
-        super().__init__(skt, protocol, ("", 0), server, serial, reactor)
+        # Not what tcp.Server makes of these: there may be ten thousand of us, and nobody reads it.
+        tcp.Connection.__init__(self, skt, protocol, reactor)
+        self.startReading()
+        self.connected = True
 
     def getPeer(self) -> Any:
         return UNIXAddress(None)

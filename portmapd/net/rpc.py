@@ -19,7 +19,7 @@ from portmapd.net.forwarding import Forwarder
 from portmapd.net.hub import Hub
 from portmapd.net.listening import TcpPort, UnixPort
 from portmapd.net.stream import PortmapFactory
-from portmapd.net.taken import unusable
+from portmapd.net.taken import unusable, unusable_socket
 from portmapd.oncrpc.address import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.portmapper.access import PROGRAM
 from portmapd.portmapper.dispatch import TABLE, Dispatcher
@@ -98,7 +98,7 @@ class RpcService(Service):
                 netids |= {n.name: format_address(n.wildcard, self.port) for n in pair}
         path = self._config.rpc_socket
         if path is not None:
-            self._listen_stream(UnixPort(path, self._make_factory(), self.hub))
+            self._listen_locally(path)
             netids[LOCAL.name] = path
         return netids
 
@@ -116,15 +116,21 @@ class RpcService(Service):
             raise unusable(error) from error
         self._ports.append(datagrams)
         self.port = datagrams.getHost().port
-        self._listen_stream(TcpPort(self.port, self._make_factory(), interface, self.hub))
-        return True
-
-    def _listen_stream(self, port: Any) -> None:
+        streams = TcpPort(self.port, self._make_factory(), interface, self.hub)
         try:
-            port.startListening()
+            streams.startListening()
         except CannotListenError as error:
             raise unusable(error) from error
-        self._ports.append(port)
+        self._ports.append(streams)
+        return True
+
+    def _listen_locally(self, path: str) -> None:
+        streams = UnixPort(path, self._make_factory(), self.hub)
+        try:
+            streams.startListening()
+        except CannotListenError as error:
+            raise unusable_socket(path, error, "--rpc-socket") from error
+        self._ports.append(streams)
 
     def _make_factory(self) -> PortmapFactory:
         config = self._config

@@ -16,9 +16,6 @@ _LOCAL, _INODE = 1, 9
 def unusable(error: CannotListenError) -> ConfigurationError:
     """The error for a socket that Twisted could not listen on."""
     number = getattr(error.socketError, "errno", None)
-    if error.interface is None:
-        path = os.fsdecode(error.port)
-        return ConfigurationError(f"the socket {path} cannot be used: {_local_reason(error)}")
     where = f"port {error.port} of {error.interface}"
     if number in (errno.EACCES, errno.EPERM):
         return ConfigurationError(
@@ -31,20 +28,23 @@ def unusable(error: CannotListenError) -> ConfigurationError:
             "or choose another port with --port"
         )
     return ConfigurationError(
-        f"{where} cannot be bound: {_reason(error)}; choose other addresses with --interface"
+        f"{where} cannot be bound: {_reason(error.socketError)}; choose other addresses with --interface"
     )
 
 
-def _local_reason(error: CannotListenError) -> str:
-    advice = "choose another path with --rpc-socket, or none"
-    number = getattr(error.socketError, "errno", None)
-    if number == errno.EADDRINUSE or isinstance(error.socketError, FileExistsError):
-        return f"{_reason(error)}; stop what serves there (rpcbind?), or {advice}"
-    return f"{_reason(error)}; {advice}"
+def unusable_socket(path: str, error: Exception, option: str) -> ConfigurationError:
+    """The error for a UNIX socket that could not be listened on.
+
+    :param option: the option that chooses its path.
+    """
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    advice = f"choose another path with {option}, or none"
+    if isinstance(cause, FileExistsError):
+        advice = f"stop what serves there, or {advice}"
+    return ConfigurationError(f"the socket {path} cannot be used: {_reason(cause)}; {advice}")
 
 
-def _reason(error: CannotListenError) -> str:
-    cause = error.socketError
+def _reason(cause: Exception) -> str:
     return getattr(cause, "strerror", None) or str(cause)
 
 

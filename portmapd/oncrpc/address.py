@@ -1,6 +1,7 @@
 """Netids and universal addresses (RFC 5665)."""
 
 import socket
+from collections.abc import Callable
 from struct import Struct
 
 from attrs import frozen
@@ -13,6 +14,8 @@ _SOCKADDR_IN6 = Struct("!HI16sI")
 _FAMILY = Struct("=H")
 #: The longest path that fits a ``sockaddr_un``, in bytes.
 MAX_PATH = 107
+#: The longest name of an interface, in bytes.
+MAX_SCOPE = 15
 
 
 @frozen
@@ -88,11 +91,18 @@ def _is_byte(text: str) -> bool:
 
 
 def _is_host(netid: Netid, host: str) -> bool:
+    number, percent, scope = host.partition("%")
     try:
-        socket.inet_pton(_FAMILIES[netid.family], host.partition("%")[0])
+        socket.inet_pton(_SOCKADDRS[netid.family].family, number)
     except (OSError, ValueError):
         return False
-    return host.isprintable() and (netid.family == "inet6" or "%" not in host)
+    return not percent or (netid.family == "inet6" and _is_scope(scope))
+
+
+def _is_scope(text: str) -> bool:
+    """Can it be the name or the number of an interface?"""
+    clean = text.isascii() and text.isprintable() and not set(text) & set("%/: ")
+    return clean and 0 < len(text) <= MAX_SCOPE
 
 
 def to_netbuf(netid: Netid, address: str) -> bytes:
@@ -101,8 +111,7 @@ def to_netbuf(netid: Netid, address: str) -> bytes:
     :raises InvalidMapping: it is no address of that netid.
     """
     if netid is LOCAL:
-        path = _path(address).encode()
-        return _FAMILY.pack(socket.AF_UNIX) + path.ljust(108, b"\0")
+        return _FAMILY.pack(socket.AF_UNIX) + _path(address).encode()
     host, port = parse_address(netid, address)
     if netid.family == "inet":
         packed = socket.inet_pton(socket.AF_INET, host)
@@ -116,11 +125,10 @@ def from_netbuf(netid: Netid, data: bytes) -> str:
 
     :raises InvalidMapping: it is no ``sockaddr`` of that netid.
     """
-    read = _SOCKADDRS.get(len(data) if netid is not LOCAL else 110)
-    family = _FAMILIES[netid.family]
-    if read is None or len(data) < 3 or _FAMILY.unpack_from(data)[0] != family:
+    form = _SOCKADDRS[netid.family]
+    if len(data) not in form.sizes or _FAMILY.unpack_from(data)[0] != form.family:
         raise InvalidMapping(f"{len(data)} bytes that are no sockaddr of netid {netid.name}")
-    return read(data)
+    return form.read(data)
 
 
 def _from_in(data: bytes) -> str:
@@ -137,5 +145,21 @@ def _from_un(data: bytes) -> str:
     return data[2:].partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-_SOCKADDRS = {16: _from_in, 28: _from_in6, 110: _from_un}
-_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "loopback": socket.AF_UNIX}
+@frozen
+class _Sockaddr:
+    """The form of one family's ``sockaddr``.
+
+    :param sizes: the sizes that it has, in bytes.
+    :param read: makes the universal address of one.
+    """
+
+    family: socket.AddressFamily
+    sizes: range
+    read: Callable[[bytes], str]
+
+
+_SOCKADDRS = {
+    "inet": _Sockaddr(socket.AF_INET, range(16, 17), _from_in),
+    "inet6": _Sockaddr(socket.AF_INET6, range(28, 29), _from_in6),
+    "loopback": _Sockaddr(socket.AF_UNIX, range(3, 111), _from_un),
+}

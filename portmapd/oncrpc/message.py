@@ -55,6 +55,25 @@ class Credential:
 NOBODY = Credential()
 
 
+def sys_credential(
+    uid: int, gid: int, groups: tuple[int, ...] = (), machine: str = "", stamp: int = 0
+) -> Credential:
+    """A credential of flavor AUTH_SYS (RFC 5531, appendix A).
+
+    :param uid: the caller's user.
+    :param gid: its group.
+    :param groups: its further groups, at most 16.
+    :param machine: the caller's host name, at most 255 bytes.
+    :param stamp: any number.
+    :raises ValueError: there are too many groups, or the name is too long.
+    """
+    if len(groups) > MAX_GROUPS or len(machine.encode()) > MAX_MACHINE_NAME:
+        raise ValueError(f"more than {MAX_GROUPS} groups, or {MAX_MACHINE_NAME} bytes of a name")
+    ids = (uid, gid, len(groups), *groups)
+    body = xdr.uint(stamp) + xdr.string(machine) + b"".join(map(xdr.uint, ids))
+    return Credential(AUTH_SYS, body)
+
+
 @frozen
 class Call:
     """One call: which procedure of which program, for whom, with which encoded arguments."""

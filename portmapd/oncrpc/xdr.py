@@ -1,10 +1,14 @@
 """External data representation, as far as program 100000 needs it (RFC 4506)."""
 
+from collections.abc import Callable
 from struct import Struct
+from typing import TypeVar
 
 from portmapd.errors import XdrError
 
 _UINT = Struct(">I")
+
+T = TypeVar("T")
 
 #: The longest string or opaque that any argument of the port mapper may be, in bytes. The longest
 #: legitimate one is the argument of a forwarded call, which travels in one datagram.
@@ -36,6 +40,13 @@ class Reader:
         self._at = end
         return int(value)
 
+    def boolean(self) -> bool:
+        """A boolean, 0 or 1 (RFC 4506, 4.4)."""
+        value = self.uint()
+        if value > 1:
+            raise XdrError(f"{value} is no boolean")
+        return value == 1
+
     def opaque(self, limit: int = MAX_OPAQUE) -> bytes:
         """Variable-length opaque data of at most *limit* bytes (RFC 4506, 4.10)."""
         size = self.uint()
@@ -54,6 +65,13 @@ class Reader:
         Bytes that are not UTF-8 become surrogate escapes: they survive, and no name matches them.
         """
         return self.opaque(limit).decode("utf-8", "surrogateescape")
+
+    def sequence(self, read: Callable[["Reader"], T]) -> tuple[T, ...]:
+        """A linked list whose items *read* takes; the inverse of :func:`sequence`."""
+        items = []
+        while self.boolean():
+            items.append(read(self))
+        return tuple(items)
 
     def rest(self) -> bytes:
         """All that has not been taken yet."""

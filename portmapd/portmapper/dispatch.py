@@ -77,7 +77,9 @@ class Dispatcher:
         except Unanswerable as fault:
             outcome = Outcome(fault=str(fault))
         except CallRefused as fault:
-            outcome = Outcome(refusal(xid_of(message), fault), fault=str(fault))
+            xid = xid_of(message)
+            reply = _fitting(self._context, caller, len(message), refusal(xid, fault), xid)
+            outcome = Outcome(reply, fault=str(fault))
         if outcome.fault:
             self._context.statistics.malformed += 1
         return outcome
@@ -175,10 +177,11 @@ def _procedure(call: Call) -> Procedure:
     return procedure
 
 
-def _fitting(context: Context, caller: Caller, asked: int, reply: bytes, xid: int) -> bytes:
-    """*reply*, or an error where it may not, or cannot, be sent."""
+def _fitting(context: Context, caller: Caller, asked: int, reply: bytes, xid: int) -> bytes | None:
+    """*reply*, or an error where it may not, or cannot, be sent; None where that may not either."""
     if not permits(context.policy, caller, Answer(asked, len(reply))):
-        return refusal(xid, AuthRefused(AUTH_TOOWEAK, "the reply is larger than the request"))
+        reply = refusal(xid, AuthRefused(AUTH_TOOWEAK, "the reply is larger than the request"))
+        return reply if permits(context.policy, caller, Answer(asked, len(reply))) else None
     if caller.netid.protocol == "udp" and len(reply) > MAX_DATAGRAM:
         return refusal(xid, SystemFailure("the reply does not fit a datagram"))
     return reply

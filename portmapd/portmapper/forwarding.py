@@ -33,6 +33,12 @@ def read_remote_call(reader: xdr.Reader) -> RemoteCall:
     return RemoteCall(reader.uint(), reader.uint(), reader.uint(), reader.opaque())
 
 
+def encode_remote_call(call: RemoteCall) -> bytes:
+    """The inverse of :func:`read_remote_call`."""
+    numbers = (call.program, call.version, call.procedure)
+    return b"".join(map(xdr.uint, numbers)) + xdr.opaque(call.arguments)
+
+
 def relay(
     context: Context,
     caller: Caller,

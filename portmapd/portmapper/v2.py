@@ -35,6 +35,28 @@ def encode_pmap(pmap: Pmap) -> bytes:
     return b"".join(map(xdr.uint, (pmap.program, pmap.version, pmap.protocol, pmap.port)))
 
 
+@frozen
+class CallResult:
+    """``struct call_result``: what a forwarded call gave.
+
+    :param port: the UDP port of the service that was called.
+    :param results: its results, as it encoded them.
+    """
+
+    port: int
+    results: bytes
+
+
+def read_call_result(reader: xdr.Reader) -> CallResult:
+    """Take a ``struct call_result`` off *reader*."""
+    return CallResult(reader.uint(), reader.opaque())
+
+
+def encode_call_result(result: CallResult) -> bytes:
+    """The inverse of :func:`read_call_result`."""
+    return xdr.uint(result.port) + xdr.opaque(result.results)
+
+
 def read_nothing(reader: xdr.Reader) -> None:
     """Take no arguments; surplus bytes, which real clients send, are ignored."""
 
@@ -97,7 +119,7 @@ def _callit(context: Context, caller: Caller, credential: Credential, call: Remo
         caller,
         credential,
         call,
-        lambda mapping, results: xdr.uint(mapping.port) + xdr.opaque(results),
+        lambda mapping, results: encode_call_result(CallResult(mapping.port, results)),
     )
 
 

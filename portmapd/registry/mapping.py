@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -92,14 +95,27 @@ class Mappings:
     def __init__(self) -> None:
         self._versions: dict[tuple[int, str], dict[int, Mapping]] = {}
         self._count = 0
+        self._ordered: list[Mapping] | None = None
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Mapping]:
-        """All of them, in the order of program, version and netid."""
-        rows = (m for versions in self._versions.values() for m in versions.values())
-        return iter(sorted(rows, key=lambda m: (m.program, m.version, m.netid)))
+        """All of them, in the order of their keys."""
+        return iter(self._in_order())
+
+    def after(self, key: Key) -> Iterator[Mapping]:
+        """Those whose keys are larger than *key*, in their order."""
+        ordered = self._in_order()
+        start = bisect_right(ordered, key, key=attrgetter("key"))
+        return islice(ordered, start, None)
+
+    def _in_order(self) -> list[Mapping]:
+        """All of them; sorted once for all who ask between two changes."""
+        if self._ordered is None:
+            rows = [m for versions in self._versions.values() for m in versions.values()]
+            self._ordered = sorted(rows, key=attrgetter("program", "version", "netid"))
+        return self._ordered
 
     def get(self, program: int, version: int, netid: str) -> Mapping | None:
         """The mapping of exactly this version, or None."""
@@ -116,10 +132,12 @@ class Mappings:
     def add(self, new: Mapping) -> None:
         """Put *new* in; its key must be free."""
         self._versions.setdefault((new.program, new.netid), {})[new.version] = new
+        self._ordered = None
         self._count += 1
 
     def discard(self, old: Mapping) -> None:
         """Take *old* out; it must be in."""
+        self._ordered = None
         versions = self._versions[old.program, old.netid]
         del versions[old.version]
         if not versions:

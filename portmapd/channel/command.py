@@ -1,0 +1,196 @@
+"""The commands of the local channel, and the boxes that ask, answer and refuse."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from portmapd.channel.argument import Argument, Integer, ListOf, Rows, Unicode
+from portmapd.channel.box import Box, encode_pairs
+from portmapd.errors import (
+    AlreadyRegistered,
+    BadArguments,
+    ExecutableUnknown,
+    InternalError,
+    InvalidMapping,
+    InvalidService,
+    LimitExceeded,
+    NotRegistered,
+    Refusal,
+    ReservedName,
+    UnknownCommand,
+    UnsupportedVersion,
+)
+
+#: The version of the channel's protocol.
+VERSION = 1
+
+ASK, ANSWER, ERROR, COMMAND = b"_ask", b"_answer", b"_error", b"_command"
+CODE, DESCRIPTION = b"_error_code", b"_error_description"
+
+#: The longest description of an error that is sent, in bytes.
+MAX_DESCRIPTION = 1_024
+
+_INTEGER, _UNICODE = Integer(), Unicode()
+
+_NAME = Argument("name", _UNICODE)
+_PORT = Argument("port", _UNICODE)
+_USER = Argument("user", _INTEGER)
+_PID = Argument("pid", _INTEGER)
+_EXE = Argument("exe", _UNICODE)
+_MAPPING = (
+    Argument("program", _INTEGER),
+    Argument("version", _INTEGER),
+    Argument("netid", _UNICODE),
+    Argument("address", _UNICODE),
+)
+_OWNER = Argument("owner", _UNICODE)
+_AFTER = Argument("after", _UNICODE, optional=True)
+_MORE = Argument("more", _UNICODE, optional=True)
+
+#: What a listing, and an event, tells of a service, and of a mapping.
+SERVICE_ROW = Rows((_NAME, _USER, _PID, _PORT, _EXE))
+MAPPING_ROW = Rows((*_MAPPING, _OWNER))
+
+
+@frozen
+class Command:
+    """A command, by what it takes and what it answers.
+
+    :param arguments: of the box that asks.
+    :param answer: of the box that answers.
+    """
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    answer: tuple[Argument, ...] = ()
+    key: bytes = field(init=False)
+
+    @key.default
+    def _make_key(self) -> bytes:
+        return self.name.encode()
+
+    def ask(self, tag: bytes, values: Mapping[str, Any]) -> bytes:
+        """The box that asks.
+
+        :param tag: comes back with the answer.
+        :param values: the arguments by name; None: left out.
+        :raises ValueError: a value is too long for a box.
+        """
+        head = [(ASK, tag), (COMMAND, self.key)]
+        return encode_pairs(head + _encode(self.arguments, values))
+
+    def reply(self, tag: bytes, values: Mapping[str, Any]) -> bytes:
+        """The box that answers."""
+        return encode_pairs([(ANSWER, tag), *_encode(self.answer, values)])
+
+    def read_arguments(self, box: Box) -> tuple[Any, ...]:
+        """The arguments in *box*, in their order; None for those left out.
+
+        :raises BadArguments: one is missing or not of its type; the message names it.
+        """
+        return tuple([argument.take(box) for argument in self.arguments])
+
+    def read_answer(self, box: Box) -> dict[str, Any]:
+        """The answer in *box*, by name.
+
+        :raises BadArguments: as :meth:`read_arguments`.
+        """
+        return {argument.name: argument.take(box) for argument in self.answer}
+
+
+def _encode(
+    arguments: tuple[Argument, ...], values: Mapping[str, Any]
+) -> list[tuple[bytes, bytes]]:
+    return [
+        (a.key, a.type.encode(values[a.name])) for a in arguments if values.get(a.name) is not None
+    ]
+
+
+HELLO = Command(
+    "Hello",
+    (Argument("version", _INTEGER),),
+    (
+        Argument("version", _INTEGER),
+        Argument("instance", _UNICODE),
+        Argument("limit", _INTEGER),
+        Argument("uid", _INTEGER),
+        Argument("pid", _INTEGER),
+    ),
+)
+REGISTER = Command(
+    "Register", (Argument("services", Rows((_NAME, _PORT, Argument("flags", _INTEGER)))),)
+)
+DEREGISTER = Command("Deregister", (Argument("services", Rows((_NAME, _PORT))),))
+LIST = Command(
+    "List",
+    (
+        Argument("names", ListOf(_UNICODE), optional=True),
+        Argument("users", ListOf(_INTEGER), optional=True),
+        Argument("pids", ListOf(_INTEGER), optional=True),
+        _AFTER,
+    ),
+    (Argument("services", SERVICE_ROW), _MORE),
+)
+SET_MAPPINGS = Command("SetMappings", (Argument("mappings", Rows(_MAPPING)),))
+UNSET_MAPPINGS = Command("UnsetMappings", (Argument("mappings", Rows(_MAPPING)),))
+LIST_MAPPINGS = Command("ListMappings", (_AFTER,), (Argument("mappings", MAPPING_ROW), _MORE))
+WATCH = Command("Watch", (Argument("names", ListOf(_UNICODE), optional=True),))
+UNWATCH = Command("Unwatch")
+
+EVENT, OVERFLOW = b"Event", b"Overflow"
+CHANGE = b"change"
+
+#: What a client may ask for.
+COMMANDS = {
+    command.key: command
+    for command in (
+        HELLO,
+        REGISTER,
+        DEREGISTER,
+        LIST,
+        SET_MAPPINGS,
+        UNSET_MAPPINGS,
+        LIST_MAPPINGS,
+        WATCH,
+        UNWATCH,
+    )
+}
+
+#: The box that tells a watcher to list again.
+OVERFLOW_BOX = encode_pairs([(COMMAND, OVERFLOW)])
+
+_REFUSALS: dict[bytes, type[Refusal]] = {
+    kind.code.encode(): kind
+    for kind in (
+        AlreadyRegistered,
+        BadArguments,
+        ExecutableUnknown,
+        InternalError,
+        InvalidMapping,
+        InvalidService,
+        LimitExceeded,
+        NotRegistered,
+        ReservedName,
+        UnknownCommand,
+        UnsupportedVersion,
+    )
+}
+
+
+def encode_event(change: str, rows: Rows, row: tuple[Any, ...]) -> bytes:
+    """The box that tells of a change of the service or mapping in *row*."""
+    head = encode_pairs([(COMMAND, EVENT), (CHANGE, change.encode())])
+    return head[:-2] + rows.encode_row(row)
+
+
+def encode_refusal(tag: bytes, refusal: Refusal) -> bytes:
+    """The box that refuses."""
+    text = str(refusal).encode("utf-8", "replace")[:MAX_DESCRIPTION]
+    return encode_pairs([(ERROR, tag), (CODE, refusal.code.encode()), (DESCRIPTION, text)])
+
+
+def read_refusal(box: Box) -> Refusal:
+    """The refusal that *box* carries."""
+    kind = _REFUSALS.get(box.get(CODE, b""), InternalError)
+    return kind(box.get(DESCRIPTION, b"").decode("utf-8", "replace"))

@@ -1,0 +1,119 @@
+"""Calls over UDP."""
+
+from functools import partial
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.udp import Port
+
+from portmapd.client.calls import Calls
+from portmapd.errors import DaemonUnreachable
+from portmapd.oncrpc.message import Call, encode_call
+
+#: A call is sent again if it is not answered within so many seconds, then after twice as many,
+#: and so on until the longest. A loss on the way costs little, a slow server gets few repetitions.
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 8.0
+
+#: The largest reply that is taken, in bytes: any datagram.
+MAX_REPLY = 65_535
+
+
+class DatagramCalls(DatagramProtocol):
+    """Calls over a socket that is connected to one server.
+
+    The kernel lets nobody else's datagrams through; among the server's, the xid tells which call
+    is answered.
+
+    :param clock: measures time.
+    :param where: names the server in errors.
+    """
+
+    def __init__(self, clock: IReactorTime, where: str) -> None:
+        self.calls = Calls(clock, where)
+
+    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
+        """Make *call*, with an xid of its own; see :meth:`Calls.begin`."""
+        xid, reply = self.calls.begin(timeout)
+        self._send(xid, encode_call(evolve(call, xid=xid)), FIRST_WAIT)
+        return reply
+
+    def _send(self, xid: int, message: bytes, wait: float) -> None:
+        again = partial(self._send, xid, message, min(2 * wait, LONGEST_WAIT))
+        self.calls.later(xid, wait, again)
+        try:
+            self.transport.write(message)
+        except OSError as error:
+            self.failed(error)
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self.calls.answer(datagram)
+
+    def connectionRefused(self) -> None:
+        self.failed("nobody serves that port")
+
+    def failed(self, why: object) -> None:
+        """The network said that the server cannot be reached: all calls under way end."""
+        self.calls.fail(DaemonUnreachable(f"{self.calls.where} cannot be reached: {why}"))
+
+
+class _Socket(Port):
+    """A UDP socket that hands every error of the network to its protocol."""
+
+    protocol: DatagramCalls
+
+    def doRead(self) -> None:
+        try:
+            super().doRead()
+        except OSError as error:
+            self.protocol.failed(error)
+
+
+class DatagramTransport:
+    """Calls to one server over one UDP socket, which is opened when it is needed.
+
+    :param reactor: gives the socket and measures time.
+    :param host: IPv4 or IPv6 address of the server.
+    :param port: its port.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._where = f"UDP port {port} of {host}"
+        self._socket: _Socket | None = None
+
+    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
+        """Make *call*; see :meth:`DatagramCalls.call`."""
+        try:
+            skt = self._opened()
+        except (OSError, CannotListenError) as error:
+            return fail(DaemonUnreachable(f"{self._where} cannot be reached: {error}"))
+        return skt.protocol.call(call, timeout)
+
+    def _opened(self) -> _Socket:
+        if self._socket is None:
+            protocol = DatagramCalls(self._reactor, self._where)
+            own = "::" if ":" in self._host else "0.0.0.0"
+            skt = _Socket(0, protocol, own, MAX_REPLY, self._reactor)
+            skt.startListening()
+            try:
+                skt.connect(self._host, self._port)
+            except OSError:
+                skt.stopListening()
+                raise
+            self._socket = skt
+        return self._socket
+
+    def close(self) -> Deferred[None]:
+        """End every call under way, and close the socket."""
+        skt, self._socket = self._socket, None
+        if skt is None:
+            return maybeDeferred(lambda: None)
+        skt.protocol.calls.fail(DaemonUnreachable("the client was closed"))
+        return maybeDeferred(skt.stopListening)

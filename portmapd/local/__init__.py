@@ -1,0 +1,1 @@
+"""The local channel: processes of this machine register services that live with their connection."""
