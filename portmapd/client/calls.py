@@ -45,7 +45,11 @@ class Calls:
         :return: its xid, and what fires with the reply's message. Cancelling that forgets it.
         """
         xid = self._new_xid()
-        reply: Deferred[bytes] = Deferred(lambda _: self._end(xid))
+
+        def forget(reply: Deferred[bytes]) -> None:
+            self._end(xid)
+
+        reply = Deferred[bytes](forget)
         timer = self._clock.callLater(timeout, self._time_out, xid, timeout)
         self._waiting[xid] = _Waiting(reply, timer)
         return xid, reply

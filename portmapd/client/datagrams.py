@@ -3,8 +3,7 @@
 from functools import partial
 from typing import Any
 
-from attrs import evolve
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
@@ -12,7 +11,9 @@ from twisted.internet.udp import Port
 
 from portmapd.client.calls import Calls
 from portmapd.errors import DaemonUnreachable
-from portmapd.oncrpc.message import Call, encode_call
+from portmapd.oncrpc.message import XID
+from portmapd.oncrpc.xdr import uint
+from portmapd.portmapper.dispatch import MAX_DATAGRAM
 
 #: A call is sent again if it is not answered within so many seconds, then after twice as many,
 #: and so on until the longest. A loss on the way costs little, a slow server gets few repetitions.
@@ -33,13 +34,21 @@ class DatagramCalls(DatagramProtocol):
     :param where: names the server in errors.
     """
 
+    transport: Any
+
     def __init__(self, clock: IReactorTime, where: str) -> None:
         self.calls = Calls(clock, where)
 
-    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
-        """Make *call*, with an xid of its own; see :meth:`Calls.begin`."""
+    def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
+        """Make a call; see :meth:`Calls.begin`.
+
+        :param tail: the call from behind its xid on.
+        :raises ValueError: it does not fit a datagram.
+        """
+        if XID + len(tail) > MAX_DATAGRAM:
+            raise ValueError(f"a call of {XID + len(tail)} bytes does not fit a datagram")
         xid, reply = self.calls.begin(timeout)
-        self._send(xid, encode_call(evolve(call, xid=xid)), FIRST_WAIT)
+        self._send(xid, uint(xid) + tail, FIRST_WAIT)
         return reply
 
     def _send(self, xid: int, message: bytes, wait: float) -> None:
@@ -88,13 +97,13 @@ class DatagramTransport:
         self._where = f"UDP port {port} of {host}"
         self._socket: _Socket | None = None
 
-    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
-        """Make *call*; see :meth:`DatagramCalls.call`."""
+    def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
+        """Make a call; see :meth:`DatagramCalls.call`."""
         try:
             skt = self._opened()
         except (OSError, CannotListenError) as error:
             return fail(DaemonUnreachable(f"{self._where} cannot be reached: {error}"))
-        return skt.protocol.call(call, timeout)
+        return skt.protocol.call(tail, timeout)
 
     def _opened(self) -> _Socket:
         if self._socket is None:
@@ -114,6 +123,6 @@ class DatagramTransport:
         """End every call under way, and close the socket."""
         skt, self._socket = self._socket, None
         if skt is None:
-            return maybeDeferred(lambda: None)
+            return succeed(None)
         skt.protocol.calls.fail(DaemonUnreachable("the client was closed"))
         return maybeDeferred(skt.stopListening)

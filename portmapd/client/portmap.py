@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from struct import error as StructError
+from struct import error
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
@@ -15,7 +15,7 @@ from twisted.internet.endpoints import (
 
 from portmapd.client.datagrams import DatagramTransport
 from portmapd.client.stream import StreamTransport
-from portmapd.oncrpc.message import NOBODY, Call, Credential, decode_reply
+from portmapd.oncrpc.message import NOBODY, XID, Call, Credential, decode_reply, encode_call
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.access import PROGRAM
 from portmapd.portmapper.forwarding import RemoteCall, encode_remote_call
@@ -39,8 +39,8 @@ T = TypeVar("T")
 class Transport(Protocol):
     """A way to one server."""
 
-    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
-        """Make *call*; the deferred fires with the message that replies to it."""
+    def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
+        """Make the call that is *tail* behind its xid, and give the message that replies."""
 
     def close(self) -> Deferred[None]:
         """End what is under way and close what is open."""
@@ -120,6 +120,8 @@ class PortmapClient:
 
         It fires with None if it is, and fails with :exc:`~portmapd.errors.ProgramMismatch` if it
         is not.
+
+        :raises ValueError: the number does not fit 32 bits.
         """
         return self._call(_Procedure(version, 0, read_nothing))
 
@@ -199,7 +201,7 @@ class PortmapClient:
     def _call(self, procedure: _Procedure[T], arguments: bytes = b"") -> Deferred[T]:
         version, number = procedure.version, procedure.number
         call = Call(0, PROGRAM, version, number, self._credential, arguments)
-        reply = self._transport.call(call, self._timeout)
+        reply = self._transport.call(_encoded(encode_call, call)[XID:], self._timeout)
         return reply.addCallback(procedure.results)
 
 
@@ -210,7 +212,7 @@ def _pmap(program: int, version: int, protocol: int = 0, port: int = 0) -> bytes
 def _encoded(encode: Callable[[T], bytes], value: T) -> bytes:
     try:
         return encode(value)
-    except StructError:
+    except error:
         raise ValueError(f"{value}: a number is not in the range 0 to 4294967295") from None
 
 

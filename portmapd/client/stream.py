@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -12,8 +11,8 @@ from twisted.python.failure import Failure
 
 from portmapd.client.calls import Calls
 from portmapd.errors import BrokenStream, DaemonUnreachable
-from portmapd.oncrpc.message import Call, encode_call
 from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.oncrpc.xdr import uint
 
 #: The longest reply that is taken, in bytes: DUMP of some 800,000 mappings.
 MAX_REPLY = 16 << 20
@@ -46,10 +45,13 @@ class StreamCalls(Protocol):
         self._attempt = connectProtocol(endpoint, self)
         self._attempt.addErrback(self._not_made)
 
-    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
-        """Make *call*, with an xid of its own; see :meth:`Calls.begin`."""
+    def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
+        """Make a call; see :meth:`Calls.begin`.
+
+        :param tail: the call from behind its xid on.
+        """
         xid, reply = self._calls.begin(timeout)
-        record = mark(encode_call(evolve(call, xid=xid)))
+        record = mark(uint(xid) + tail)
         if self.connected:
             self.transport.write(record)
         else:
@@ -110,12 +112,12 @@ class StreamTransport:
         self._where = where
         self._connection: StreamCalls | None = None
 
-    def call(self, call: Call, timeout: float) -> Deferred[bytes]:
-        """Make *call*; see :meth:`StreamCalls.call`."""
+    def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
+        """Make a call; see :meth:`StreamCalls.call`."""
         if self._connection is not None:
-            return self._connection.call(call, timeout)
+            return self._connection.call(tail, timeout)
         connection = self._connection = StreamCalls(self._clock, self._where, self._forget)
-        reply = connection.call(call, timeout)
+        reply = connection.call(tail, timeout)
         connection.connect(self._endpoint)
         return reply
 

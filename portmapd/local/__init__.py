@@ -1,1 +1,1 @@
-"""The local channel: processes of this machine register services that live with their connection."""
+"""The local channel: what processes register here lives with their connection."""

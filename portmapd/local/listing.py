@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from portmapd.channel.argument import Rows
 from portmapd.channel.command import MAPPING_ROW, SERVICE_ROW
@@ -26,9 +26,9 @@ Place = tuple[int, int]
 class Filter:
     """Which services are asked for; an empty field asks for all."""
 
-    names: frozenset[str] = field(default=frozenset(), converter=frozenset)
-    users: frozenset[int] = field(default=frozenset(), converter=frozenset)
-    pids: frozenset[int] = field(default=frozenset(), converter=frozenset)
+    names: frozenset[str] = frozenset()
+    users: frozenset[int] = frozenset()
+    pids: frozenset[int] = frozenset()
 
     def matches(self, service: Service) -> bool:
         """Is *service* asked for?"""

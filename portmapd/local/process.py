@@ -148,7 +148,7 @@ class Processes:
             self._forget(process)
 
     def _end(self, process: Process) -> None:
-        """End the connections of a process that has ended: a child may hold its sockets for ever."""
+        """End the connections of an ended process: a child may hold its sockets for ever."""
         self._forget(process)
         self._end_some(process)
 

@@ -124,7 +124,7 @@ class Session:
         pids: list[int] | None,
         after: str | None,
     ) -> Answer:
-        wanted = Filter(names or (), users or (), pids or ())
+        wanted = Filter(frozenset(names or ()), frozenset(users or ()), frozenset(pids or ()))
         services, more = list_services(self._daemon.registry, wanted, after)
         return {"services": services, "more": more}
 
@@ -143,7 +143,8 @@ class Session:
             standing = held.get((program, version, netid))
             if standing is None or standing.address != address:
                 raise NotRegistered(
-                    f"program {program} version {version} on {netid} is not mapped to {address} here"
+                    f"program {program} version {version} on {netid} is not mapped to {address} "
+                    "on this connection"
                 )
         keys = dict.fromkeys((program, version, netid) for program, version, netid, _ in mappings)
         self._daemon.registry.unmap(*[held[key] for key in keys])

@@ -141,4 +141,6 @@ class Hub:
 
 
 #: A failure takes longer to make than the rest of a connection's end.
-_REASONS = {type(why): Failure(why) for why in (CONNECTION_DONE, CONNECTION_LOST)}
+_REASONS: dict[type[Exception], Failure] = {
+    type(why): Failure(why) for why in (CONNECTION_DONE, CONNECTION_LOST)
+}

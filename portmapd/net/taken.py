@@ -28,7 +28,8 @@ def unusable(error: CannotListenError) -> ConfigurationError:
             "or choose another port with --port"
         )
     return ConfigurationError(
-        f"{where} cannot be bound: {_reason(error.socketError)}; choose other addresses with --interface"
+        f"{where} cannot be bound: {_reason(error.socketError)}; "
+        "choose other addresses with --interface"
     )
 
 
