@@ -1,77 +1,52 @@
 """How the values of a box are written: AMP's argument types, as far as the channel has them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import methodcaller
 from struct import Struct
 from typing import Any
 
 from attrs import field, frozen
 
-from portmapd.channel.box import END, MAX_VALUE, Box, encode_pairs
+from portmapd.channel.box import END, Box, encode_pairs
 from portmapd.errors import BadArguments
 
 _LENGTH = Struct(">H")
-#: The longest integer that is read, in digits: 64 bits, and a sign.
-MAX_DIGITS = 20
-
-
-class Type(ABC):
-    """One of AMP's types."""
-
-    @abstractmethod
-    def encode(self, value: Any) -> bytes:
-        """*value* as it travels."""
-
-    @abstractmethod
-    def decode(self, data: bytes) -> Any:
-        """The inverse of :meth:`encode`.
-
-        :raises ValueError: *data* is no value of the type.
-        """
-
-
-class Integer(Type):
-    """A whole number, in decimal digits."""
-
-    def encode(self, value: int) -> bytes:
-        return b"%d" % value
-
-    def decode(self, data: bytes) -> int:
-        if len(data) > MAX_DIGITS:
-            raise ValueError("too many digits")
-        return int(data)
-
-
-class Unicode(Type):
-    """Text, in UTF-8."""
-
-    def encode(self, value: str) -> bytes:
-        return value.encode("utf-8", "surrogateescape")
-
-    def decode(self, data: bytes) -> str:
-        return data.decode("utf-8")
-
-
 @frozen
-class ListOf(Type):
+class Type:
+    """One of AMP's types.
+
+    :param encode: makes a value into bytes.
+    :param decode: the inverse; it raises ``ValueError`` for bytes that are no value of the type.
+    """
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+#: A whole number, in decimal digits.
+INTEGER = Type(lambda value: b"%d" % value, int)
+
+#: Text, in UTF-8.
+UNICODE = Type(methodcaller("encode"), methodcaller("decode"))
+
+
+def list_of(element: Type) -> Type:
     """Several values of one type, each behind its length."""
 
-    element: Type
-
-    def encode(self, value: Iterable[Any]) -> bytes:
-        items = [self.element.encode(item) for item in value]
+    def encode(values: Iterable[Any]) -> bytes:
+        items = [element.encode(value) for value in values]
         return b"".join([part for item in items for part in (_LENGTH.pack(len(item)), item)])
 
-    def decode(self, data: bytes) -> list[Any]:
+    def decode(data: bytes) -> list[Any]:
         at, values = 0, []
         while at < len(data):
-            start = at + 2
-            (size,) = _LENGTH.unpack_from(data, at) if start <= len(data) else (MAX_VALUE,)
-            at = start + size
-            if at > len(data):
-                raise ValueError("the list ends within an element")
-            values.append(self.element.decode(data[start:at]))
+            item, at = _chunk(data, at)
+            values.append(element.decode(item))
         return values
+
+    return Type(encode, decode)
 
 
 @frozen
@@ -84,7 +59,7 @@ class Argument:
     """
 
     name: str
-    type: Type
+    type: Type | Rows
     optional: bool = False
     key: bytes = field(init=False)
     #: What stands before its value's length: its key behind that one's length.
@@ -115,10 +90,15 @@ class Argument:
 
 
 @frozen
-class Rows(Type):
+class Rows:
     """An ``AmpList``: boxes of the same arguments, decoded to tuples in the order of these."""
 
     columns: tuple[Argument, ...]
+    _quick: tuple[tuple[bytes, int, Callable[[bytes], Any]], ...] = field(init=False, repr=False)
+
+    @_quick.default
+    def _make_quick(self) -> tuple[tuple[bytes, int, Callable[[bytes], Any]], ...]:
+        return tuple([(c.prefix, len(c.prefix) + 2, c.type.decode) for c in self.columns])
 
     def encode(self, value: Iterable[tuple[Any, ...]] | bytes) -> bytes:
         """Rows as they travel; rows that were encoded one by one are taken as they are."""
@@ -133,21 +113,24 @@ class Rows(Type):
 
     def decode(self, data: bytes) -> list[tuple[Any, ...]]:
         rows, at = [], 0
-        while at < len(data):
-            row, at = self._row(data, at)
-            rows.append(row)
+        try:
+            while at < len(data):
+                row, at = self._row(data, at)
+                rows.append(row)
+        except IndexError:
+            raise ValueError("the list ends too early") from None
         return rows
 
     def _row(self, data: bytes, start: int) -> tuple[tuple[Any, ...], int]:
         """The row at *start*, and where it ends; quick if its columns come in their order."""
         at, row = start, []
-        for column in self.columns:
-            if not data.startswith(column.prefix, at):
+        for prefix, size, decode in self._quick:
+            if not data.startswith(prefix, at):
                 return self._unordered(data, start)
-            value = at + len(column.prefix) + 2
-            at = value + int.from_bytes(data[value - 2 : value], "big")
-            row.append(column.type.decode(data[value:at]))
-        if data[at : at + 2] != END:
+            value = at + size
+            at = value + (data[value - 2] << 8 | data[value - 1])
+            row.append(decode(data[value:at]))
+        if not data.startswith(END, at):
             return self._unordered(data, start)
         return tuple(row), at + 2
 
@@ -163,5 +146,5 @@ def _chunk(data: bytes, at: int) -> tuple[bytes, int]:
     start = at + 2
     stop = start + int.from_bytes(data[at:start], "big")
     if stop > len(data) or start > len(data):
-        raise ValueError("the list ends within a row")
+        raise ValueError("the list ends too early")
     return data[start:stop], stop

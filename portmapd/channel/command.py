@@ -1,12 +1,13 @@
 """The commands of the local channel, and the boxes that ask, answer and refuse."""
 
 from collections.abc import Mapping
+from struct import Struct
 from typing import Any
 
 from attrs import field, frozen
 
-from portmapd.channel.argument import Argument, Integer, ListOf, Rows, Unicode
-from portmapd.channel.box import Box, encode_pairs
+from portmapd.channel.argument import INTEGER, UNICODE, Argument, Rows, list_of
+from portmapd.channel.box import END, Box, encode_pairs
 from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
@@ -28,25 +29,26 @@ VERSION = 1
 ASK, ANSWER, ERROR, COMMAND = b"_ask", b"_answer", b"_error", b"_command"
 CODE, DESCRIPTION = b"_error_code", b"_error_description"
 
+_LENGTH = Struct(">H")
+_ANSWER_PREFIX = _LENGTH.pack(len(ANSWER)) + ANSWER
+
 #: The longest description of an error that is sent, in bytes.
 MAX_DESCRIPTION = 1_024
 
-_INTEGER, _UNICODE = Integer(), Unicode()
-
-_NAME = Argument("name", _UNICODE)
-_PORT = Argument("port", _UNICODE)
-_USER = Argument("user", _INTEGER)
-_PID = Argument("pid", _INTEGER)
-_EXE = Argument("exe", _UNICODE)
+_NAME = Argument("name", UNICODE)
+_PORT = Argument("port", UNICODE)
+_USER = Argument("user", INTEGER)
+_PID = Argument("pid", INTEGER)
+_EXE = Argument("exe", UNICODE)
 _MAPPING = (
-    Argument("program", _INTEGER),
-    Argument("version", _INTEGER),
-    Argument("netid", _UNICODE),
-    Argument("address", _UNICODE),
+    Argument("program", INTEGER),
+    Argument("version", INTEGER),
+    Argument("netid", UNICODE),
+    Argument("address", UNICODE),
 )
-_OWNER = Argument("owner", _UNICODE)
-_AFTER = Argument("after", _UNICODE, optional=True)
-_MORE = Argument("more", _UNICODE, optional=True)
+_OWNER = Argument("owner", UNICODE)
+_AFTER = Argument("after", UNICODE, optional=True)
+_MORE = Argument("more", UNICODE, optional=True)
 
 #: What a listing, and an event, tells of a service, and of a mapping.
 SERVICE_ROW = Rows((_NAME, _USER, _PID, _PORT, _EXE))
@@ -82,7 +84,8 @@ class Command:
 
     def reply(self, tag: bytes, values: Mapping[str, Any]) -> bytes:
         """The box that answers."""
-        return encode_pairs([(ANSWER, tag), *_encode(self.answer, values)])
+        head = _ANSWER_PREFIX + _LENGTH.pack(len(tag)) + tag
+        return head + (encode_pairs(_encode(self.answer, values)) if self.answer else END)
 
     def read_arguments(self, box: Box) -> tuple[Any, ...]:
         """The arguments in *box*, in their order; None for those left out.
@@ -109,25 +112,25 @@ def _encode(
 
 HELLO = Command(
     "Hello",
-    (Argument("version", _INTEGER),),
+    (Argument("version", INTEGER),),
     (
-        Argument("version", _INTEGER),
-        Argument("instance", _UNICODE),
-        Argument("limit", _INTEGER),
-        Argument("uid", _INTEGER),
-        Argument("pid", _INTEGER),
+        Argument("version", INTEGER),
+        Argument("instance", UNICODE),
+        Argument("limit", INTEGER),
+        Argument("uid", INTEGER),
+        Argument("pid", INTEGER),
     ),
 )
 REGISTER = Command(
-    "Register", (Argument("services", Rows((_NAME, _PORT, Argument("flags", _INTEGER)))),)
+    "Register", (Argument("services", Rows((_NAME, _PORT, Argument("flags", INTEGER)))),)
 )
 DEREGISTER = Command("Deregister", (Argument("services", Rows((_NAME, _PORT))),))
 LIST = Command(
     "List",
     (
-        Argument("names", ListOf(_UNICODE), optional=True),
-        Argument("users", ListOf(_INTEGER), optional=True),
-        Argument("pids", ListOf(_INTEGER), optional=True),
+        Argument("names", list_of(UNICODE), optional=True),
+        Argument("users", list_of(INTEGER), optional=True),
+        Argument("pids", list_of(INTEGER), optional=True),
         _AFTER,
     ),
     (Argument("services", SERVICE_ROW), _MORE),
@@ -135,7 +138,7 @@ LIST = Command(
 SET_MAPPINGS = Command("SetMappings", (Argument("mappings", Rows(_MAPPING)),))
 UNSET_MAPPINGS = Command("UnsetMappings", (Argument("mappings", Rows(_MAPPING)),))
 LIST_MAPPINGS = Command("ListMappings", (_AFTER,), (Argument("mappings", MAPPING_ROW), _MORE))
-WATCH = Command("Watch", (Argument("names", ListOf(_UNICODE), optional=True),))
+WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
 UNWATCH = Command("Unwatch")
 
 EVENT, OVERFLOW = b"Event", b"Overflow"

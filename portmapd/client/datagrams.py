@@ -1,5 +1,8 @@
 """Calls over UDP."""
 
+import errno
+import os
+import socket
 from functools import partial
 from typing import Any
 
@@ -57,13 +60,13 @@ class DatagramCalls(DatagramProtocol):
         try:
             self.transport.write(message)
         except OSError as error:
-            self.failed(error)
+            self.failed(error.strerror)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         self.calls.answer(datagram)
 
     def connectionRefused(self) -> None:
-        self.failed("nobody serves that port")
+        self.failed(os.strerror(errno.ECONNREFUSED))
 
     def failed(self, why: object) -> None:
         """The network said that the server cannot be reached: all calls under way end."""
@@ -71,7 +74,10 @@ class DatagramCalls(DatagramProtocol):
 
 
 class _Socket(Port):
-    """A UDP socket that hands every error of the network to its protocol."""
+    """A UDP socket that tells its protocol of every error of the network.
+
+    Some reactors have it read then, others end it.
+    """
 
     protocol: DatagramCalls
 
@@ -79,7 +85,12 @@ class _Socket(Port):
         try:
             super().doRead()
         except OSError as error:
-            self.protocol.failed(error)
+            self.protocol.failed(error.strerror)
+
+    def connectionLost(self, reason: object = None) -> None:
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        super().connectionLost(reason)
+        self.protocol.failed(os.strerror(error))
 
 
 class DatagramTransport:
@@ -106,7 +117,7 @@ class DatagramTransport:
         return skt.protocol.call(tail, timeout)
 
     def _opened(self) -> _Socket:
-        if self._socket is None:
+        if self._socket is None or not self._socket.connected:
             protocol = DatagramCalls(self._reactor, self._where)
             own = "::" if ":" in self._host else "0.0.0.0"
             skt = _Socket(0, protocol, own, MAX_REPLY, self._reactor)

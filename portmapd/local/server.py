@@ -182,7 +182,6 @@ class ChannelFactory(Factory):
         self._open.discard(channel)
 
     def stopFactory(self) -> None:
-        self.daemon.watchers.stop()
         for channel in tuple(self._open):
             channel.transport.abortConnection()
 

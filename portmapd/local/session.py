@@ -1,7 +1,7 @@
 """What the commands of one connection do; pure but for the process that it knows of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -70,7 +70,7 @@ class Session:
         """Serve a box; the box that answers it, or nothing if none is asked for."""
         tag = box.get(c.ASK)
         try:
-            command, operate = _find(box)
+            command, operate = _TABLE.get(box.get(c.COMMAND, b"")) or _unknown(box)
             values = operate(self, *command.read_arguments(box))
             return command.reply(tag, values) if tag is not None else b""
         except Refusal as refusal:
@@ -170,15 +170,12 @@ def _check_reserved(name: str, port: str, flags: int) -> None:
         raise InvalidService(f"{PID2EXE} is registered with port {ANY_PORT} and flags {PUBLIC}")
 
 
-def _find(box: Box) -> tuple[c.Command, Callable[..., Answer]]:
+def _unknown(box: Box) -> NoReturn:
     name = box.get(c.COMMAND)
     if name is None:
         raise BadArguments("_command is missing")
-    command = c.COMMANDS.get(name)
-    if command is None:
-        shown = name[:64].decode("utf-8", "backslashreplace")
-        raise UnknownCommand(f"{shown!r} is none of {', '.join(_NAMES)}")
-    return command, _OPERATIONS[name]
+    shown = name[:64].decode("utf-8", "backslashreplace")
+    raise UnknownCommand(f"{shown!r} is none of {', '.join(_NAMES)}")
 
 
 _NAMES = [command.name for command in c.COMMANDS.values()]
@@ -193,3 +190,4 @@ _OPERATIONS: dict[bytes, Callable[..., Answer]] = {
     c.WATCH.key: Session._watch,
     c.UNWATCH.key: Session._unwatch,
 }
+_TABLE = {name: (c.COMMANDS[name], operate) for name, operate in _OPERATIONS.items()}

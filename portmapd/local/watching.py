@@ -68,13 +68,11 @@ class Watchers:
     """
 
     def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._all: dict[Watcher, None] = {}
         self._named: dict[str, dict[Watcher, None]] = {}
-        self._end = registry.follow(self._changed, *Kind)
-
-    def stop(self) -> None:
-        """Tell nobody any more."""
-        self._end()
+        #: Ends the following; None while nobody watches, for a follower costs every change time.
+        self._end: Callable[[], None] | None = None
 
     def add(self, watcher: Watcher, names: frozenset[str]) -> None:
         """Tell *watcher* of changes to services of these names; of every change if there are none.
@@ -82,6 +80,8 @@ class Watchers:
         It replaces what the watcher watched before.
         """
         self.discard(watcher)
+        if self._end is None:
+            self._end = self._registry.follow(self._changed, *Kind)
         watcher.names = names
         if not names:
             self._all[watcher] = None
@@ -97,10 +97,11 @@ class Watchers:
             if not watchers:
                 self._named.pop(name, None)
         watcher.names = frozenset()
+        if self._end is not None and not self._all and not self._named:
+            self._end()
+            self._end = None
 
     def _changed(self, changes: Sequence[Change]) -> None:
-        if not self._all and not self._named:
-            return
         for change in changes:
             subject = change.subject
             named = self._named.get(subject.name, ()) if isinstance(subject, Service) else ()

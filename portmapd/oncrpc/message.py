@@ -235,8 +235,11 @@ def decode_reply(message: bytes) -> bytes:
 
 
 def _denied(reader: xdr.Reader) -> CallRefused:
-    if reader.uint() == AUTH_ERROR:
+    status = reader.uint()
+    if status == AUTH_ERROR:
         return AuthRefused(reader.uint())
+    if status != RPC_MISMATCH:
+        raise Unanswerable(f"reject status {status} is unknown")
     return RpcMismatch(f"the server speaks RPC versions {reader.uint()} to {reader.uint()}")
 
 

@@ -89,23 +89,26 @@ class Registry:
         :raises AlreadyRegistered: a name is taken.
         :raises LimitExceeded: the process would hold more than it may.
         """
-        self._check_services(new)
+        if not new:
+            return
+        holder = new[0].holder
+        holder.allowance.check(len(new))
+        self._check_services(holder, new)
         for service in new:
-            service.holder.services[service.name, service.port] = service
-            service.holder.allowance.held += 1
+            holder.services[service.name, service.port] = service
             self.names.add(service)
+        holder.allowance.held += len(new)
         self._tell(Kind.REGISTERED, new)
 
-    def _check_services(self, new: Sequence[Service]) -> None:
-        seen: set[tuple[str, str]] = set()
+    def _check_services(self, holder: Holder, new: Sequence[Service]) -> None:
+        keys: set[tuple[str, str]] = set()
         for service in new:
-            holder, key = service.holder, (service.name, service.port)
-            holder.allowance.check(len(new))
-            if key in holder.services or key in seen:
+            key = service.name, service.port
+            if key in holder.services or key in keys:
                 raise AlreadyRegistered(
                     f"{service.name} on port {service.port} is registered on this connection"
                 )
-            seen.add(key)
+            keys.add(key)
             self._check_exclusive(service)
 
     def _check_exclusive(self, new: Service) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import define, field
 
 from portmapd.errors import InvalidService
 from portmapd.oncrpc.address import MAX_PATH
@@ -24,7 +24,8 @@ MAX_NAME = 255
 RESERVED = ".portmapd"
 
 
-@frozen(eq=False, weakref_slot=False)
+# Not frozen, which would double the time of a registration; nothing changes one all the same.
+@define(eq=False, weakref_slot=False)
 class Service:
     """A name that a process registered, under its uid, for a port.
 
@@ -73,7 +74,7 @@ def check_service(name: str, port: str, flags: int) -> None:
 
     :raises InvalidService: one is out of its range or form; the message names it.
     """
-    if not 0 < len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME:
+    if not name or len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
         raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
     if not name.isprintable() or " " in name:
         raise InvalidService(f"name {name!r}: no space and no control character is allowed")
