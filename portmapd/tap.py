@@ -1,5 +1,6 @@
 """The options of ``twistd portmapd``, and nothing else."""
 
+import gc
 import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -11,6 +12,12 @@ from twisted.python.usage import UsageError
 from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.service import PortmapperService
+
+
+#: A collection stops everything for a time in proportion to what it looks at, and finds next to
+#: nothing: connections and registrations are in no cycles. The interpreter's default looks at
+#: everything again and again while they become many.
+GC_THRESHOLDS = (10_000, 100, 100)
 
 
 class CannotStart(Exception, SystemExit):
@@ -138,6 +145,7 @@ def makeService(options: Options) -> IService:
 
     config = options.config()
     _raise_descriptor_limit()
+    gc.set_threshold(*GC_THRESHOLDS)
     service: IService = TwistdPortmapper(config, reactor)
     return service
 

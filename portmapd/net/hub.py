@@ -20,7 +20,7 @@ from zope.interface import implementer
 #: The most events in one turn of the reactor, and how long it may take, in seconds. The epoll
 #: keeps what was not served.
 BATCH = 64
-TURN = 0.001
+TURN = 0.0005
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR

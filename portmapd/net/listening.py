@@ -13,6 +13,8 @@ from twisted.internet.interfaces import IProtocolFactory
 
 #: Connections that the kernel keeps for us while we are busy.
 BACKLOG = 1_024
+#: The most connections taken in one turn.
+ACCEPTS = 4
 
 
 class EagerWrite(tcp.Connection):
@@ -31,7 +33,15 @@ class TcpStream(EagerWrite, tcp.Server):
     """The transport of one TCP connection."""
 
 
-class TcpPort(tcp.Port):
+class PatientPort(tcp.Port):
+    """A listening socket that takes a few connections in a turn, however many there are."""
+
+    def doRead(self) -> None:
+        self.numberAccepts = min(self.numberAccepts, ACCEPTS)
+        super().doRead()
+
+
+class TcpPort(PatientPort):
     """A listening TCP socket, of one address family alone."""
 
     transport = TcpStream
@@ -69,7 +79,7 @@ class UnixStream(EagerWrite, tcp.Server):
         return UNIXAddress(None)
 
 
-class UnixPort(unix.Port):
+class UnixPort(PatientPort, unix.Port):
     """A listening UNIX socket that everyone may connect to.
 
     A stale socket file in its place is replaced.
