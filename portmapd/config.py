@@ -1,7 +1,7 @@
 """What a port mapper is to do: one validated value."""
 
 import os
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -52,14 +52,28 @@ def _check_interfaces(config: object, attribute: Any, interfaces: tuple[str, ...
                 f"interface {interface!r} is no IPv4 or IPv6 address; give the address of an "
                 "interface, or 0.0.0.0 and :: for all"
             ) from None
+    _check_overlap([ip_address(interface) for interface in interfaces])
+
+
+def _check_overlap(addresses: list[IPv4Address | IPv6Address]) -> None:
+    for address in addresses:
+        same = [a for a in addresses if a.version == address.version]
+        if same.count(address) > 1 or (address.is_unspecified and len(same) > 1):
+            raise ConfigurationError(
+                f"interface {address} is given twice, or covers another one: leave one of them out"
+            )
 
 
 def _check_path(config: object, attribute: Any, path: str | None) -> None:
-    if path is not None and (not path.startswith("/") or len(os.fsencode(path)) > MAX_PATH):
+    if path is not None and not _is_path(path):
         raise ConfigurationError(
             f"{attribute.name.replace('_', '-')} {path!r} is no absolute path of at most "
-            f"{MAX_PATH} bytes; give one, or none"
+            f"{MAX_PATH} bytes without control characters; give one, or none"
         )
+
+
+def _is_path(path: str) -> bool:
+    return path.startswith("/") and path.isprintable() and len(path.encode()) <= MAX_PATH
 
 
 def _check_seconds(config: object, attribute: Any, seconds: float) -> None:

@@ -35,6 +35,22 @@ class PortmapperService(MultiService):
                 config.local_socket, self.registry, self._rpc.hub, config.max_services
             ).setServiceParent(self)
 
+    def privilegedStartService(self) -> None:
+        """Bind every socket, or none.
+
+        :raises ConfigurationError: one cannot be bound; the message says what to do.
+        """
+        try:
+            super().privilegedStartService()
+        except BaseException:
+            super().stopService()
+            raise
+
+    def startService(self) -> None:
+        """Serve, once every socket is bound; see :meth:`privilegedStartService`."""
+        self.privilegedStartService()
+        super().startService()
+
     @property
     def port(self) -> int:
         """The port that is served over UDP and TCP, once it is bound."""

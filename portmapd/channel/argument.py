@@ -13,6 +13,8 @@ from portmapd.channel.box import END, Box, encode_pairs
 from portmapd.errors import BadArguments
 
 _LENGTH = Struct(">H")
+
+
 @frozen
 class Type:
     """One of AMP's types.
@@ -124,12 +126,16 @@ class Rows:
     def _row(self, data: bytes, start: int) -> tuple[tuple[Any, ...], int]:
         """The row at *start*, and where it ends; quick if its columns come in their order."""
         at, row = start, []
-        for prefix, size, decode in self._quick:
-            if not data.startswith(prefix, at):
-                return self._unordered(data, start)
-            value = at + size
-            at = value + (data[value - 2] << 8 | data[value - 1])
-            row.append(decode(data[value:at]))
+        try:
+            for prefix, size, decode in self._quick:
+                if not data.startswith(prefix, at):
+                    return self._unordered(data, start)
+                value = at + size
+                at = value + (data[value - 2] << 8 | data[value - 1])
+                row.append(decode(data[value:at]))
+        except ValueError:
+            # There, the column is named.
+            return self._unordered(data, start)
         if not data.startswith(END, at):
             return self._unordered(data, start)
         return tuple(row), at + 2

@@ -64,16 +64,18 @@ class BoxReader:
         """
         buffer = self._buffer + data if self._buffer else data
         end = len(buffer)
-        start = at = 0
+        start = at = count = 0
         box: Box = {}
         while at + 2 <= end:
             size = buffer[at] << 8 | buffer[at + 1]
             if not size:
                 at += 2
+                if at - start > self._limit:
+                    raise BrokenStream(_too_large(self._limit))
                 yield box
-                start, box = at, {}
+                start, box, count = at, {}, 0
                 continue
-            if size > MAX_KEY or len(box) >= self._pairs:
+            if size > MAX_KEY or count == self._pairs:
                 raise BrokenStream(_fault(size, self._pairs))
             value = at + size + 4
             if value > end:
@@ -83,9 +85,14 @@ class BoxReader:
                 break
             box[buffer[at + 2 : value - 2]] = buffer[value : value + length]
             at = value + length
+            count += 1
         if end - start > self._limit:
-            raise BrokenStream(f"a box of more than {self._limit} bytes")
+            raise BrokenStream(_too_large(self._limit))
         self._buffer = buffer[start:]
+
+
+def _too_large(limit: int) -> str:
+    return f"a box of more than {limit} bytes"
 
 
 def _fault(size: int, pairs: int) -> str:

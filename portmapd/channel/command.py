@@ -26,6 +26,9 @@ from portmapd.errors import (
 #: The version of the channel's protocol.
 VERSION = 1
 
+#: The reserved name, and the port, under which a process announces its executable.
+PID2EXE, ANY_PORT = "pid2exe.portmapd", "*"
+
 ASK, ANSWER, ERROR, COMMAND = b"_ask", b"_answer", b"_error", b"_command"
 CODE, DESCRIPTION = b"_error_code", b"_error_description"
 

@@ -28,10 +28,6 @@ from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC, RESERVED, Service, check_service
 
-#: The reserved name, and the port, under which a process announces its executable.
-PID2EXE = "pid2exe.portmapd"
-ANY_PORT = "*"
-
 Answer = Mapping[str, Any]
 _NOTHING: Answer = {}
 
@@ -164,10 +160,10 @@ class Session:
 
 
 def _check_reserved(name: str, port: str, flags: int) -> None:
-    if name != PID2EXE:
+    if name != c.PID2EXE:
         raise ReservedName(f"name {name!r}: names that end in {RESERVED} are the port mapper's")
-    if port != ANY_PORT or flags != PUBLIC:
-        raise InvalidService(f"{PID2EXE} is registered with port {ANY_PORT} and flags {PUBLIC}")
+    if port != c.ANY_PORT or flags != PUBLIC:
+        raise InvalidService(f"{c.PID2EXE} is registered with port {c.ANY_PORT} and flags {PUBLIC}")
 
 
 def _unknown(box: Box) -> NoReturn:

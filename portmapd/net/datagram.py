@@ -7,6 +7,7 @@ from struct import Struct, pack
 from sys import byteorder
 from typing import Any
 
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
@@ -88,6 +89,7 @@ class DatagramPort(Port):
     """
 
     protocol: PortmapDatagram
+    _made: socket.socket | None = None
     _log = Logger()
 
     def __init__(self, port: int, protocol: PortmapDatagram, reactor: Any) -> None:
@@ -104,11 +106,18 @@ class DatagramPort(Port):
         else:
             skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, self._informed)
         _enlarge(skt)
+        self._made = skt
         return skt
 
     def startListening(self) -> None:
         """Bind, and begin to serve."""
-        super().startListening()
+        try:
+            super().startListening()
+        except CannotListenError:
+            # The base class leaves that to the collector.
+            if self._made is not None:
+                self._made.close()
+            raise
         if self._informed and self.addressFamily == socket.AF_INET6:
             _join(self.socket)
         self._batch = Batch(self.socket, self._informed)

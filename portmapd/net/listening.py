@@ -86,15 +86,18 @@ class UnixPort(PatientPort, unix.Port):
     """
 
     transport: Any = UnixStream
+    factory: Any
 
     def __init__(self, path: str, factory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(os.fsencode(path), factory, BACKLOG, reactor=reactor)
         self._path = path
         self._inode: int | None = None
+        self._made: socket.socket | None = None
 
     def createInternetSocket(self) -> socket.socket:
         _remove_stale(self._path)
         skt: socket.socket = super().createInternetSocket()
+        self._made = skt
         return skt
 
     def startListening(self) -> None:
@@ -102,9 +105,18 @@ class UnixPort(PatientPort, unix.Port):
         mask = os.umask(0o777 & ~self.mode)
         try:
             super().startListening()
+        except BaseException:
+            self._undo()
+            raise
         finally:
             os.umask(mask)
         self._inode = os.stat(self._path).st_ino
+
+    def _undo(self) -> None:
+        """End what the base class has begun by the time it fails."""
+        self.factory.doStop()
+        if self._made is not None:
+            self._made.close()
 
     def connectionLost(self, reason: Any) -> None:
         self._unlink()

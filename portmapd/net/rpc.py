@@ -10,6 +10,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from portmapd.config import Config
+from portmapd.errors import ConfigurationError
 from portmapd.net.answering import Answering
 from portmapd.net.answers import Answers
 from portmapd.net.bound import is_bound
@@ -31,6 +32,10 @@ from portmapd.registry.registry import Registry
 #: Addresses that a host without IPv6 does not have, and what it says of them.
 _IPV6_DEFAULTS = ("::1", "::")
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+#: How often a free port is chosen: one that is free over UDP need not be over TCP.
+CHOICES = 8
 
 
 class RpcService(Service):
@@ -71,14 +76,8 @@ class RpcService(Service):
 
         :raises ConfigurationError: one cannot be bound; the message says what to do.
         """
-        if self._ports:
-            return
-        try:
-            netids = self._listen()
-        except BaseException:
-            self._close()
-            raise
-        self._register(netids)
+        if not self._ports:
+            self._register(self._listen_or_close(CHOICES))
 
     def startService(self) -> None:
         self.privilegedStartService()
@@ -89,8 +88,19 @@ class RpcService(Service):
         super().stopService()
         return self._close()
 
+    def _listen_or_close(self, choices: int) -> dict[str, str]:
+        """Bind every socket, or none, with so many choices of a free port; see :meth:`_listen`."""
+        try:
+            return self._listen()
+        except BaseException as error:
+            self._close()
+            if self._config.port or choices == 1 or not isinstance(error, ConfigurationError):
+                raise
+        return self._listen_or_close(choices - 1)
+
     def _listen(self) -> dict[str, str]:
         """Bind; return the address to register for each netid served."""
+        self.port = self._config.port
         netids: dict[str, str] = {}
         for interface in self._config.interfaces:
             pair = (UDP6, TCP6) if ":" in interface else (UDP, TCP)

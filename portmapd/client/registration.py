@@ -1,0 +1,150 @@
+"""What applications register, in every form that they may give it in; no Twisted."""
+
+from __future__ import annotations
+
+import socket
+from os import fsdecode
+from typing import Any
+
+from attrs import frozen
+
+from portmapd.errors import InvalidMapping, InvalidService
+from portmapd.oncrpc.address import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, Netid, format_address
+
+#: A service as it is registered: name, port, flags.
+Registration = tuple[str, str, int]
+#: A mapping as it is set: program, version, netid, universal address.
+MappingFields = tuple[int, int, str, str]
+
+_LARGEST = 65_535
+
+
+@frozen
+class Place:
+    """Where a service listens.
+
+    :param port: its port, or its absolute path, as it is registered.
+    :param netid: its transport; None if only the number of its port is known.
+    :param host: the address that it is bound to; empty if that is not known.
+    """
+
+    port: str
+    netid: Netid | None = None
+    host: str = ""
+
+
+def registrations(name: Any, port: Any = None, flags: int = 0) -> tuple[Registration, ...]:
+    """The services of one registration.
+
+    :param name: the name; or a list of (name, port, flags), where *port* and *flags* are left out.
+    :param port: a number, the absolute path of a UNIX socket, a listening socket, what has
+        ``getHost()`` such as Twisted's ``IListeningPort``, or a list of these; the same port twice
+        counts once.
+    :raises InvalidService: an argument is none of these; the message names it.
+    """
+    if isinstance(name, str):
+        found = [(name, place.port, int(flags)) for place in places(port)]
+    elif port is not None:
+        raise InvalidService("port: it is in the list of names already")
+    else:
+        found = [row for entry in _entries(name) for row in registrations(*entry)]
+    return tuple(dict.fromkeys(found))
+
+
+def _entries(names: Any) -> list[tuple[str, Any, int]]:
+    try:
+        entries = [tuple(entry) for entry in names]
+    except TypeError:
+        raise InvalidService(f"name {names!r} is neither a name nor a list") from None
+    if not entries or any(len(e) not in (2, 3) or not isinstance(e[0], str) for e in entries):
+        raise InvalidService("name: give a name, or a list of (name, port, flags)")
+    return entries
+
+
+def rpc_mappings(rpc: Any, port: Any) -> tuple[MappingFields, ...]:
+    """The RPC mappings of a program's version to ports.
+
+    :param rpc: (program, version), or (program, version, netid) for ports that are numbers, which
+        are TCP's without it.
+    :param port: as of :func:`registrations`.
+    :raises InvalidMapping: *rpc* is neither.
+    """
+    try:
+        program, version, *rest = rpc
+        netid = NETIDS[rest[0] if rest else TCP.name]
+    except (TypeError, ValueError, KeyError):
+        raise InvalidMapping(
+            f"rpc {rpc!r}: give (program, version), or (program, version, netid)"
+        ) from None
+    found = (_mapping(program, version, place, netid) for place in places(port))
+    return tuple(dict.fromkeys(found))
+
+
+def _mapping(program: int, version: int, place: Place, default: Netid) -> MappingFields:
+    if place.port.startswith("/"):
+        return program, version, LOCAL.name, place.port
+    netid = place.netid or default
+    host = place.host or netid.wildcard
+    return program, version, netid.name, format_address(host, int(place.port))
+
+
+def places(port: Any) -> list[Place]:
+    """Where a service listens, for every form of *port*; see :func:`registrations`."""
+    if isinstance(port, list | tuple | set | frozenset):
+        found = [place for one in port for place in places(one)]
+        if not found:
+            raise InvalidService("port: the list is empty")
+        return found
+    if isinstance(port, int) and not isinstance(port, bool):
+        return [_number(port)]
+    if isinstance(port, str):
+        return [Place(port)]
+    if isinstance(port, socket.socket):
+        return [_of_socket(port)]
+    if hasattr(port, "getHost"):
+        return [_of_address(port.getHost())]
+    raise InvalidService(
+        f"port {port!r} is no number, path, listening socket, listening port, or list of these"
+    )
+
+
+def _number(port: int, netid: Netid | None = None, host: str = "") -> Place:
+    if not 0 < port <= _LARGEST:
+        raise InvalidService(f"port {port} is not in the range 1 to {_LARGEST}")
+    return Place(str(port), netid, host)
+
+
+def _of_socket(skt: socket.socket) -> Place:
+    stream = skt.type == socket.SOCK_STREAM
+    if stream and not skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise InvalidService("port: the socket does not listen")
+    name: Any = skt.getsockname()
+    if skt.family == socket.AF_UNIX:
+        return _path(name)
+    netids = _BY_FAMILY.get(skt.family)
+    if netids is None:
+        raise InvalidService(f"port: sockets of family {skt.family} have no ports")
+    return _number(name[1], netids[stream], name[0].partition("%")[0])
+
+
+def _path(name: str | bytes) -> Place:
+    path = fsdecode(name)
+    if not path.startswith("/"):
+        raise InvalidService(f"port: the UNIX socket {path!r} has no absolute path")
+    return Place(path)
+
+
+def _of_address(address: Any) -> Place:
+    """The place of one of Twisted's addresses, without importing them."""
+    if hasattr(address, "name"):
+        return _path(address.name or b"")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    netid = _BY_FAMILY[family][address.type == "TCP"]
+    return _number(address.port, netid, address.host.partition("%")[0])
+
+
+#: Netids by the address family, for datagrams and for streams.
+_BY_FAMILY: dict[int, tuple[Netid, Netid]] = {
+    socket.AF_INET: (UDP, TCP),
+    socket.AF_INET6: (UDP6, TCP6),
+}

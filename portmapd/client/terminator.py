@@ -1,0 +1,64 @@
+"""Terminators: descriptors that end an operation when they become readable."""
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+#: What may be given as a terminator.
+Terminator = int | HasFileno
+
+
+@implementer(IReadDescriptor)
+class Watch:
+    """Watches a terminator while an operation waits.
+
+    The descriptor is duplicated, so that the application may have it in its reactor, too.
+
+    :param terminator: the descriptor, or what has it.
+    :param fired: is called once it is readable.
+    """
+
+    def __init__(
+        self, reactor: IReactorFDSet, terminator: Terminator, fired: Callable[[], object]
+    ) -> None:
+        number = terminator if isinstance(terminator, int) else terminator.fileno()
+        self._reactor = reactor
+        self._fired = fired
+        self._descriptor = os.dup(number)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The duplicate; -1 once it is closed."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """Its name in log lines."""
+        return "terminator"
+
+    def doRead(self) -> None:
+        """The terminator is readable."""
+        self.stop()
+        self._fired()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._descriptor >= 0:
+            self._reactor.removeReader(self)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends, or the terminator broke, which counts as its being readable."""
+        self.doRead()
