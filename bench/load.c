@@ -133,11 +133,23 @@ static void print_report(const struct options *options, struct report *report)
            (unsigned long long)report->lost, (unsigned long long)report->wrong);
     printf("\"seconds\": %.6f, \"rate\": %.1f, \"busy\": %.4f, ", seconds, (double)report->answered / seconds,
            (double)report->busy_ns / (double)report->elapsed_ns);
+    printf("\"waited\": %.6f, ", (double)report->waited_ns / NS_PER_SECOND);
     printf("\"p50_us\": %.2f, \"p99_us\": %.2f", (double)samples_quantile(&report->latency, 0.5) / 1000,
            (double)samples_quantile(&report->latency, 0.99) / 1000);
     if (options->procedure == DUMP)
         printf(", \"mappings\": %llu", (unsigned long long)report->mappings);
     printf("}\n");
+}
+
+/* Nanoseconds that this process could have run and had no processor (Linux, schedstat). */
+static unsigned long long waited_ns(void)
+{
+    unsigned long long ran = 0, waited = 0;
+    FILE *file = fopen("/proc/self/schedstat", "r");
+    if (file == NULL || fscanf(file, "%llu %llu", &ran, &waited) != 2)
+        die("/proc/self/schedstat");
+    fclose(file);
+    return waited;
 }
 
 struct mode {
@@ -173,7 +185,9 @@ int main(int argc, char **argv)
     options.procedure = mode->procedure;
     options.in_flight = mode->in_flight;
     parse_options(argc - 1, argv + 1, &options);
+    report.waited_ns = waited_ns();
     mode->run(&options, &report);
+    report.waited_ns = waited_ns() - report.waited_ns;
     print_report(&options, &report);
     return report.wrong > 0 ? 3 : 0;
 }

@@ -55,6 +55,7 @@ struct report {
     uint64_t mappings;       /* in the last DUMP */
     uint64_t elapsed_ns;
     uint64_t busy_ns;        /* of elapsed_ns, spent on calls and not on waiting for replies */
+    uint64_t waited_ns;      /* for a processor */
     struct samples latency;
 };
 

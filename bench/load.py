@@ -3,14 +3,18 @@
 import json
 import subprocess
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bench.errors import MeasureError
+from bench.process import waited_seconds
 from bench.programs import LOAD
 from bench.servers import Running
 
 FIRST_PROGRAM = 0x20000000
 """The first of the programs that the benchmark registers (RFC 5531, section 8.5: user-defined)."""
+
+DISTURBED = 0.05
+"""The share of a run that a process waits for a processor; on a calm machine it is 0 to 0.02."""
 
 _LIMIT = 900.0
 """Seconds after which a run is given up."""
@@ -25,6 +29,7 @@ class Load:
     seconds: how long it ran.
     rate: right answers a second.
     busy: the share of the time (0 to 1) that the generator worked; the rest it waited.
+    waited: seconds that the generator or the server, whichever longer, waited for a processor.
     p50_us, p99_us: latency in microseconds.
     mappings: in the last DUMP; 0 if there was none.
     """
@@ -35,9 +40,15 @@ class Load:
     seconds: float
     rate: float
     busy: float
+    waited: float
     p50_us: float
     p99_us: float
     mappings: int = 0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work on the machine took part in the result."""
+        return self.waited > DISTURBED * self.seconds
 
 
 @frozen
@@ -65,6 +76,7 @@ def ask(server: Running, mode: str, *options: str) -> Load:
 
     Raises MeasureError for a wrong answer, no answer, or none at all.
     """
+    before = waited_seconds(server.pid)
     command = [str(LOAD), mode, "127.0.0.1", str(server.port), *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
@@ -73,6 +85,7 @@ def ask(server: Running, mode: str, *options: str) -> Load:
     if not done.stdout:
         raise MeasureError(f"{server.server.name}: {done.stderr.strip()}")
     seen = Load(**json.loads(done.stdout))
+    seen = evolve(seen, waited=max(seen.waited, waited_seconds(server.pid) - before))
     if seen.wrong or not seen.answered:
         raise MeasureError(f"{server.server.name}: {seen.wrong} wrong answers to {mode}")
     return seen

@@ -8,6 +8,7 @@ class Plan:
     """One run's sizes.
 
     rounds: how often the servers take their turn.
+    calm_rounds: undisturbed ones that are enough for a row; with fewer, all count.
     seconds: of load for one server in one round.
     starts: of each server, for the time to the first answer.
     idle_seconds: of rest in which the liveness check's cost is taken.
@@ -15,11 +16,12 @@ class Plan:
     """
 
     rounds: int
+    calm_rounds: int
     seconds: float
     starts: int
     idle_seconds: float
     many: int
 
 
-FULL = Plan(rounds=7, seconds=1.0, starts=9, idle_seconds=10.0, many=1_000_000)
-QUICK = Plan(rounds=3, seconds=0.5, starts=3, idle_seconds=3.0, many=50_000)
+FULL = Plan(rounds=15, calm_rounds=5, seconds=0.5, starts=9, idle_seconds=10.0, many=1_000_000)
+QUICK = Plan(rounds=5, calm_rounds=2, seconds=0.3, starts=3, idle_seconds=3.0, many=50_000)

@@ -11,6 +11,11 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
+def waited_seconds(pid: int) -> float:
+    """Seconds that the main thread could have run and had no processor: others had them."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def cpu_seconds(pid: int) -> float:
     """Seconds on a processor, all threads, in nanosecond resolution (/proc/PID/stat has 10 ms)."""
     tasks = Path(f"/proc/{pid}/task").iterdir()

@@ -53,6 +53,7 @@ class Row:
     ours, theirs: medians over the rounds; None without a peer.
     peer: who theirs is.
     ratios: ours / theirs, one a round; the row's ratio is their median.
+    set_aside: the ratios of disturbed rounds, which do not count.
     goal: None for a figure that is there for information.
     note: what a reader of this figure has to know; "" mostly.
     """
@@ -63,6 +64,7 @@ class Row:
     peer: str = ""
     theirs: float | None = None
     ratios: tuple[float, ...] = ()
+    set_aside: tuple[float, ...] = ()
     goal: Goal | None = None
     note: str = ""
 

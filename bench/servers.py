@@ -15,6 +15,9 @@ from attrs import frozen
 from bench.errors import MeasureError
 from bench.programs import BUILD, LOOP, TOP
 
+PORTMAPD, RPCBIND, C_LOOP = "portmapd", "rpcbind", "C loop"
+"""The servers' names, as the table shows them."""
+
 START_LIMIT = 20.0
 """Seconds after which a server that does not answer is given up."""
 
@@ -60,22 +63,23 @@ class Running:
 def portmapd(port: int = 211) -> Server:
     """The port mapper under test, by the twistd beside this interpreter.
 
-    Ports of the benchmark's servers are below 512, where neither the kernel nor rpcbind takes one
-    by itself.
+    Its local socket has a directory of its own, for two may run at once. Ports of the benchmark's
+    servers are below 512, where neither the kernel nor rpcbind takes one by itself.
     """
     twistd = Path(sys.executable).with_name("twistd")
-    plugin = ("portmapd", "--port", str(port), "--rpc-socket", "none")
-    return Server("portmapd", (str(twistd), "-n", "--pidfile=", *plugin), port)
+    sockets = ("--rpc-socket", "none", "--local-socket", f"/run/portmapd-{port}/portmapd.sock")
+    plugin = ("portmapd", "--port", str(port), *sockets)
+    return Server(PORTMAPD, (str(twistd), "-n", "--pidfile=", *plugin), port)
 
 
 def rpcbind() -> Server:
     """The peer. Its port cannot be chosen."""
-    return Server("rpcbind", ("rpcbind", "-f"), 111)
+    return Server(RPCBIND, ("rpcbind", "-f"), 111)
 
 
 def c_loop() -> Server:
     """The bare recvfrom/sendto loop: the most that a server of one datagram a time can reach."""
-    return Server("C loop", (str(LOOP), "311"), 311)
+    return Server(C_LOOP, (str(LOOP), "311"), 311)
 
 
 @contextmanager

@@ -1,22 +1,16 @@
 """Calls a second: GETPORT and DUMP, beside rpcbind and the bare C loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from attrs import evolve
-
+from bench.comparison import Comparison
 from bench.load import TEN, Load, Programs, ask, register
 from bench.plan import Plan
-from bench.rows import Goal, Row, against, in_turn, times
-from bench.servers import Running, c_loop, portmapd, rpcbind, running
+from bench.rows import Row, in_turn, times
+from bench.servers import C_LOOP, RPCBIND, Running, c_loop, portmapd, rpcbind, running
 
 THOUSAND = Programs(1000)
-
-WORN_OUT = 0.9
-"""The share of work above which the generator may be what limits the rate."""
-
-Loads = Sequence[Load]
 
 
 def udp_32(plan: Plan) -> list[Row]:
@@ -30,34 +24,35 @@ def udp_32(plan: Plan) -> list[Row]:
             asking(plan, loop, "udp"),
         )
     what = "GETPORT, UDP, 32 in flight"
+    generator = Comparison(bare, C_LOOP, bare, plan.calm_rounds)
     return [
-        rates(what, mine, "rpcbind", peer, times(3.5)),
-        rates(what, mine, "C loop", bare, times(0.6)),
-        _ceiling(bare),
+        Comparison(mine, RPCBIND, peer, plan.calm_rounds).rates(what, times(3.5)),
+        Comparison(mine, C_LOOP, bare, plan.calm_rounds).rates(what, times(0.6)),
+        generator.ceiling("load generator's own ceiling", times(1.5)),
     ]
 
 
 def udp_1(plan: Plan) -> list[Row]:
     """GETPORT over UDP, one call in flight: the rate and the latency."""
-    mine, peer = _beside_rpcbind(plan, TEN, "udp", "--in-flight", "1")
+    seen = _beside_rpcbind(plan, TEN, "udp", "--in-flight", "1")
     what = "GETPORT, UDP, 1 in flight"
     return [
-        rates(what, mine, "rpcbind", peer, times(1)),
-        _latencies(f"{what}: p50", mine, peer, lambda load: load.p50_us),
-        _latencies(f"{what}: p99", mine, peer, lambda load: load.p99_us),
+        seen.rates(what, times(1)),
+        seen.latencies(f"{what}: p50", lambda load: load.p50_us),
+        seen.latencies(f"{what}: p99", lambda load: load.p99_us),
     ]
 
 
 def tcp_32(plan: Plan) -> list[Row]:
     """GETPORT over 32 TCP connections, one call in flight on each."""
-    mine, peer = _beside_rpcbind(plan, TEN, "tcp", "--connections", "32", "--in-flight", "1")
-    return [rates("GETPORT, TCP, 32 connections", mine, "rpcbind", peer, times(3))]
+    seen = _beside_rpcbind(plan, TEN, "tcp", "--connections", "32", "--in-flight", "1")
+    return [seen.rates("GETPORT, TCP, 32 connections", times(3))]
 
 
 def tcp_pipelined(plan: Plan) -> list[Row]:
     """GETPORT over one TCP connection, 32 calls in flight."""
-    mine, peer = _beside_rpcbind(plan, TEN, "tcp", "--connections", "1", "--in-flight", "32")
-    return [rates("GETPORT, TCP, 1 connection, 32 in flight", mine, "rpcbind", peer, times(3))]
+    seen = _beside_rpcbind(plan, TEN, "tcp", "--connections", "1", "--in-flight", "32")
+    return [seen.rates("GETPORT, TCP, 1 connection, 32 in flight", times(3))]
 
 
 def dump(plan: Plan) -> list[Row]:
@@ -65,12 +60,10 @@ def dump(plan: Plan) -> list[Row]:
 
     With one call in flight the time to wake the other side weighs; with 16 the server's work does.
     """
-    rows = []
-    for depth in ("1", "16"):
-        mine, peer = _beside_rpcbind(plan, THOUSAND, "dump", "--in-flight", depth)
-        what = f"DUMP of 1,000, TCP, {depth} in flight"
-        rows.append(rates(what, mine, "rpcbind", peer, times(3)))
-    return rows
+    depths = ("1", "16")
+    seen = [_beside_rpcbind(plan, THOUSAND, "dump", "--in-flight", depth) for depth in depths]
+    labels = [f"DUMP of 1,000, TCP, {depth} in flight" for depth in depths]
+    return [each.rates(label, times(3)) for label, each in zip(labels, seen, strict=True)]
 
 
 def asking(plan: Plan, server: Running, mode: str, *options: str) -> Callable[[], Load]:
@@ -83,34 +76,6 @@ def known(programs: Programs) -> tuple[str, ...]:
     return ("--programs", str(programs), "--check-ports")
 
 
-def rates(what: str, mine: Loads, peer: str, theirs: Loads, goal: Goal | None) -> Row:
-    """A row of answers a second."""
-    row = against(what, "/s", [load.rate for load in mine], peer, [load.rate for load in theirs])
-    return evolve(row, goal=goal, note=_doubts(mine, peer, theirs))
-
-
-def _latencies(what: str, mine: Loads, theirs: Loads, figure: Callable[[Load], float]) -> Row:
-    return against(what, "µs", list(map(figure, mine)), "rpcbind", list(map(figure, theirs)))
-
-
-def _ceiling(bare: Loads) -> Row:
-    """What the generator could do if it never had to wait, beside what the C loop let it do."""
-    ceilings = [load.rate / load.busy for load in bare]
-    row = against("load generator's own ceiling", "/s", ceilings, "C loop", [b.rate for b in bare])
-    return evolve(row, goal=times(1.5))
-
-
-def _doubts(mine: Loads, peer: str, theirs: Loads) -> str:
-    """What makes a rate less than it seems."""
-    doubts = []
-    for name, seen in (("portmapd", mine), (peer, theirs)):
-        if lost := sum(load.lost for load in seen):
-            doubts.append(f"{lost} calls to {name} sent again")
-        if max(load.busy for load in seen) > WORN_OUT:
-            doubts.append(f"the load generator may have been slower than {name}")
-    return "; ".join(doubts)
-
-
 def _both(servers: ExitStack, programs: Programs) -> tuple[Running, Running]:
     ours = servers.enter_context(running(portmapd()))
     theirs = servers.enter_context(running(rpcbind()))
@@ -119,11 +84,9 @@ def _both(servers: ExitStack, programs: Programs) -> tuple[Running, Running]:
     return ours, theirs
 
 
-def _beside_rpcbind(
-    plan: Plan, programs: Programs, mode: str, *options: str
-) -> tuple[Loads, Loads]:
+def _beside_rpcbind(plan: Plan, programs: Programs, mode: str, *options: str) -> Comparison:
     wanted = (*known(programs), *options)
     with ExitStack() as servers:
         both = _both(servers, programs)
         mine, peer = in_turn(plan.rounds, *(asking(plan, each, mode, *wanted) for each in both))
-    return mine, peer
+    return Comparison(mine, RPCBIND, peer, plan.calm_rounds)

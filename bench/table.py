@@ -15,7 +15,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
     cells = [_HEAD, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     table = [_line(line, widths) for line in cells]
-    notes = [f"{row.what} (beside {row.peer}): {row.note}" for row in rows if row.note]
+    notes = [f"{_name(row)}: {row.note}" for row in rows if row.note]
     return [table[0], "-" * max(map(len, table)), *table[1:], *notes]
 
 
@@ -29,10 +29,15 @@ def record(row: Row) -> dict[str, Any]:
         "peer_figure": row.theirs,
         "ratio": row.ratio,
         "ratios": list(row.ratios),
+        "ratios_set_aside": list(row.set_aside),
         "goal": str(row.goal) if row.goal else None,
         "met": row.met,
         "note": row.note,
     }
+
+
+def _name(row: Row) -> str:
+    return f"{row.what} (beside {row.peer})" if row.peer else row.what
 
 
 def _cells(row: Row) -> tuple[str, ...]:

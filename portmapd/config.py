@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from portmapd.channel.path import serving_socket
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.address import MAX_PATH
 from portmapd.portmapper.access import Callit, Network, Policy
@@ -14,9 +15,6 @@ from portmapd.portmapper.access import Callit, Network, Policy
 PORT = 111
 UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
-LOCAL_SOCKET = "/run/portmapd/portmapd.sock"
-#: Its name in the directory of a user's runtime files.
-USER_SOCKET = "portmapd.sock"
 INTERFACES = ("127.0.0.1", "::1")
 
 
@@ -28,14 +26,6 @@ def default_port() -> int:
 def default_rpc_socket() -> str | None:
     """The rpcbind socket for root; none for others."""
     return RPC_SOCKET if os.geteuid() == 0 else None
-
-
-def default_local_socket() -> str | None:
-    """The system's channel for root, the user's own for others; none without a place for it."""
-    if os.geteuid() == 0:
-        return LOCAL_SOCKET
-    folder = os.environ.get("XDG_RUNTIME_DIR")
-    return os.path.join(folder, USER_SOCKET) if folder else None
 
 
 def _check_port(config: object, attribute: "Attribute[int]", port: int) -> None:
@@ -142,7 +132,7 @@ class Config:
         default=INTERFACES, converter=tuple, validator=_check_interfaces
     )
     rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
-    local_socket: str | None = field(factory=default_local_socket, validator=_check_path)
+    local_socket: str | None = field(factory=serving_socket, validator=_check_path)
     max_services: int = field(default=10, validator=_check_count)
     trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
     allow: tuple[Network, ...] = field(default=(), converter=parse_networks)

@@ -13,7 +13,6 @@ from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.service import PortmapperService
 
-
 #: A collection stops everything for a time in proportion to what it looks at, and finds next to
 #: nothing: connections and registrations are in no cycles. The interpreter's default looks at
 #: everything again and again while they become many.
@@ -26,6 +25,11 @@ class CannotStart(Exception, SystemExit):
     As an exception, twistd's background start hands it to the one who waits for it; as a
     SystemExit, the interpreter prints it without a traceback.
     """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        # Exception, which comes first, does not know of it.
+        self.code = line
 
 
 class TwistdPortmapper(PortmapperService):
@@ -139,11 +143,14 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
 def makeService(options: Options) -> IService:
     """The service that the options ask for.
 
-    :raises UsageError: an option cannot be used.
+    :raises CannotStart: an option cannot be used.
     """
     from twisted.internet import reactor
 
-    config = options.config()
+    try:
+        config = options.config()
+    except UsageError as error:
+        raise CannotStart(str(error)) from None
     _raise_descriptor_limit()
     gc.set_threshold(*GC_THRESHOLDS)
     service: IService = TwistdPortmapper(config, reactor)

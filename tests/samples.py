@@ -43,7 +43,7 @@ def remote(netid: Netid = UDP, audience: Audience = Audience.STRANGER, port: int
     return Caller(netid, audience, "192.0.2.7", port, "192.0.2.1")
 
 
-#: One caller for every way to the port mapper, and for each audience that can come it.
+#: One caller for every way to the port mapper, and for each audience that can come that way.
 CALLERS = (
     *(local(uid) for uid in (0, 104)),
     *(loopback(netid, port) for netid in (UDP, TCP, UDP6, TCP6) for port in (800, 40_000)),
@@ -94,14 +94,14 @@ class PortMapper:
         self.now = 1_000_000_000.5
         self.context = Context(self.registry, policy or Policy(), self._is_bound, lambda: self.now)
         self.statistics = self.context.statistics
-        self._dispatcher = Dispatcher(self.context)
+        self.dispatcher = Dispatcher(self.context)
 
     def _is_bound(self, mapping: Mapping) -> bool:
         return mapping.address in self.bound
 
     def dispatch(self, message: bytes, caller: Caller) -> Outcome:
         """What comes of a message."""
-        return self._dispatcher.dispatch(message, caller)
+        return self.dispatcher.dispatch(message, caller)
 
     def ask(
         self, caller: Caller, version: int, procedure: int, arguments: bytes = b""

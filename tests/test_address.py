@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,8 +57,8 @@ INVALID = [
     (UDP, "127.0.0.1.0.1 ", "does not end with"),
     (UDP, "127.0.0.1.0.0x1", "does not end with"),
     (UDP, "127.0.0.1.0.0001", "does not end with"),
-    (UDP, "127.0.0.1.0.١", "does not end with"),
-    (UDP, "127.0.0.1.0.²", "does not end with"),
+    (UDP, "127.0.0.1.0.\u0661", "does not end with"),
+    (UDP, "127.0.0.1.0.\u00b2", "does not end with"),
     (UDP, "127.0.0.1.0.", "does not end with"),
     (UDP, "127.0.0.1.0.0", "has port 0"),
     (UDP, "127.1.0.111", "is no inet address"),
@@ -104,8 +105,8 @@ NETBUFS = [
     (TCP, "255.255.255.255.255.255", INET + b"\xff" * 6 + bytes(8)),
     (UDP6, "::1.0.111", INET6 + b"\0\x6f" + bytes(4) + ONE + bytes(4)),
     (TCP6, "::.8.1", INET6 + b"\x08\1" + bytes(24)),
-    (LOCAL, "/run/socket", UNIX + b"/run/socket" + bytes(97)),
-    (LOCAL, "/" + "x" * 106, UNIX + b"/" + b"x" * 106 + b"\0"),
+    (LOCAL, "/run/socket", UNIX + b"/run/socket"),
+    (LOCAL, "/" + "x" * 106, UNIX + b"/" + b"x" * 106),
 ]
 
 
@@ -167,9 +168,9 @@ class NetbufTests(SynchronousTestCase):
         """Interfaces have other numbers elsewhere: the netbuf does without."""
         self.assertEqual(to_netbuf(TCP6, "fe80::1%eth0.0.1"), to_netbuf(TCP6, "fe80::1.0.1"))
 
-    def test_short_path(self) -> None:
-        """A ``sockaddr_un`` may end with its path."""
-        for tail in (b"", b"\0", b"\0rest"):
+    def test_path_with_an_end(self) -> None:
+        """A path ends with its ``sockaddr_un``, or earlier with a zero."""
+        for tail in (b"", b"\0", b"\0rest", bytes(102)):
             self.assertEqual(from_netbuf(LOCAL, UNIX + b"/run/s" + tail), "/run/s")
 
     def test_to_netbuf_refused(self) -> None:
@@ -215,10 +216,15 @@ class AddressProperties(SynchronousTestCase):
     def test_netbufs_round_trip(self, sample: tuple[Netid, str]) -> None:
         """An address survives as a netbuf, all but its scope."""
         netid, address = sample
+        again = from_netbuf(netid, to_netbuf(netid, address))
+        if netid is LOCAL:
+            self.assertEqual(again, address)
+            return
         host, port = parse_address(netid, address)
-        found = parse_address(netid, from_netbuf(netid, to_netbuf(netid, address)))
-        bare = host.partition("%")[0] if netid.family == "inet6" else host
-        self.assertEqual(found, (bare, port))
+        found, found_port = parse_address(netid, again)
+        # The same host may be spelt in several ways.
+        self.assertEqual(ip_address(found), ip_address(host.partition("%")[0]))
+        self.assertEqual(found_port, port)
 
     @PROPERTY
     @given(st.ip_addresses(), PORTS)

@@ -32,6 +32,7 @@ from portmapd.oncrpc.message import (
     encode_call,
     refusal,
     success,
+    sys_credential,
     xid_of,
 )
 from tests.samples import PROPERTY, UINTS
@@ -158,6 +159,19 @@ class CredentialTests(SynchronousTestCase):
         for groups in (0, 1, 16):
             body = sys_body(b"", groups)
             self.assertEqual(decode_call(header(1, body)).credential, Credential(1, body))
+
+    def test_sys_encoded(self) -> None:
+        """A credential for a user is one that is taken."""
+        made = sys_credential(104, 65534, (0, 0), "host", 0x5C5C)
+        self.assertEqual(made, SIGNED.credential)
+        largest = sys_credential(1, 2, tuple(range(16)), "h" * 255)
+        self.assertEqual(decode_call(header(1, largest.body)).credential, largest)
+
+    def test_sys_not_encoded(self) -> None:
+        """A credential that nobody would take is not made."""
+        self.assertRaises(ValueError, sys_credential, 1, 2, tuple(range(17)))
+        self.assertRaises(ValueError, sys_credential, 1, 2, (), "h" * 256)
+        self.assertRaises(ValueError, sys_credential, 1, 2, (), "é" * 128)
 
     def test_sys_truncated(self) -> None:
         """AUTH_SYS whose body ends early is a bad credential, wherever it ends."""

@@ -1,6 +1,7 @@
 """Record marking: whole, byte by byte, in any split; and its limits."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ def split_streams(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
     stream = b"".join(record(*parts) for parts in records)
     cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     edges = [0, *cuts, len(stream)]
-    pieces = [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in pairwise(edges)]
     return [b"".join(parts) for parts in records], pieces
 
 

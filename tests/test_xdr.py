@@ -18,6 +18,8 @@ PAIRS: list[tuple[Callable[[Any], bytes], Callable[[Reader], Any], Any, str]] = 
     (xdr.uint, Reader.uint, 100000, "000186a0"),
     (xdr.uint, Reader.uint, 0xFFFF_FFFF, "ffffffff"),
     (xdr.uint, Reader.uint, True, "00000001"),
+    (xdr.uint, Reader.boolean, True, "00000001"),
+    (xdr.uint, Reader.boolean, False, "00000000"),
     (xdr.opaque, Reader.opaque, b"", "00000000"),
     (xdr.opaque, Reader.opaque, b"a", "00000001 61000000"),
     (xdr.opaque, Reader.opaque, b"abc", "00000003 61626300"),
@@ -87,14 +89,24 @@ class XdrTests(SynchronousTestCase):
         self.assertRaises(XdrError, Reader(xdr.opaque(b"12345")).opaque, 4)
         self.assertRaises(XdrError, Reader(xdr.string("12345")).string, 4)
 
+    def test_boolean(self) -> None:
+        """A boolean is 0 or 1, and nothing else."""
+        for value in (2, 0xFFFF_FFFF):
+            self.assertRaises(XdrError, Reader(xdr.uint(value)).boolean)
+
     def test_padding_is_ignored(self) -> None:
         """Padding has to be there, not to be zero."""
         self.assertEqual(Reader(b"\0\0\0\1a\1\2\3").opaque(), b"a")
 
     def test_sequence(self) -> None:
         """Every item of a list is announced, and so is its end."""
+        whole = bytes.fromhex("00000001 00000007 00000001 00000008 00000000")
         self.assertEqual(xdr.sequence([]), bytes(4))
-        self.assertEqual(xdr.sequence([b"one ", b"two "]), b"\0\0\0\1one \0\0\0\1two \0\0\0\0")
+        self.assertEqual(xdr.sequence([xdr.uint(7), xdr.uint(8)]), whole)
+        self.assertEqual(Reader(whole).sequence(Reader.uint), (7, 8))
+        self.assertEqual(Reader(bytes(4)).sequence(Reader.uint), ())
+        for end in range(len(whole)):
+            self.assertRaises(XdrError, Reader(whole[:end]).sequence, Reader.uint)
 
 
 class XdrProperties(SynchronousTestCase):

@@ -192,8 +192,9 @@ def encode_event(change: str, rows: Rows, row: tuple[Any, ...]) -> bytes:
 
 def encode_refusal(tag: bytes, refusal: Refusal) -> bytes:
     """The box that refuses."""
-    text = str(refusal).encode("utf-8", "replace")[:MAX_DESCRIPTION]
-    return encode_pairs([(ERROR, tag), (CODE, refusal.code.encode()), (DESCRIPTION, text)])
+    # A cut may leave a part of a character.
+    text = str(refusal).encode("utf-8", "replace")[:MAX_DESCRIPTION].decode("utf-8", "ignore")
+    return encode_pairs([(ERROR, tag), (CODE, refusal.code.encode()), (DESCRIPTION, text.encode())])
 
 
 def read_refusal(box: Box) -> Refusal:

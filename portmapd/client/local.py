@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.python.failure import Failure
 
 from portmapd.channel import command as c
+from portmapd.channel.path import asking_socket
 from portmapd.client.connecting import connect_to_any
 from portmapd.client.lasting import LastingLink, Lost, register_once
 from portmapd.client.operation import operate
@@ -21,7 +22,6 @@ from portmapd.client.values import (
     Flags,
     RpcMapping,
     Service,
-    default_path,
     mapping_of,
     service_of,
     user_ids,
@@ -62,7 +62,7 @@ class Portmapper:
         self._subscriptions = Subscriptions()
         self._link = LastingLink(
             self._reactor,
-            default_path() if path is None else path,
+            asking_socket() if path is None else path,
             lost,
             lambda link: Deferred.fromCoroutine(self._subscriptions.resume(link)),
             self._subscriptions.event,

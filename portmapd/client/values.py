@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 from collections.abc import Iterable
 from enum import IntFlag
@@ -13,10 +12,6 @@ from attrs import frozen
 from portmapd.channel.box import Box
 from portmapd.channel.command import CHANGE, MAPPING_ROW, SERVICE_ROW
 from portmapd.errors import BadArguments
-
-#: The system's daemon's socket, and the name of a user's own in the user's runtime directory.
-SYSTEM_SOCKET = "/run/portmapd/portmapd.sock"
-USER_SOCKET = "portmapd.sock"
 
 #: Kinds of change that a service's row comes with; the others come with a mapping's.
 _OF_SERVICES = ("registered", "deregistered")
@@ -70,12 +65,6 @@ class Change:
 
     kind: str
     subject: Service | RpcMapping
-
-
-def default_path() -> str:
-    """The socket of the user's own daemon, if there is one; else the system's."""
-    own = os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), USER_SOCKET)
-    return own if os.path.isabs(own) and os.path.exists(own) else SYSTEM_SOCKET
 
 
 def service_of(row: tuple[Any, ...]) -> Service:

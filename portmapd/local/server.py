@@ -66,7 +66,7 @@ class Channel(Protocol):
             return
         exe = read_executable(peer.pid, process.pidfd)
         self._watcher = Watcher(self._send)
-        self._session = self.factory.open(
+        self._session = self.factory.daemon.open(
             Holder(peer.uid, peer.pid, exe, process.allowance), self._watcher
         )
         self.transport.registerProducer(self, True)
@@ -132,6 +132,8 @@ class Channel(Protocol):
         if self._process is not None:
             self.factory.processes.leave(self, self._process)
             self._process = None
+            # It leads back here: without it, nothing has to wait for the collector.
+            del self._watcher
         self.factory.closed(self)
 
     def _close(self) -> None:
@@ -164,18 +166,6 @@ class ChannelFactory(Factory):
         channel.factory = self
         self._open.add(channel)
         return channel
-
-    def open(self, holder: Holder, watcher: Watcher) -> Session:
-        """Let the holder of a new connection in.
-
-        If another executable stands for its process, that process is gone or has forked: what it
-        was is not known any more.
-        """
-        registry = self.daemon.registry
-        for other in registry.holders_of(holder.pid):
-            if other.exe != holder.exe:
-                other.exe = ""
-        return Session(self.daemon, registry.open(holder), watcher)
 
     def closed(self, channel: Channel) -> None:
         """*channel* has ended."""

@@ -45,6 +45,17 @@ class Daemon:
     watchers: Watchers
     instance: str
 
+    def open(self, holder: Holder, watcher: Watcher) -> "Session":
+        """Let the holder of a new connection in.
+
+        If another executable stands for its process, that process is gone or has forked: what it
+        was is not known any more.
+        """
+        for other in self.registry.holders_of(holder.pid):
+            if other.exe != holder.exe:
+                other.exe = ""
+        return Session(self, self.registry.open(holder), watcher)
+
 
 class Session:
     """One connection's side of the channel.

@@ -1,20 +1,17 @@
-"""Which addresses are bound on this host, read from the kernel without touching them."""
+"""Which addresses are bound on this host, asked of the kernel without touching them."""
 
-import re
+import socket
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from socket import AF_INET, AF_INET6, inet_pton
-from struct import unpack
+from struct import pack
 
 from attrs import frozen
 
+from portmapd.net.sockdiag import ANY_STATE, LISTEN, Local, local_addresses
 from portmapd.oncrpc.address import NETIDS, split_address
 from portmapd.registry.mapping import Mapping
-
-#: An address as the kernel prints it, ``0100007F:006F``; its part from the colon on stands for
-#: the port on any address; a path of a UNIX socket.
-Local = str
 
 #: The kernel's table for each netid; IPv4 callers may be served by an IPv6 socket, too.
 TABLES = {
@@ -25,7 +22,11 @@ TABLES = {
     "local": ("unix",),
 }
 
-_LISTEN = b"0A"
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+#: How an IPv6 socket that serves IPv4 has an IPv4 address.
+_MAPPED = bytes(10) + b"\xff\xff"
+#: As ``/proc/net`` prints them: the state of a TCP socket that listens, the flag of a UNIX one.
+_LISTENS = b"0A"
 _ACCEPTS = 0x10000
 
 
@@ -33,7 +34,8 @@ _ACCEPTS = 0x10000
 class Bound:
     """What was bound at one moment.
 
-    :param locals: for each of the kernel's tables, every local address, and every port alone.
+    :param locals: for each of the kernel's tables, every local address, and every port alone; or
+        the paths of UNIX sockets.
     """
 
     locals: dict[str, frozenset[Local]]
@@ -47,10 +49,10 @@ class Bound:
         return any(not wanted.isdisjoint(self.locals[table]) for table in TABLES[mapping.netid])
 
 
-def read_bound(netids: Collection[str] = TABLES) -> Bound:
+def read_bound(netids: Collection[str] = TABLES.keys()) -> Bound:
     """What is bound now, in the network namespace of this process, for these netids."""
     tables = {table for netid in netids for table in TABLES[netid]}
-    return Bound({table: _READERS[table](table) for table in tables})
+    return Bound({table: _READERS[table]() for table in tables})
 
 
 def is_bound(mapping: Mapping) -> bool:
@@ -59,64 +61,68 @@ def is_bound(mapping: Mapping) -> bool:
 
 
 def locals_of(mapping: Mapping) -> frozenset[Local]:
-    """The kernel's names of the addresses where the service of *mapping* may be bound."""
+    """The local addresses at which the service of *mapping* may be bound."""
     netid = NETIDS[mapping.netid]
     if not mapping.port:
-        return frozenset((mapping.address,))
-    host, port = split_address(mapping.address)
-    suffix = f":{port:04X}"
+        return frozenset((mapping.address.encode(),))
+    host, number = split_address(mapping.address)
+    port = pack("!H", number)
     if host == netid.wildcard:
-        return frozenset((suffix,))
-    packed = inet_pton(AF_INET if netid.family == "inet" else AF_INET6, host.partition("%")[0])
-    names = [_hex(packed), _hex(bytes(len(packed)))]
+        return frozenset((port,))
+    packed = socket.inet_pton(_FAMILIES[netid.family], host.partition("%")[0])
+    hosts = [packed, bytes(len(packed))]
     if netid.family == "inet":
-        names += [_hex(bytes(16)), _hex(bytes(10) + b"\xff\xff" + packed)]
-    return frozenset(name + suffix for name in names)
+        hosts += [bytes(16), _MAPPED + packed]
+    return frozenset(port + host for host in hosts)
 
 
-def _hex(packed: bytes) -> str:
-    """An address as the kernel prints it: words in the byte order of the host."""
-    return "".join(f"{word:08X}" for word in unpack(f"={len(packed) // 4}I", packed))
+def _inet(table: str, family: int, protocol: int, states: int) -> Callable[[], frozenset[Local]]:
+    """The reader of one of the kernel's tables of internet sockets."""
+
+    def read() -> frozenset[Local]:
+        try:
+            addresses = local_addresses(family, protocol, states)
+        except OSError:
+            # A kernel, or a sandbox, without sock_diag.
+            addresses = read_proc(table)
+        return frozenset([*addresses, *(address[:2] for address in addresses)])
+
+    return read
 
 
-def _read_udp(table: str) -> frozenset[Local]:
-    return _addresses([row[1] for row in _rows(table, 3)])
+def read_proc(table: str) -> list[Local]:
+    """The local addresses in ``/proc/net``; of TCP sockets those that listen, which come first."""
+    rows = _rows(table, 5)
+    if table.startswith("tcp"):
+        rows = takewhile(lambda row: row[3] == _LISTENS, rows)
+    return [_local(row[1]) for row in rows]
 
 
-def _read_tcp(table: str) -> frozenset[Local]:
-    """Sockets that listen come first: the others, which may be many, are not read."""
-    listening = takewhile(lambda row: row[3] == _LISTEN, _rows(table, 5))
-    return _addresses([row[1] for row in listening])
+def _local(text: bytes) -> Local:
+    """A local address as ``/proc/net`` prints it: words in the byte order of the host."""
+    host, port = text.split(b":")
+    words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
+    return pack("!H", int(port, 16)) + pack(f"={len(words)}I", *words)
 
 
-def _read_unix(table: str) -> frozenset[Local]:
-    rows = (row for row in _rows(table, 8) if len(row) == 8 and int(row[3], 16) & _ACCEPTS)
-    return frozenset(row[7].rstrip(b"\n").decode("utf-8", "surrogateescape") for row in rows)
+def _read_unix() -> frozenset[Local]:
+    rows = (row for row in _rows("unix", 8) if len(row) == 8 and int(row[3], 16) & _ACCEPTS)
+    return frozenset(row[7].rstrip(b"\n") for row in rows)
 
 
 def _rows(table: str, columns: int) -> Iterator[list[bytes]]:
     """The table's rows, split into so many columns, the last one unsplit."""
-    try:
-        with Path("/proc/net", table).open("rb") as lines:
-            next(lines, None)
-            for line in lines:
-                yield line.split(None, columns - 1)
-    except FileNotFoundError:
-        # A host without IPv6, say: nothing is bound there.
-        return
+    # A host without IPv6, say, has no such table: nothing is bound there.
+    with suppress(FileNotFoundError), Path("/proc/net", table).open("rb") as lines:
+        next(lines, None)
+        for line in lines:
+            yield line.split(None, columns - 1)
 
 
-def _addresses(names: list[bytes]) -> frozenset[Local]:
-    """The addresses, and what is behind their colons: the ports on any address."""
-    text = b" ".join(names).decode("ascii")
-    return frozenset([*text.split(), *_PORTS.findall(text)])
-
-
-_PORTS = re.compile(":[0-9A-F]{4}")
-_READERS: dict[str, Callable[[str], frozenset[Local]]] = {
-    "udp": _read_udp,
-    "udp6": _read_udp,
-    "tcp": _read_tcp,
-    "tcp6": _read_tcp,
+_READERS: dict[str, Callable[[], frozenset[Local]]] = {
+    "udp": _inet("udp", socket.AF_INET, socket.IPPROTO_UDP, ANY_STATE),
+    "udp6": _inet("udp6", socket.AF_INET6, socket.IPPROTO_UDP, ANY_STATE),
+    "tcp": _inet("tcp", socket.AF_INET, socket.IPPROTO_TCP, LISTEN),
+    "tcp6": _inet("tcp6", socket.AF_INET6, socket.IPPROTO_TCP, LISTEN),
     "unix": _read_unix,
 }

@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet import tcp, unix
+from twisted.internet import main, tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
@@ -17,8 +17,17 @@ BACKLOG = 1_024
 ACCEPTS = 4
 
 
-class EagerWrite(tcp.Connection):
+class Eager(tcp.Connection):
     """Writes at once what the socket takes; the reactor is asked only about what is left."""
+
+    def doRead(self) -> Any:
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        return self.protocol.dataReceived(data) if data else main.CONNECTION_DONE
 
     def write(self, data: bytes) -> None:
         if data and self.connected and not (self.dataBuffer or self._tempDataLen):
@@ -29,7 +38,7 @@ class EagerWrite(tcp.Connection):
             super().write(data)
 
 
-class TcpStream(EagerWrite, tcp.Server):
+class TcpStream(Eager, tcp.Server):
     """The transport of one TCP connection."""
 
 
@@ -56,7 +65,7 @@ class TcpPort(PatientPort):
         return skt
 
 
-class UnixStream(EagerWrite, tcp.Server):
+class UnixStream(Eager, tcp.Server):
     """The transport of one UNIX stream; file descriptors that a peer passes are not received."""
 
     #: A turn of one connection is short, for others wait.

@@ -7,7 +7,8 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from portmapd.net.bound import TABLES, Local, locals_of, read_bound
+from portmapd.net.bound import TABLES, locals_of, read_bound
+from portmapd.net.sockdiag import Local
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.registry import Registry

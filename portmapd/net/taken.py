@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.internet.error import CannotListenError
@@ -54,8 +55,9 @@ def likely_holder(port: int) -> str:
     inodes = {f"socket:[{inode}]" for inode in _inodes(port)}
     for process in Path("/proc").glob("[0-9]*"):
         if any(link in inodes for link in _links(process / "fd")):
-            name = (process / "comm").read_text().strip()
-            return f"{name} (pid {process.name})"
+            with suppress(OSError):
+                name = (process / "comm").read_text().strip()
+                return f"{name} (pid {process.name})"
     return "rpcbind, or another port mapper," if port == 111 else "another process"
 
 

@@ -1,12 +1,15 @@
 """Network namespaces: a port 111, a /run and a process table for one test alone."""
 
+import ctypes
 import functools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -146,6 +149,20 @@ class Namespace:
             started = Started(self, command, output, _environment(env))
         self._started.append(started)
         return started
+
+    def make_socket(self, family: int, kind: int) -> socket.socket:
+        """A socket of this process that is in the namespace's network."""
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def make() -> socket.socket:
+            with open(f"/proc/{self._first.pid}/ns/net", "rb") as network:
+                # It moves the calling thread alone, and what that thread makes stays there.
+                if libc.setns(network.fileno(), 0):
+                    raise OSError(ctypes.get_errno(), "cannot enter the namespace")
+            return socket.socket(family, kind)
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(make).result()
 
     def _enter(self, command: tuple[str, ...]) -> list[str]:
         spaces = f"/proc/{self._first.pid}/ns"

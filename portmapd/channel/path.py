@@ -1,0 +1,23 @@
+"""Where the daemon's socket is."""
+
+import os
+
+#: The system's daemon's socket.
+SYSTEM_SOCKET = "/run/portmapd/portmapd.sock"
+
+
+def user_socket() -> str | None:
+    """The socket of the user's own daemon; None if the user has no directory for such files."""
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    return os.path.join(folder, "portmapd.sock") if os.path.isabs(folder) else None
+
+
+def serving_socket() -> str | None:
+    """Where a daemon of ours serves by default: the system's for root, the user's own else."""
+    return SYSTEM_SOCKET if os.geteuid() == 0 else user_socket()
+
+
+def asking_socket() -> str:
+    """Where a client of ours asks by default: the user's own daemon if there is one."""
+    own = user_socket()
+    return own if own is not None and os.path.exists(own) else SYSTEM_SOCKET

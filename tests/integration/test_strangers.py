@@ -1,0 +1,223 @@
+"""Callers on other hosts: what they are answered, and what never.
+
+The daemon runs in a namespace that has an address beside loopback: callers from there are
+strangers.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from portmapd.errors import AuthRefused
+from portmapd.oncrpc.message import decode_call, decode_reply, success, sys_credential
+from portmapd.oncrpc.xdr import Reader, opaque, uint
+from portmapd.portmapper.dispatch import TABLE
+from portmapd.portmapper.forwarding import RemoteCall, encode_remote_call
+from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
+from portmapd.portmapper.v2 import Pmap, encode_pmap, read_call_result, read_pmap
+from tests.integration.daemon import portmapd
+from tests.integration.exchange import connect, exchange, question, reply_or_silence
+from tests.integration.namespace import Namespace
+
+pytestmark = pytest.mark.broadcast
+
+UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
+
+#: An address of the daemon's host, from where and to where calls are strangers'.
+OUTSIDE = "10.99.0.1"
+INSIDE = "127.0.0.1"
+
+SERVICE = encode_pmap(Pmap(200100, 1, 17, 4000))
+
+Connect = Callable[[socket.SocketKind, str], socket.socket]
+
+
+@contextmanager
+def served(namespace: Namespace, folder: Path, *options: str) -> Iterator[Connect]:
+    """Serve the network with these options, and give what connects to an address of the host."""
+    network = ("--interface", "0.0.0.0", "--interface", "::")
+    with portmapd(namespace, folder, *network, *options), ExitStack() as sockets:
+
+        def to(kind: socket.SocketKind, host: str) -> socket.socket:
+            return sockets.enter_context(connect(kind, host, 111, make=namespace.make_socket))
+
+        yield to
+
+
+def dumped(reply: bytes) -> int:
+    """How many mappings a DUMP of version 2 has."""
+    return len(Reader(decode_reply(reply)).sequence(read_pmap))
+
+
+def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
+    """Over UDP a stranger is never sent more than it sent, whatever it asks."""
+    arguments = (
+        b"",
+        SERVICE,
+        encode_rpcb(Rpcb(200100, 1, "udp", "0.0.0.0.15.160", "superuser")),
+        encode_rpcb(Rpcb(100000, 4)),
+        encode_remote_call(RemoteCall(100000, 2, 4, b"")),
+        opaque(b"0.0.0.0.0.111"),
+        uint(16) + opaque(b"\2\0\0\x6f" + bytes(12)),
+    )
+    with served(namespace, tmp_path) as to:
+        inside, outside = to(UDP, INSIDE), to(UDP, OUTSIDE)
+        assert decode_reply(exchange(inside, question(2, 1, SERVICE))) == uint(1)
+        answered = 0
+        for version in (*TABLE, 1, 5):
+            for procedure, given in product(range(15), arguments):
+                message = question(version, procedure, given)
+                reply = reply_or_silence(outside, message, inside)
+                if reply is not None:
+                    answered += 1
+                    assert len(reply) <= len(message), (version, procedure, given)
+        # What is small is answered all the same.
+        assert answered > 300
+        with pytest.raises(AuthRefused) as refused:
+            decode_reply(exchange(outside, question(2, 4)))
+        assert refused.value.stat == 5
+        assert dumped(exchange(inside, question(2, 4))) == 7
+
+
+def test_over_tcp(namespace: Namespace, tmp_path: Path) -> None:
+    """A stream cannot be forged: strangers get whole answers there."""
+    with served(namespace, tmp_path) as to:
+        assert dumped(exchange(to(TCP, OUTSIDE), question(2, 4))) == 6
+
+
+def test_trust(namespace: Namespace, tmp_path: Path) -> None:
+    """Callers of a trusted network get large answers over UDP; they may not register."""
+    with served(namespace, tmp_path, "--trust", "192.0.2.7", "--trust", "10.99.0.0/24") as to:
+        outside = to(UDP, OUTSIDE)
+        assert dumped(exchange(outside, question(2, 4))) == 6
+        with pytest.raises(AuthRefused):
+            decode_reply(exchange(outside, question(2, 1, SERVICE)))
+
+
+def test_allow(namespace: Namespace, tmp_path: Path) -> None:
+    """Who is not in an allowed network gets silence over UDP and a closed stream over TCP."""
+    with served(namespace, tmp_path, "--allow", "192.0.2.0/24") as to:
+        inside = to(UDP, INSIDE)
+        for message in (question(2, 0), question(9, 0), question(2, 3, SERVICE), b"nonsense"):
+            assert reply_or_silence(to(UDP, OUTSIDE), message, inside) is None
+        with pytest.raises(EOFError):
+            exchange(to(TCP, OUTSIDE), question(2, 0))
+        assert decode_reply(exchange(to(TCP, INSIDE), question(2, 0))) == b""
+
+
+def test_allowed(namespace: Namespace, tmp_path: Path) -> None:
+    """Who is in one of the allowed networks is served."""
+    with served(namespace, tmp_path, "--allow", "192.0.2.0/24", "--allow", "10.99.0.1") as to:
+        for kind in (UDP, TCP):
+            assert decode_reply(exchange(to(kind, OUTSIDE), question(2, 0))) == b""
+
+
+def test_registering(namespace: Namespace, tmp_path: Path) -> None:
+    """Strangers may neither register nor unregister, in any version or transport."""
+    rpcb = encode_rpcb(Rpcb(200100, 1, "udp", "0.0.0.0.15.160"))
+    with served(namespace, tmp_path) as to:
+        for kind, procedure in product((UDP, TCP), (1, 2)):
+            for version, arguments in ((2, SERVICE), (3, rpcb), (4, rpcb)):
+                call = question(version, procedure, arguments, credential=sys_credential(0, 0))
+                with pytest.raises(AuthRefused) as refused:
+                    decode_reply(exchange(to(kind, OUTSIDE), call))
+                assert refused.value.stat == 5
+        assert dumped(exchange(to(TCP, INSIDE), question(2, 4))) == 6
+
+
+def test_insecure(namespace: Namespace, tmp_path: Path) -> None:
+    """With ``--insecure`` strangers may register, but not remove what is root's."""
+    with served(namespace, tmp_path, "--insecure") as to:
+        outside = to(UDP, OUTSIDE)
+        for procedure in (1, 2, 1):
+            assert decode_reply(exchange(outside, question(2, procedure, SERVICE))) == uint(1)
+        assert decode_reply(exchange(to(UDP, INSIDE), question(2, 3, SERVICE))) == uint(4000)
+        own = encode_pmap(Pmap(100000, 2, 17, 111))
+        assert decode_reply(exchange(outside, question(2, 2, own))) == uint(0)
+
+
+class Echo:
+    """A service, on the daemon's host, that answers with its arguments.
+
+    :ivar called: the arguments of every call so far.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._socket = namespace.make_socket(socket.AF_INET, UDP)
+        self._socket.bind((INSIDE, 0))
+        self.port = int(self._socket.getsockname()[1])
+        self.called: list[bytes] = []
+
+    def serve(self) -> None:
+        """Answer until a datagram is empty."""
+        with self._socket:
+            while True:
+                message, caller = self._socket.recvfrom(65_535)
+                if not message:
+                    return
+                call = decode_call(message)
+                self.called.append(call.arguments)
+                self._socket.sendto(success(call.xid, call.arguments), caller)
+
+
+@contextmanager
+def echoing(namespace: Namespace) -> Iterator[tuple[Echo, socket.socket]]:
+    """Run an :class:`Echo`, and give it with a socket that is connected to it."""
+    echo = Echo(namespace)
+    thread = Thread(target=echo.serve)
+    thread.start()
+    with connect(UDP, INSIDE, echo.port, make=namespace.make_socket) as direct:
+        try:
+            yield echo, direct
+        finally:
+            direct.send(b"")
+            thread.join()
+
+
+#: For each value of --callit: is procedure 0, or another, called for callers here, and elsewhere?
+CALLIT = {
+    "off": {(INSIDE, 0): False, (INSIDE, 1): False, (OUTSIDE, 0): False, (OUTSIDE, 1): False},
+    "local": {(INSIDE, 0): True, (INSIDE, 1): True, (OUTSIDE, 0): False, (OUTSIDE, 1): False},
+    "null": {(INSIDE, 0): True, (INSIDE, 1): True, (OUTSIDE, 0): True, (OUTSIDE, 1): False},
+    "all": {(INSIDE, 0): True, (INSIDE, 1): True, (OUTSIDE, 0): True, (OUTSIDE, 1): True},
+}
+
+
+@pytest.mark.parametrize("choice", CALLIT)
+def test_callit(namespace: Namespace, tmp_path: Path, choice: str) -> None:
+    """``--callit`` says whose calls are forwarded; the others' are not made, and not answered."""
+    with (
+        served(namespace, tmp_path, "--callit", choice) as to,
+        echoing(namespace) as (echo, direct),
+    ):
+        witness = to(UDP, INSIDE)
+        exchange(witness, question(2, 1, encode_pmap(Pmap(200100, 1, 17, echo.port))))
+        for (host, procedure), forwarded in CALLIT[choice].items():
+            text = f"{host} {procedure}...".encode()
+            call = question(2, 5, encode_remote_call(RemoteCall(200100, 1, procedure, text)))
+            if forwarded:
+                result = read_call_result(Reader(decode_reply(exchange(to(UDP, host), call))))
+                assert (result.port, result.results) == (echo.port, text)
+            else:
+                assert reply_or_silence(to(UDP, host), call, witness) is None
+                # It would have come before this.
+                exchange(direct, question(1, 0, b"done", program=200100))
+                assert text not in echo.called
+
+
+def test_callit_never_amplifies(namespace: Namespace, tmp_path: Path) -> None:
+    """A service's answer that is larger than the stranger's question is not passed on."""
+    with served(namespace, tmp_path, "--callit", "all") as to, echoing(namespace) as (echo, _):
+        exchange(to(UDP, INSIDE), question(2, 1, encode_pmap(Pmap(200100, 1, 17, echo.port))))
+        # With version 3 the answer begins with an address, and so is larger.
+        call = question(3, 5, encode_remote_call(RemoteCall(200100, 1, 0, b"")))
+        assert len(exchange(to(UDP, INSIDE), call)) <= 52
+        echo.called.clear()
+        long = question(2, 5, encode_remote_call(RemoteCall(200100, 1, 1, b"")))
+        reply = exchange(to(UDP, OUTSIDE), long)
+        assert len(reply) <= len(long)

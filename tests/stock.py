@@ -1,0 +1,183 @@
+"""The local channel's commands as Twisted's ``amp.AMP`` has them, by the protocol's document."""
+
+from typing import Any, ClassVar
+
+from twisted.protocols import amp
+
+
+class Refused(Exception):
+    """The daemon answered with an error."""
+
+
+def _refused(code: str) -> type[Refused]:
+    return type(code, (Refused,), {"__doc__": f"{code}."})
+
+
+UNSUPPORTED_VERSION = _refused("UNSUPPORTED_VERSION")
+INVALID_SERVICE = _refused("INVALID_SERVICE")
+RESERVED_NAME = _refused("RESERVED_NAME")
+ALREADY_REGISTERED = _refused("ALREADY_REGISTERED")
+LIMIT_EXCEEDED = _refused("LIMIT_EXCEEDED")
+EXECUTABLE_UNKNOWN = _refused("EXECUTABLE_UNKNOWN")
+NOT_REGISTERED = _refused("NOT_REGISTERED")
+INVALID_MAPPING = _refused("INVALID_MAPPING")
+UNKNOWN_COMMAND = _refused("UNKNOWN_COMMAND")
+BAD_ARGUMENTS = _refused("BAD_ARGUMENTS")
+INTERNAL_ERROR = _refused("INTERNAL_ERROR")
+
+_ANYWHERE = (UNKNOWN_COMMAND, BAD_ARGUMENTS, INTERNAL_ERROR)
+
+Fields = list[tuple[bytes, amp.Argument]]
+Errors = dict[type[Exception], bytes]
+
+
+def _errors(*kinds: type[Refused]) -> Errors:
+    return {kind: kind.__name__.encode() for kind in (*kinds, *_ANYWHERE)}
+
+
+_NAMED: Fields = [(b"name", amp.Unicode()), (b"port", amp.Unicode())]
+_SERVICE: Fields = [
+    (b"name", amp.Unicode()),
+    (b"user", amp.Integer()),
+    (b"pid", amp.Integer()),
+    (b"port", amp.Unicode()),
+    (b"exe", amp.Unicode()),
+]
+_MAPPING: Fields = [
+    (b"program", amp.Integer()),
+    (b"version", amp.Integer()),
+    (b"netid", amp.Unicode()),
+    (b"address", amp.Unicode()),
+]
+_OWNED: Fields = [*_MAPPING, (b"owner", amp.Unicode())]
+_NAMES: Fields = [(b"names", amp.ListOf(amp.Unicode(), optional=True))]
+_AFTER: Fields = [(b"after", amp.Unicode(optional=True))]
+_MORE: Fields = [(b"more", amp.Unicode(optional=True))]
+
+
+class Hello(amp.Command):
+    """Who is there?"""
+
+    arguments: ClassVar[Fields] = [(b"version", amp.Integer())]
+    response: ClassVar[Fields] = [
+        (b"version", amp.Integer()),
+        (b"instance", amp.Unicode()),
+        (b"limit", amp.Integer()),
+        (b"uid", amp.Integer()),
+        (b"pid", amp.Integer()),
+    ]
+    errors: ClassVar[Errors] = _errors(UNSUPPORTED_VERSION)
+
+
+class Register(amp.Command):
+    """Register services, all or none."""
+
+    arguments: ClassVar[Fields] = [(b"services", amp.AmpList([*_NAMED, (b"flags", amp.Integer())]))]
+    errors: ClassVar[Errors] = _errors(
+        INVALID_SERVICE, RESERVED_NAME, ALREADY_REGISTERED, LIMIT_EXCEEDED, EXECUTABLE_UNKNOWN
+    )
+
+
+class Deregister(amp.Command):
+    """Undo registrations."""
+
+    arguments: ClassVar[Fields] = [(b"services", amp.AmpList(_NAMED))]
+    errors: ClassVar[Errors] = _errors(NOT_REGISTERED)
+
+
+class List(amp.Command):
+    """A page of the services."""
+
+    arguments: ClassVar[Fields] = [
+        *_NAMES,
+        (b"users", amp.ListOf(amp.Integer(), optional=True)),
+        (b"pids", amp.ListOf(amp.Integer(), optional=True)),
+        *_AFTER,
+    ]
+    response: ClassVar[Fields] = [(b"services", amp.AmpList(_SERVICE)), *_MORE]
+    errors: ClassVar[Errors] = _errors()
+
+
+class SetMappings(amp.Command):
+    """Register mappings, all or none."""
+
+    arguments: ClassVar[Fields] = [(b"mappings", amp.AmpList(_MAPPING))]
+    errors: ClassVar[Errors] = _errors(INVALID_MAPPING, ALREADY_REGISTERED, LIMIT_EXCEEDED)
+
+
+class UnsetMappings(amp.Command):
+    """Undo mappings."""
+
+    arguments: ClassVar[Fields] = [(b"mappings", amp.AmpList(_MAPPING))]
+    errors: ClassVar[Errors] = _errors(NOT_REGISTERED)
+
+
+class ListMappings(amp.Command):
+    """A page of the mappings."""
+
+    arguments: ClassVar[Fields] = _AFTER
+    response: ClassVar[Fields] = [(b"mappings", amp.AmpList(_OWNED)), *_MORE]
+    errors: ClassVar[Errors] = _errors()
+
+
+class Watch(amp.Command):
+    """Be told of changes."""
+
+    arguments: ClassVar[Fields] = _NAMES
+    errors: ClassVar[Errors] = _errors()
+
+
+class Unwatch(amp.Command):
+    """Be told no more."""
+
+    errors: ClassVar[Errors] = _errors()
+
+
+class Event(amp.Command):
+    """A change: the fields of a service, or those of a mapping."""
+
+    arguments: ClassVar[Fields] = [
+        (b"change", amp.Unicode()),
+        *((name, type(kind)(optional=True)) for name, kind in dict([*_SERVICE, *_OWNED]).items()),
+    ]
+    requiresAnswer = False
+
+
+class Overflow(amp.Command):
+    """Changes are missing: list again."""
+
+    requiresAnswer = False
+
+
+COMMANDS: tuple[type[amp.Command], ...] = (
+    Hello,
+    Register,
+    Deregister,
+    List,
+    SetMappings,
+    UnsetMappings,
+    ListMappings,
+    Watch,
+    Unwatch,
+)
+
+
+class Client(amp.AMP):
+    """A client that is nothing but Twisted's.
+
+    :ivar told: the fields of every event, in order; None for an overflow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[dict[str, Any] | None] = []
+
+    @Event.responder
+    def _event(self, **fields: Any) -> dict[str, Any]:
+        self.told.append({name: value for name, value in fields.items() if value is not None})
+        return {}
+
+    @Overflow.responder
+    def _overflow(self) -> dict[str, Any]:
+        self.told.append(None)
+        return {}

@@ -1,0 +1,176 @@
+"""The configuration: its defaults, and for every field what is refused, in which words."""
+
+import os
+import re
+from ipaddress import ip_network
+from typing import Any
+
+from attrs import fields_dict
+from attrs.exceptions import FrozenInstanceError
+from twisted.trial.unittest import SynchronousTestCase
+
+from portmapd.config import Config, parse_network
+from portmapd.errors import ConfigurationError
+from portmapd.portmapper.access import Callit, Policy
+
+#: Field, value, what it becomes.
+TAKEN: list[tuple[str, Any, Any]] = [
+    ("port", 0, 0),
+    ("port", 65_535, 65_535),
+    ("interfaces", [], ()),
+    ("interfaces", ["0.0.0.0", "::"], ("0.0.0.0", "::")),
+    ("interfaces", ("192.0.2.1", "192.0.2.2"), ("192.0.2.1", "192.0.2.2")),
+    ("interfaces", ("fe80::1%eth0", "fe80::1%eth1"), ("fe80::1%eth0", "fe80::1%eth1")),
+    ("interfaces", ("0.0.0.0", "::1"), ("0.0.0.0", "::1")),
+    ("rpc_socket", None, None),
+    ("rpc_socket", "/" + "x" * 106, "/" + "x" * 106),
+    ("rpc_socket", "/run/é s", "/run/é s"),
+    ("local_socket", None, None),
+    ("local_socket", "/run/s", "/run/s"),
+    ("max_services", 1, 1),
+    ("max_services", 1_000_000, 1_000_000),
+    ("trust", ["10.0.0.0/8"], (ip_network("10.0.0.0/8"),)),
+    ("trust", ["10.1.2.3/8"], (ip_network("10.0.0.0/8"),)),
+    ("trust", [ip_network("2001:db8::/32")], (ip_network("2001:db8::/32"),)),
+    ("allow", ["192.0.2.7", "::1"], (ip_network("192.0.2.7/32"), ip_network("::1/128"))),
+    ("insecure", True, True),
+    ("callit", "off", Callit.OFF),
+    ("callit", "local", Callit.LOCAL),
+    ("callit", "null", Callit.NULL),
+    ("callit", "all", Callit.ALL),
+    ("callit", Callit.ALL, Callit.ALL),
+    ("liveness", 0.05, 0.05),
+    ("liveness", 3600, 3600),
+    ("idle", 0.05, 0.05),
+    ("max_streams", 1, 1),
+]
+
+NO_INTERFACE = "interface {!r} is no IPv4 or IPv6 address; give the address of an interface"
+NO_PATH = "{} {!r} is no absolute path of at most 107 bytes"
+SECONDS = "{} {}: give seconds from 0.05 to 3600"
+COUNT = "{} {}: give a number from 1 on"
+NO_NETWORK = "{!r} is no network: .*; give it like 192.0.2.0/24 or 2001:db8::/32"
+OVERLAP = "interface {} is given twice, or covers another one: leave one of them out"
+
+#: Field, value, what is said of it.
+REFUSED: list[tuple[str, Any, str]] = [
+    *(("port", n, f"port {n} is not in the range 0 to 65535") for n in (-1, 65_536)),
+    *(
+        ("interfaces", [text], re.escape(NO_INTERFACE.format(text)))
+        for text in ("", "eth0", "localhost", "127.0.0", "127.0.0.1/8", "[::1]", "::1%", "1.2.3.4 ")
+    ),
+    ("interfaces", ["127.0.0.1", "x"], NO_INTERFACE.format("x")),
+    ("interfaces", "127.0.0.1", NO_INTERFACE.format("1")),
+    ("interfaces", ["127.0.0.1", "127.0.0.1"], OVERLAP.format("127.0.0.1")),
+    ("interfaces", ["::1", "0:0::1"], OVERLAP.format("::1")),
+    ("interfaces", ["127.0.0.1", "0.0.0.0"], OVERLAP.format("0.0.0.0")),
+    ("interfaces", ["::", "0.0.0.0", "::1"], OVERLAP.format("::")),
+    *(
+        (field, path, NO_PATH.format(field.replace("_", "-"), path))
+        for field in ("rpc_socket", "local_socket")
+        for path in ("", "run/s", "none", "/" + "x" * 107, "/" + "é" * 54)
+    ),
+    *(
+        (field, path, f"{field.replace('_', '-')} .* is no absolute path")
+        for field in ("rpc_socket", "local_socket")
+        for path in ("/run/\n", "/run/\0", "/run/\udcff", "/run/\ud800")
+    ),
+    *(
+        (field, seconds, SECONDS.format(field, seconds))
+        for field in ("liveness", "idle")
+        for seconds in (0.0, -1.0, 0.049, 3600.1, float("inf"), float("nan"))
+    ),
+    *(
+        (field, count, COUNT.format(field.replace("_", "-"), count))
+        for field in ("max_streams", "max_services")
+        for count in (0, -1)
+    ),
+    *(
+        (field, [text], NO_NETWORK.format(text))
+        for field in ("trust", "allow")
+        for text in ("", "lan", "10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "10.0.0.0/-1")
+    ),
+    ("trust", "10.0.0.0/8", NO_NETWORK.format("1")),
+    *(
+        ("callit", value, f"callit {value!r} is none of off, local, null, all")
+        for value in ("", "LOCAL", "none", None, True)
+    ),
+]
+
+
+class ConfigTests(SynchronousTestCase):
+    """What a port mapper may be told to do."""
+
+    def test_taken(self) -> None:
+        """Values within their ranges are taken."""
+        for field, value, becomes in TAKEN:
+            self.assertEqual(getattr(Config(**{field: value}), field), becomes, field)
+
+    def test_refused(self) -> None:
+        """All others are refused with a sentence that names the field."""
+        for field, value, said in REFUSED:
+            with self.assertRaisesRegex(ConfigurationError, f"^{said}"):
+                Config(**{field: value})
+
+    def test_every_field_is_here(self) -> None:
+        """The tables above leave no field out; a flag has nothing to refuse."""
+        every = set(fields_dict(Config))
+        self.assertEqual({field for field, _, _ in TAKEN}, every)
+        self.assertEqual({field for field, _, _ in REFUSED}, every - {"insecure"})
+
+    def test_frozen(self) -> None:
+        """A configuration does not change."""
+        with self.assertRaises(FrozenInstanceError):
+            Config().port = 1  # type: ignore[misc]
+
+    def test_policy(self) -> None:
+        """Its policy is the part of it that says who may do what."""
+        config = Config(trust=["10.0.0.0/8"], allow=["192.0.2.7"], insecure=True, callit="all")
+        self.assertEqual(
+            config.policy,
+            Policy((ip_network("10.0.0.0/8"),), (ip_network("192.0.2.7"),), True, Callit.ALL),
+        )
+        self.assertEqual(Config().policy, Policy())
+
+    def test_network(self) -> None:
+        """A network may be written with the bits of one of its hosts, or be one host."""
+        self.assertEqual(parse_network("10.1.2.3/8"), ip_network("10.0.0.0/8"))
+        self.assertEqual(parse_network("2001:db8::7"), ip_network("2001:db8::7/128"))
+
+
+class DefaultTests(SynchronousTestCase):
+    """What is done where nothing is said."""
+
+    def become(self, uid: int, runtime: str | None) -> None:
+        """Have the process look like that user's."""
+        self.patch(os, "geteuid", lambda: uid)
+        environ = {} if runtime is None else {"XDG_RUNTIME_DIR": runtime}
+        self.patch(os, "environ", environ)
+
+    def test_root(self) -> None:
+        """Root has the well-known port and sockets."""
+        self.become(0, "/run/user/0")
+        config = Config()
+        self.assertEqual((config.port, config.rpc_socket), (111, "/run/rpcbind.sock"))
+        self.assertEqual(config.local_socket, "/run/portmapd/portmapd.sock")
+
+    def test_user(self) -> None:
+        """Others have what they can bind, in their own directory."""
+        self.become(1000, "/run/user/1000")
+        config = Config()
+        self.assertEqual((config.port, config.rpc_socket), (10_111, None))
+        self.assertEqual(config.local_socket, "/run/user/1000/portmapd.sock")
+
+    def test_user_without_a_directory(self) -> None:
+        """Without one, there is no channel."""
+        for runtime in (None, ""):
+            self.become(1000, runtime)
+            self.assertIsNone(Config().local_socket)
+
+    def test_everyone(self) -> None:
+        """The rest is the same for all."""
+        config = Config()
+        self.assertEqual(config.interfaces, ("127.0.0.1", "::1"))
+        self.assertEqual((config.trust, config.allow, config.insecure), ((), (), False))
+        self.assertEqual((config.callit, config.liveness), (Callit.LOCAL, 1.0))
+        self.assertEqual((config.max_services, config.max_streams, config.idle), (10, 1024, 60.0))

@@ -1,0 +1,516 @@
+"""The registry: mappings, services and holders, and who is told of what."""
+
+from collections.abc import Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from portmapd.errors import (
+    AlreadyRegistered,
+    InvalidMapping,
+    InvalidService,
+    LimitExceeded,
+    NotRegistered,
+)
+from portmapd.registry.change import Change, Kind
+from portmapd.registry.holder import Allowance, Holder, owner_of
+from portmapd.registry.mapping import SUPERUSER, Mapping, mapping
+from portmapd.registry.registry import Registry
+from portmapd.registry.service import EXCLUSIVE, PUBLIC, Service, check_service
+
+
+class RegistryTestCase(SynchronousTestCase):
+    """A registry, and all that it told of.
+
+    :ivar told: the changes of each transaction, in order.
+    """
+
+    def setUp(self) -> None:
+        self.registry = Registry()
+        self.told: list[list[Change]] = []
+        self.registry.follow(lambda changes: self.told.append(list(changes)), *Kind)
+
+    def holder(self, uid: int = 104, pid: int = 1, limit: int | None = None) -> Holder:
+        """An open holder."""
+        return self.registry.open(Holder(uid, pid, "/bin/service", Allowance(limit)))
+
+    def register(self, holder: Holder, *names: str, port: str = "80", flags: int = 0) -> None:
+        """Register names for *holder*, in one transaction."""
+        self.registry.register(*(holder.new_service(name, port, flags) for name in names))
+
+    def names(self) -> list[str]:
+        """The names of all services, in the order of listings."""
+        return [service.name for service in self.registry.services()]
+
+
+def udp(program: int, version: int, port: int = 111, holder: Holder | None = None) -> Mapping:
+    """A mapping over UDP."""
+    return mapping(program, version, "udp", f"0.0.0.0.0.{port}", holder=holder)
+
+
+class MappingTests(SynchronousTestCase):
+    """What a mapping may be."""
+
+    def test_fields(self) -> None:
+        """A mapping knows its key and the port of its address."""
+        made = mapping(100005, 3, "tcp", "127.0.0.1.8.1", "104")
+        self.assertEqual(made, Mapping(100005, 3, "tcp", "127.0.0.1.8.1", "104", 2049))
+        self.assertEqual(made.key, (100005, 3, "tcp"))
+        self.assertEqual(mapping(1, 1, "local", "/run/s").port, 0)
+        self.assertEqual(mapping(1, 1, "local", "/run/s").owner, SUPERUSER)
+
+    def test_limits(self) -> None:
+        """Program and version have 32 bits."""
+        for number in (0, 0xFFFF_FFFF):
+            self.assertEqual(mapping(number, number, "local", "/s").program, number)
+        for number in (-1, 1 << 32):
+            with self.assertRaisesRegex(InvalidMapping, f"program {number} is not in the range"):
+                mapping(number, 0, "local", "/s")
+            with self.assertRaisesRegex(InvalidMapping, f"version {number} is not in the range"):
+                mapping(0, number, "local", "/s")
+
+    def test_netid(self) -> None:
+        """Unknown netids are refused, and the known ones named."""
+        for netid in ("", "UDP", "sctp", "ticlts", "udp ", "udp\0"):
+            with self.assertRaisesRegex(InvalidMapping, "none of udp, tcp, udp6, tcp6, local"):
+                mapping(1, 1, netid, "0.0.0.0.0.1")
+
+    def test_address(self) -> None:
+        """The address must be one of the netid's."""
+        for netid, address in (("udp", "::.0.1"), ("udp6", "0.0.0.0.0.1"), ("local", "")):
+            with self.assertRaisesRegex(InvalidMapping, "address"):
+                mapping(1, 1, netid, address)
+
+
+class MappingsTests(RegistryTestCase):
+    """Mappings that nobody holds."""
+
+    def test_map(self) -> None:
+        """A mapping is found by its key, and only by that."""
+        made = udp(1, 2)
+        self.registry.map(made)
+        mappings = self.registry.mappings
+        self.assertIs(mappings.get(1, 2, "udp"), made)
+        for key in ((1, 2, "tcp"), (1, 3, "udp"), (2, 2, "udp")):
+            self.assertIsNone(mappings.get(*key))
+
+    def test_find_another_version(self) -> None:
+        """The latest other version stands in for one that is not there."""
+        self.registry.map(udp(1, 7), udp(1, 2), udp(2, 9))
+        mappings = self.registry.mappings
+        self.assertEqual(mappings.find(1, 7, "udp"), udp(1, 7))
+        self.assertEqual(mappings.find(1, 5, "udp"), udp(1, 2))
+        self.assertIsNone(mappings.find(1, 7, "tcp"))
+        self.assertIsNone(mappings.find(3, 9, "udp"))
+
+    def test_order(self) -> None:
+        """They are listed in the order of their keys, and counted."""
+        made = [udp(3, 1), udp(1, 2), udp(1, 1), mapping(1, 1, "tcp", "0.0.0.0.0.1")]
+        self.registry.map(*made)
+        keys = [m.key for m in self.registry.mappings]
+        self.assertEqual(keys, [(1, 1, "tcp"), (1, 1, "udp"), (1, 2, "udp"), (3, 1, "udp")])
+        self.assertEqual(len(self.registry.mappings), 4)
+
+    def test_after(self) -> None:
+        """A listing goes on behind any key, be it there or not."""
+        made = [udp(program, 1) for program in (1, 2, 4)]
+        self.registry.map(*made)
+        mappings = self.registry.mappings
+        self.assertEqual(list(mappings.after((0, 0, ""))), made)
+        self.assertEqual(list(mappings.after((1, 1, "udp"))), made[1:])
+        self.assertEqual(list(mappings.after((3, 9, "tcp"))), made[2:])
+        self.assertEqual(list(mappings.after((4, 1, "udp"))), [])
+
+    def test_listing_survives_changes(self) -> None:
+        """A listing that began before a change shows what was there."""
+        self.registry.map(udp(1, 1), udp(2, 1))
+        listing = iter(self.registry.mappings)
+        next(listing)
+        self.registry.unmap(udp(2, 1))
+        self.assertEqual(list(listing), [udp(2, 1)])
+        self.assertEqual(list(self.registry.mappings), [udp(1, 1)])
+
+    def test_taken(self) -> None:
+        """A key is taken once; all of a refused transaction is refused."""
+        self.registry.map(udp(1, 1))
+        self.told.clear()
+        with self.assertRaisesRegex(
+            AlreadyRegistered, "program 1 version 1 on udp is mapped to .* by owner superuser"
+        ):
+            self.registry.map(udp(2, 1), udp(1, 1, 222), udp(3, 1))
+        self.assertEqual(list(self.registry.mappings), [udp(1, 1)])
+        self.assertEqual(self.told, [])
+
+    def test_twice_in_one_transaction(self) -> None:
+        """Neither may one transaction take a key twice."""
+        self.assertRaises(AlreadyRegistered, self.registry.map, udp(1, 1), udp(1, 1, 222))
+        self.assertEqual(len(self.registry.mappings), 0)
+
+    def test_unmap(self) -> None:
+        """What is taken out is gone, and its key is free."""
+        self.registry.map(udp(1, 1), udp(1, 2), udp(1, 3))
+        self.registry.unmap(udp(1, 1), udp(1, 3))
+        self.assertEqual(list(self.registry.mappings), [udp(1, 2)])
+        self.registry.unmap(udp(1, 2))
+        self.assertIsNone(self.registry.mappings.find(1, 1, "udp"))
+        self.registry.map(udp(1, 1, 222))
+        self.assertEqual(len(self.registry.mappings), 1)
+
+    def test_replace(self) -> None:
+        """Another address takes the place of the first, under the same key."""
+        self.registry.map(udp(1, 1))
+        self.registry.replace(udp(1, 1), udp(1, 1, 222))
+        self.assertEqual(list(self.registry.mappings), [udp(1, 1, 222)])
+
+
+class FollowerTests(RegistryTestCase):
+    """Who is told of what, and when."""
+
+    def test_mappings(self) -> None:
+        """Every transaction is told at once, a replacement as leaving and coming."""
+        one, two, three = udp(1, 1), udp(2, 1), udp(2, 1, 222)
+        self.registry.map(one, two)
+        self.registry.replace(two, three)
+        self.registry.unmap(one)
+        mapped, unmapped = Kind.MAPPED, Kind.UNMAPPED
+        self.assertEqual(
+            self.told,
+            [
+                [Change(mapped, one), Change(mapped, two)],
+                [Change(unmapped, two)],
+                [Change(mapped, three)],
+                [Change(unmapped, one)],
+            ],
+        )
+
+    def test_services(self) -> None:
+        """So are the services of a holder, in their order, and its end."""
+        holder = self.holder()
+        one, two = holder.new_service("a", "1", 0), holder.new_service("b", "2", 0)
+        held = udp(1, 1, holder=holder)
+        self.registry.register(one, two)
+        self.registry.map(held)
+        self.registry.deregister(holder, ("b", "2"))
+        self.registry.close(holder)
+        self.assertEqual(
+            self.told,
+            [
+                [Change(Kind.REGISTERED, one), Change(Kind.REGISTERED, two)],
+                [Change(Kind.MAPPED, held)],
+                [Change(Kind.DEREGISTERED, two)],
+                [Change(Kind.DEREGISTERED, one)],
+                [Change(Kind.UNMAPPED, held)],
+            ],
+        )
+
+    def test_told_when_done(self) -> None:
+        """Whoever is told finds it done, all of the transaction."""
+        counts: list[tuple[Kind, int]] = []
+
+        def look(changes: Sequence[Change]) -> None:
+            counts.append((changes[0].kind, len(self.registry.mappings)))
+
+        self.registry.follow(look, Kind.MAPPED, Kind.UNMAPPED)
+        self.registry.map(udp(1, 1), udp(2, 1))
+        self.registry.unmap(udp(1, 1), udp(2, 1))
+        self.assertEqual(counts, [(Kind.MAPPED, 2), (Kind.UNMAPPED, 0)])
+
+    def test_kinds(self) -> None:
+        """Only the kinds that one follows are told, in the order of following."""
+        order: list[str] = []
+        self.registry.follow(lambda changes: order.append("one"), Kind.UNMAPPED)
+        self.registry.follow(lambda changes: order.append("two"), Kind.UNMAPPED)
+        self.registry.map(udp(1, 1))
+        self.assertEqual(order, [])
+        self.registry.unmap(udp(1, 1))
+        self.assertEqual(order, ["one", "two"])
+
+    def test_end(self) -> None:
+        """Who ends following is told no more, even while all are told."""
+        seen: list[str] = []
+
+        def once(changes: Sequence[Change]) -> None:
+            seen.append("once")
+            end()
+
+        end = self.registry.follow(once, *Kind)
+        self.registry.follow(lambda changes: seen.append("always"), Kind.MAPPED)
+        self.registry.map(udp(1, 1))
+        self.registry.map(udp(2, 1))
+        self.assertEqual(seen, ["once", "always", "always"])
+
+    def test_nothing(self) -> None:
+        """Nobody is told of nothing."""
+        self.registry.map()
+        self.registry.unmap()
+        self.registry.register()
+        self.registry.close(self.holder())
+        self.assertEqual(self.told, [])
+
+
+class ServiceTests(RegistryTestCase):
+    """Named services."""
+
+    def test_register(self) -> None:
+        """A service is found under its name, with all that it is."""
+        holder = self.holder(uid=104, pid=77)
+        self.register(holder, "printer", port="/run/printer", flags=PUBLIC)
+        (found,) = self.registry.names.of("printer")
+        self.assertEqual(
+            (found.name, found.port, found.uid, found.pid, found.exe, found.is_exclusive),
+            ("printer", "/run/printer", 104, 77, "/bin/service", False),
+        )
+        self.assertEqual(list(self.registry.names.of("other")), [])
+
+    def test_exe_is_private(self) -> None:
+        """Without the public flag, the executable is not shown."""
+        holder = self.holder()
+        self.register(holder, "a", flags=EXCLUSIVE)
+        self.assertEqual([s.exe for s in self.registry.services()], [""])
+
+    def test_same_name_on_many_connections(self) -> None:
+        """A name that nobody has exclusively is everybody's."""
+        first, second = self.holder(pid=1), self.holder(pid=2)
+        self.register(first, "a")
+        self.register(second, "a")
+        self.register(second, "a", port="81")
+        self.assertEqual([s.pid for s in self.registry.names.of("a")], [1, 2, 2])
+
+    def test_twice_on_one_connection(self) -> None:
+        """The same name and port come once on a connection, and once in a call."""
+        holder = self.holder()
+        self.register(holder, "a")
+        with self.assertRaisesRegex(AlreadyRegistered, "a on port 80 is registered"):
+            self.register(holder, "b", "a")
+        self.assertRaises(AlreadyRegistered, self.register, holder, "c", "c")
+        self.assertEqual(self.names(), ["a"])
+        self.assertEqual(holder.allowance.held, 1)
+
+    def test_exclusive_name_is_taken(self) -> None:
+        """An exclusive name is closed to the user's others, to itself as well."""
+        holder = self.holder(pid=7)
+        self.register(holder, "a", flags=EXCLUSIVE)
+        for other in (holder, self.holder(pid=8)):
+            for flags in (0, EXCLUSIVE):
+                with self.assertRaisesRegex(AlreadyRegistered, "exclusively by uid 104, pid 7"):
+                    self.register(other, "a", port="81", flags=flags)
+
+    def test_taken_name_is_not_exclusive(self) -> None:
+        """A name in use cannot become exclusive."""
+        self.register(self.holder(pid=7), "a")
+        with self.assertRaisesRegex(AlreadyRegistered, "already.* by uid 104, pid 7"):
+            self.register(self.holder(), "a", flags=EXCLUSIVE)
+
+    def test_users_do_not_conflict(self) -> None:
+        """The same exclusive name is another one for another user."""
+        self.register(self.holder(uid=1), "a", flags=EXCLUSIVE)
+        self.register(self.holder(uid=2), "a", flags=EXCLUSIVE)
+        self.assertEqual(self.names(), ["a", "a"])
+
+    def test_one_call_does_not_conflict_with_itself(self) -> None:
+        """One call may register an exclusive name on several ports."""
+        holder = self.holder()
+        services = [holder.new_service("a", str(port), EXCLUSIVE) for port in (1, 2, 3)]
+        self.registry.register(*services)
+        self.registry.deregister(holder, ("a", "1"), ("a", "2"))
+        self.assertTrue(self.registry.names.is_exclusive("a", 104))
+        self.registry.deregister(holder, ("a", "3"))
+        self.assertFalse(self.registry.names.is_exclusive("a", 104))
+        self.register(self.holder(), "a", flags=EXCLUSIVE)
+
+    def test_all_or_nothing(self) -> None:
+        """If one service is refused, none is registered and nobody told."""
+        self.register(self.holder(pid=9), "taken", flags=EXCLUSIVE)
+        self.told.clear()
+        holder = self.holder()
+        self.assertRaises(AlreadyRegistered, self.register, holder, "a", "taken", "b")
+        self.assertEqual((self.names(), self.told), (["taken"], []))
+        self.assertEqual((holder.allowance.held, holder.services), (0, {}))
+
+    def test_deregister(self) -> None:
+        """One registration goes, the others stay."""
+        holder = self.holder()
+        self.register(holder, "a", "b", "c")
+        self.registry.deregister(holder, ("b", "80"))
+        self.assertEqual(self.names(), ["a", "c"])
+        self.registry.deregister(holder, ("a", "80"), ("c", "80"))
+        self.assertEqual(self.names(), [])
+
+    def test_deregister_all_or_nothing(self) -> None:
+        """What is not registered here takes nothing else with it."""
+        holder, other = self.holder(), self.holder()
+        self.register(holder, "a")
+        self.register(other, "b")
+        for missing in (("a", "81"), ("b", "80"), ("c", "80")):
+            with self.assertRaisesRegex(NotRegistered, "{} on port {} is not".format(*missing)):
+                self.registry.deregister(holder, ("a", "80"), missing)
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_deregister_twice_in_one_call(self) -> None:
+        """A key that comes twice is taken out once."""
+        holder = self.holder()
+        self.register(holder, "a")
+        self.registry.deregister(holder, ("a", "80"), ("a", "80"))
+        self.assertEqual((self.names(), holder.allowance.held), ([], 0))
+
+    def test_places(self) -> None:
+        """Places in listings are each service's own, and never given again."""
+        first, second = self.holder(), self.holder()
+        self.register(second, "a")
+        self.register(first, "b", "c")
+        before = [s.place for s in self.registry.services()]
+        self.assertEqual(before, sorted(set(before)))
+        self.registry.deregister(first, ("b", "80"))
+        self.register(first, "b")
+        after = [s.place for s in self.registry.services()]
+        self.assertEqual(after, sorted(set(after)))
+        self.assertNotIn(before[0], after)
+
+
+class HolderTests(RegistryTestCase):
+    """Registrations live exactly as long as their holder."""
+
+    def test_owner(self) -> None:
+        """Owners are named as rpcbind names them."""
+        self.assertEqual((owner_of(0), owner_of(104)), ("superuser", "104"))
+        self.assertEqual(self.holder(uid=104).owner, "104")
+
+    def test_close(self) -> None:
+        """All of a holder goes with it, and nothing else."""
+        holder, other = self.holder(), self.holder()
+        for h, name in ((holder, "a"), (other, "b")):
+            self.register(h, name)
+        self.registry.map(udp(1, 1, holder=holder), udp(2, 1, holder=other), udp(3, 1))
+        self.registry.close(holder)
+        self.assertEqual(self.names(), ["b"])
+        self.assertEqual([m.program for m in self.registry.mappings], [2, 3])
+        self.assertEqual(holder.allowance.held, 0)
+
+    def test_close_twice(self) -> None:
+        """A holder ends once."""
+        holder = self.holder()
+        self.register(holder, "a")
+        self.registry.close(holder)
+        told = list(self.told)
+        self.registry.close(holder)
+        self.assertEqual(self.told, told)
+
+    def test_unmap_of_a_held_mapping(self) -> None:
+        """What was taken out before does not stand in the way of the end."""
+        holder = self.holder()
+        held = udp(1, 1, holder=holder)
+        self.registry.map(held)
+        self.registry.unmap(held)
+        self.assertEqual((holder.mappings, holder.allowance.held), ({}, 0))
+        self.registry.map(udp(1, 1))
+        self.registry.close(holder)
+        self.assertEqual(list(self.registry.mappings), [udp(1, 1)])
+
+    def test_taken_by_a_holder(self) -> None:
+        """The message names the process that holds a mapping."""
+        self.registry.map(udp(1, 1, holder=self.holder(pid=77)))
+        with self.assertRaisesRegex(AlreadyRegistered, "by pid 77"):
+            self.registry.map(udp(1, 1))
+
+    def test_holders_of_a_process(self) -> None:
+        """A process may have several holders, each until it is closed."""
+        one, two, other = self.holder(pid=1), self.holder(pid=1), self.holder(pid=2)
+        self.assertEqual(list(self.registry.holders_of(1)), [one, two])
+        self.registry.close(one)
+        self.assertEqual(list(self.registry.holders_of(1)), [two])
+        self.registry.close(two)
+        self.assertEqual(list(self.registry.holders_of(1)), [])
+        self.assertEqual(list(self.registry.holders_of(2)), [other])
+
+    def test_holders_in_order(self) -> None:
+        """Holders are listed from any serial on."""
+        holders = [self.holder() for _ in range(4)]
+        self.registry.close(holders[1])
+        left = list(self.registry.holders_after(holders[1].serial))
+        self.assertEqual(left, holders[2:])
+
+    def test_allowance(self) -> None:
+        """A process may hold so many, all its connections together, and not one more."""
+        one = self.holder(limit=3)
+        two = self.registry.open(sibling(one))
+        self.register(one, "a", "b")
+        with self.assertRaisesRegex(LimitExceeded, "may hold 3 .* holds 2 and asks for 2 more"):
+            self.register(two, "c", "d")
+        self.register(two, "c")
+        self.assertRaises(LimitExceeded, self.register, one, "d")
+        self.registry.close(one)
+        self.register(two, "d", "e")
+        self.assertEqual(self.names(), ["c", "d", "e"])
+
+    def test_mappings_count(self) -> None:
+        """A held mapping counts as much as a service."""
+        holder = self.holder(limit=1)
+        self.registry.map(udp(1, 1, holder=holder))
+        self.assertRaises(LimitExceeded, self.register, holder, "a")
+        self.registry.close(holder)
+        self.assertEqual(holder.allowance.held, 0)
+
+
+def sibling(holder: Holder) -> Holder:
+    """Another connection of the same process."""
+    return Holder(holder.uid, holder.pid, holder.exe, holder.allowance)
+
+
+#: Fields that are refused, and what is said about them.
+BAD_SERVICES = [
+    ("", "80", 0, "name: it must have 1 to 255 bytes"),
+    ("x" * 256, "80", 0, "name: it must have 1 to 255 bytes"),
+    ("é" * 128, "80", 0, "name: it must have 1 to 255 bytes"),
+    ("a b", "80", 0, "name 'a b': no space"),
+    ("a\n", "80", 0, "name .*: no space and no control character"),
+    ("a\x00", "80", 0, "name .*: no space and no control character"),
+    ("a\x7f", "80", 0, "name .*: no space and no control character"),
+    ("a\u00a0b", "80", 0, "name .*: no space and no control character"),
+    ("a\u2028b", "80", 0, "name .*: no space and no control character"),
+    ("a\udcff", "80", 0, "name .*: no space and no control character"),
+    ("a", "", 0, "port ''"),
+    ("a", "0", 0, "port '0'"),
+    ("a", "080", 0, "port '080'"),
+    ("a", "65536", 0, "port '65536'"),
+    ("a", "100000", 0, "port '100000'"),
+    ("a", "-1", 0, "port '-1'"),
+    ("a", "+1", 0, r"port '\+1'"),
+    ("a", " 80", 0, "port ' 80'"),
+    ("a", "\u0661", 0, "port"),
+    ("a", "http", 0, "port 'http'"),
+    ("a", "*", 0, r"port '\*'"),
+    ("a", "run/socket", 0, "port 'run/socket'"),
+    ("a", "/run/\n", 0, "port"),
+    ("a", "/run/\udcff", 0, "port"),
+    ("a", "/" + "x" * 107, 0, "port"),
+    ("a", "80", 4, "flags 4: only 1 .* and 2"),
+    ("a", "80", 7, "flags 7"),
+    ("a", "80", -1, "flags -1"),
+]
+
+GOOD_SERVICES = [
+    ("a", "1", 0),
+    ("printer.example.com", "65535", EXCLUSIVE | PUBLIC),
+    ("me@example.com", "/run/socket", EXCLUSIVE),
+    ("x" * 255, "/" + "x" * 106, PUBLIC),
+    ("é" * 127, "/run/a b", 3),
+]
+
+
+class ServiceFieldTests(SynchronousTestCase):
+    """What a client may register."""
+
+    def test_good(self) -> None:
+        """Names, ports and flags within their ranges are taken."""
+        for fields in GOOD_SERVICES:
+            check_service(*fields)
+
+    def test_bad(self) -> None:
+        """All else is refused with a sentence that names the field."""
+        for name, port, flags, said in BAD_SERVICES:
+            with self.assertRaisesRegex(InvalidService, said):
+                check_service(name, port, flags)
+
+    def test_services_are_themselves(self) -> None:
+        """Two services with the same fields are two."""
+        holder = Holder(1, 1)
+        self.assertNotEqual(Service("a", "1", 0, 1, holder), Service("a", "1", 0, 1, holder))

@@ -1,0 +1,160 @@
+"""The options of ``twistd portmapd``."""
+
+import resource
+from typing import Any
+
+from twisted.application.service import IService, ServiceMaker
+from twisted.internet.task import Clock
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from portmapd import tap
+from portmapd.config import Config
+from portmapd.service import PortmapperService
+from portmapd.tap import CannotStart, Options, TwistdPortmapper
+
+OPTIONS = (
+    "port",
+    "interface",
+    "rpc-socket",
+    "local-socket",
+    "max-services",
+    "trust",
+    "allow",
+    "insecure",
+    "callit",
+    "liveness",
+)
+
+#: Arguments, the fields that they set.
+TAKEN: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    ("--port 0", {"port": 0}),
+    ("--port=10111", {"port": 10_111}),
+    ("-p 10111", {"port": 10_111}),
+    ("--interface 192.0.2.1", {"interfaces": ["192.0.2.1"]}),
+    ("--interface 0.0.0.0 --interface ::", {"interfaces": ["0.0.0.0", "::"]}),
+    ("--rpc-socket /run/s", {"rpc_socket": "/run/s"}),
+    ("--rpc-socket none", {"rpc_socket": None}),
+    ("--local-socket /run/l", {"local_socket": "/run/l"}),
+    ("--local-socket none", {"local_socket": None}),
+    ("--max-services 3", {"max_services": 3}),
+    ("--trust 10.0.0.0/8 --trust ::1", {"trust": ["10.0.0.0/8", "::1"]}),
+    ("--allow 10.0.0.0/8 --allow ::1", {"allow": ["10.0.0.0/8", "::1"]}),
+    ("--insecure", {"insecure": True}),
+    ("--callit off", {"callit": "off"}),
+    ("--callit all", {"callit": "all"}),
+    ("--liveness 0.5", {"liveness": 0.5}),
+    ("--liveness 2", {"liveness": 2.0}),
+]
+
+#: Arguments, what is said of them.
+REFUSED = [
+    ("--port http", "portmapd: --port 'http' is no whole number"),
+    ("--port 1.5", "portmapd: --port '1.5' is no whole number"),
+    ("--port 65536", "portmapd: port 65536 is not in the range 0 to 65535"),
+    ("--interface eth0", "portmapd: interface 'eth0' is no IPv4 or IPv6 address; give"),
+    ("--interface :: --interface ::1", "portmapd: interface :: is given twice, or covers"),
+    ("--rpc-socket run/s", "portmapd: rpc-socket 'run/s' is no absolute path"),
+    ("--rpc-socket=", "portmapd: rpc-socket '' is no absolute path"),
+    ("--local-socket run/s", "portmapd: local-socket 'run/s' is no absolute path"),
+    ("--max-services many", "portmapd: --max-services 'many' is no whole number"),
+    ("--max-services 0", "portmapd: max-services 0: give a number from 1 on"),
+    ("--trust lan", "portmapd: 'lan' is no network: .*; give it like"),
+    ("--allow 10.0.0.0/99", "portmapd: '10.0.0.0/99' is no network: .*; give it like"),
+    ("--callit some", "portmapd: callit 'some' is none of off, local, null, all"),
+    ("--liveness soon", "portmapd: --liveness 'soon' is no number of seconds"),
+    ("--liveness nan", "portmapd: liveness nan: give seconds from 0.05 to 3600"),
+    ("--liveness 0", "portmapd: liveness 0.0: give seconds from 0.05 to 3600"),
+    ("--insecure=yes", "insecure"),
+    ("--unknown", "unknown"),
+    ("--port", "port"),
+    ("start", "portmapd takes options only, not 'start'"),
+]
+
+
+def parsed(arguments: str) -> Options:
+    """The options that the arguments give."""
+    options = Options()
+    options.parseOptions(arguments.split())
+    return options
+
+
+class OptionsTests(SynchronousTestCase):
+    """From arguments to a configuration."""
+
+    def test_taken(self) -> None:
+        """Every option sets its field, and leaves the others as they are."""
+        for arguments, fields in TAKEN:
+            self.assertEqual(parsed(arguments).config(), Config(**fields), arguments)
+
+    def test_refused(self) -> None:
+        """What cannot be used is a usage error that says why."""
+        for arguments, said in REFUSED:
+            with self.assertRaisesRegex(UsageError, said):
+                parsed(arguments).config()
+
+    def test_every_option_is_here(self) -> None:
+        """The tables above use every option."""
+        for table in (TAKEN, REFUSED):
+            used = " ".join(arguments for arguments, _ in table)
+            self.assertEqual([o for o in OPTIONS if f"--{o}" not in used], [])
+
+    def test_help(self) -> None:
+        """``--help`` mentions every option."""
+        text = str(Options())
+        for option in OPTIONS:
+            self.assertRegex(text, rf"--{option}\b")
+
+    def test_options_do_not_share(self) -> None:
+        """What one command line repeats is not another's."""
+        parsed("--trust 10.0.0.0/8")
+        self.assertEqual(parsed("").config().trust, ())
+
+
+class ServiceTests(SynchronousTestCase):
+    """From options to a service."""
+
+    def setUp(self) -> None:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+
+    def test_service(self) -> None:
+        """The service has the configuration that was asked for, and binds nothing yet."""
+        service = tap.makeService(parsed("--port 0 --insecure --local-socket none"))
+        self.assertTrue(IService.providedBy(service))
+        assert isinstance(service, PortmapperService)
+        self.assertEqual(service.config, Config(port=0, insecure=True, local_socket=None))
+        self.assertFalse(service.running)
+
+    def test_refused(self) -> None:
+        """An option that cannot be used ends the start with the line that says why."""
+        with self.assertRaises(CannotStart) as raised:
+            tap.makeService(parsed("--port 65536"))
+        self.assertEqual(
+            str(raised.exception), "portmapd: port 65536 is not in the range 0 to 65535"
+        )
+
+    def test_plugin(self) -> None:
+        """The plugin leads here."""
+        from twisted.plugins import portmapd_plugin
+
+        maker = portmapd_plugin.portmapd
+        assert isinstance(maker, ServiceMaker)
+        self.assertEqual((maker.tapname, maker.module), ("portmapd", tap.__name__))
+        self.assertIs(maker.options, Options)
+
+    def test_cannot_start(self) -> None:
+        """A socket that cannot be used ends the start with one line."""
+        config = Config(interfaces=(), rpc_socket="/dev/null/socket", local_socket=None)
+        service = TwistdPortmapper(config, Clock())
+        with self.assertRaises(CannotStart) as raised:
+            service.privilegedStartService()
+        self.assertEqual(len(str(raised.exception).splitlines()), 1)
+        self.assertIn("portmapd: the socket /dev/null/socket cannot be used", str(raised.exception))
+
+    def test_cannot_start_tells(self) -> None:
+        """The interpreter ends with that line and status 1, as it does with any such code."""
+        fault = CannotStart("why")
+        assert isinstance(fault, SystemExit)
+        self.assertEqual((str(fault), fault.code), ("why", "why"))
