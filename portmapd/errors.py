@@ -20,6 +20,7 @@
     │   └── one class for each error of the channel's protocol
     ├── NoService              no service of that name, or none that accepts
     ├── DaemonUnreachable      the daemon's socket does not answer
+    │   └── ClientClosed       the application closed its client
     ├── Terminated             the caller's terminator became readable
     └── ConfigurationError     an option or a socket that cannot be used: the start ends
 
@@ -191,6 +192,10 @@ class NotAccepted(NoService):
 
 class DaemonUnreachable(PortmapdError):
     """The connection to the daemon cannot be made, or was lost."""
+
+
+class ClientClosed(DaemonUnreachable):
+    """The application closed its client: nothing can be asked through it any more."""
 
 
 class Terminated(PortmapdError):

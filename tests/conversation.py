@@ -35,6 +35,10 @@ class Host:
         allowance = self._allowances.setdefault(pid, Allowance(self._limit))
         return Connection(self.daemon, Holder(uid, pid, exe, allowance))
 
+    def exit(self, pid: int) -> None:
+        """The process has ended, and so have its connections: another one may get its pid."""
+        self._allowances.pop(pid, None)
+
 
 class Connection:
     """A process's connection: commands go in as bytes, and so do answers and events come out."""

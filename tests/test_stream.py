@@ -12,7 +12,9 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.net.stream import CHUNK, SWEEPS, PortmapFactory, PortmapStream, peer_credentials
+from portmapd.net.credentials import peer_credentials
+from portmapd.net.pipelined import CHUNK
+from portmapd.net.stream import SWEEPS, PortmapFactory, PortmapStream
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.address import TCP
 from portmapd.oncrpc.message import XID, decode_reply, success, xid_of

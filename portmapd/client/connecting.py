@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 
 from portmapd.client.values import Service
@@ -36,13 +37,14 @@ async def connect_to_any(
     """
     if not services:
         raise NotListed(f"no service {name} is registered")
-    reason: Exception | None = None
+    reason: Exception | str = "it has no address"
     for service in random.sample(services, len(services)):
         for endpoint in endpoints(reactor, service.port):
             try:
                 return await endpoint.connect(factory)
-            except Exception as error:
+            except (ConnectError, OSError) as error:
                 reason = error
     raise NotAccepted(
-        f"{len(services)} services {name} are registered, and none accepts a connection: {reason}"
+        f"of the services {name}, {len(services)} in number, none accepts a connection; "
+        f"the last one: {reason}"
     )

@@ -80,6 +80,14 @@ class _Socket(Port):
     """
 
     protocol: DatagramCalls
+    _connectedAddr: tuple[str, int] | None
+
+    def connect(self, host: str, port: int) -> None:
+        """Connect to *port* on *host*, with the host's scope, which the base class would lose."""
+        numeric = socket.AI_NUMERICHOST
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=numeric)
+        self._connectedAddr = host, port
+        self.socket.connect(found[0][4])
 
     def doRead(self) -> None:
         try:

@@ -6,30 +6,28 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box
 from portmapd.client.link import Link
+from portmapd.client.restoring import RETRY_WAIT, Refused, restore
 from portmapd.client.standing import Group, Standing
-from portmapd.errors import AlreadyRegistered, DaemonUnreachable, PortmapdError, Refusal
+from portmapd.errors import ClientClosed, DaemonUnreachable, PortmapdError
 
-#: How long a connection may take, in seconds.
+#: How long the daemon has to take a connection, and to greet on it, in seconds.
 CONNECT_TIMEOUT = 10.0
 #: The wait before the first attempt to connect again, in seconds; it doubles up to the longest.
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
 #: How far a wait is spread around its length, so that not all clients come at once.
 JITTER = 0.5
-#: How often, and after how many seconds, what is taken is tried again: our own broken connection
-#: may hold it for a moment longer.
-RETRIES = 5
-RETRY_WAIT = 0.1
 
 #: Is told of a group that could not be registered again, and why.
 Lost = Callable[[Group, PortmapdError], object]
@@ -38,8 +36,11 @@ Lost = Callable[[Group, PortmapdError], object]
 class LastingLink:
     """One client's connection to the daemon.
 
+    There is one attempt to connect at a time, and it belongs to no operation: those that need the
+    connection wait for it, and may give up waiting without harm to the others.
+
     :param lost: is told what could not be restored; None: the log is.
-    :param opened: is run on every new connection, once everything stands again.
+    :param opened: is given every new connection, once everything stands again.
     :param event: is given the daemon's events.
     :param needed: must the connection be made again, though nothing stands?
     """
@@ -51,22 +52,26 @@ class LastingLink:
         reactor: Any,
         path: str,
         lost: Lost | None,
-        opened: Callable[[Link], Deferred[None]],
+        opened: Callable[[Link], object],
         event: Callable[[Box], object],
         needed: Callable[[], bool],
     ) -> None:
         self.path = path
         self.standing = Standing()
+        self.is_closed = False
         self._reactor = reactor
         self._report = lost
         self._opened = opened
         self._event = event
         self._needed = needed
-        self._lock = DeferredLock()
         self._link: Link | None = None
+        self._attempt: Deferred[Link] | None = None
+        self._waiting: list[Deferred[Link]] = []
         self._later: IDelayedCall | None = None
         self._wait = FIRST_WAIT
-        self._closed: list[Deferred[None]] = []
+        #: Connections that are not closed yet, and who waits for that.
+        self._links: set[Link] = set()
+        self._closing: list[Deferred[None]] = []
 
     async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
         """Ask *command*, on a connection that is made if there is none.
@@ -80,20 +85,46 @@ class LastingLink:
     async def open(self) -> Link:
         """The connection, on which everything stands.
 
-        :raises DaemonUnreachable: there is no daemon.
+        :raises DaemonUnreachable: there is no daemon, or the application has closed its client.
         """
-        if self._link is not None:
-            return self._link
-        await self._lock.acquire()
-        try:
-            if self._link is None:
-                self._link = await self._connect()
-                self._wait = FIRST_WAIT
-            return self._link
-        finally:
-            self._lock.release()
+        if self.is_closed:
+            raise self.closed()
+        if self._link is None:
+            waiting: Deferred[Link] = Deferred()
+            self._waiting.append(waiting)
+            self._begin()
+            return await waiting
+        if self._link.is_inherited:
+            raise DaemonUnreachable(
+                "the connection to the daemon belongs to the process that this one was forked "
+                "from; make a Portmapper of its own"
+            )
+        return self._link
+
+    def closed(self) -> ClientClosed:
+        """What operations fail with that come too late."""
+        return ClientClosed(f"the client of {self.path} is closed; make another Portmapper")
+
+    # One attempt to connect
+
+    def _begin(self) -> None:
+        if self._attempt is None:
+            self._attempt = attempt = Deferred.fromCoroutine(self._connect())
+            attempt.addCallbacks(self._connected, self._failed, (attempt,), {}, (attempt,))
 
     async def _connect(self) -> Link:
+        link = await self._dial()
+        self._links.add(link)
+        try:
+            await self._greet(link)
+            lost = await restore(link, self.standing, self._pause)
+        except BaseException:
+            link.close(self._unanswered())
+            raise
+        self._lost(lost)
+        return link
+
+    async def _dial(self) -> Link:
         endpoint = UNIXClientEndpoint(self._reactor, self.path, CONNECT_TIMEOUT)
         link = Link(self.path, self._event, self._broken)
         try:
@@ -102,24 +133,29 @@ class LastingLink:
             raise DaemonUnreachable(
                 f"no daemon answers at {self.path} ({error}); is portmapd running there?"
             ) from error
-        try:
-            await self._restore(link)
-            await self._opened(link)
-        except BaseException:
-            link.close()
-            raise
         return link
 
-    async def _restore(self, link: Link) -> None:
-        for group in self.standing:
-            try:
-                await register(link, group, self._pause)
-            except Refusal as refusal:
-                self.standing.discard(group)
-                self._tell(group, refusal)
+    async def _greet(self, link: Link) -> None:
+        """Be sure that it is a daemon, and one that speaks our version."""
+        hello = link.ask(c.HELLO, {"version": c.VERSION})
+        try:
+            await hello.addTimeout(CONNECT_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise self._unanswered() from None
+
+    def _unanswered(self) -> DaemonUnreachable:
+        return DaemonUnreachable(
+            f"what listens at {self.path} does not answer; is that portmapd's socket?"
+        )
 
     def _pause(self) -> Deferred[None]:
         return deferLater(self._reactor, RETRY_WAIT)
+
+    def _lost(self, refused: list[Refused]) -> None:
+        for group, why in refused:
+            self.standing.discard(group)
+            # Not at once: the application may do anything in there.
+            self._reactor.callLater(0, self._tell, group, why)
 
     def _tell(self, group: Group, why: PortmapdError) -> None:
         try:
@@ -130,78 +166,89 @@ class LastingLink:
         except Exception:
             self._log.failure("the callback for what was lost failed")
 
+    def _connected(self, link: Link, attempt: Deferred[Link]) -> None:
+        if self._attempt is attempt:
+            self._attempt = None
+            self._link = link
+            self._wait = FIRST_WAIT
+            self._opened(link)
+            for waiting in self._take_waiting():
+                waiting.callback(link)
+
+    def _failed(self, failure: Failure, attempt: Deferred[Link]) -> None:
+        if self._attempt is attempt:
+            self._attempt = None
+            if not failure.check(PortmapdError):
+                self._log.failure("connecting failed", failure)
+            for waiting in self._take_waiting():
+                waiting.errback(failure)
+            self.try_later()
+
+    def _take_waiting(self) -> list[Deferred[Link]]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    # Its end
+
     def _broken(self, link: Link) -> None:
+        self._links.discard(link)
         if self._link is link:
             self._link = None
-        closed, self._closed = self._closed, []
-        for waiting in closed:
-            waiting.callback(None)
+        if not self._links:
+            closing, self._closing = self._closing, []
+            for waiting in closing:
+                waiting.callback(None)
         self.try_later()
 
     def try_later(self) -> None:
-        """Connect again after a while, if anything needs it."""
-        if self._later is None and (self.standing or self._needed()):
+        """Connect again after a while, if there is no connection, and anything needs one."""
+        idle = self._link is None and self._attempt is None and self._later is None
+        if idle and not self.is_closed and (self.standing or self._needed()):
             spread = 1 + JITTER * (random.random() - 0.5)
             self._later = self._reactor.callLater(self._wait * spread, self._try)
             self._wait = min(2 * self._wait, LONGEST_WAIT)
 
     def _try(self) -> None:
         self._later = None
-        attempt = Deferred.fromCoroutine(self.open())
-        attempt.addErrback(self._failed)
-
-    def _failed(self, failure: Any) -> None:
-        if not failure.check(PortmapdError):
-            self._log.failure("connecting failed", failure)
-        self.try_later()
+        if self._link is None:
+            self._begin()
 
     def abandon(self) -> None:
-        """Break the connection: nothing that was registered through it stands any more."""
+        """Break the connection: nothing that was registered through it stands any more.
+
+        Operations that wait for it get another one.
+        """
         self.standing.clear()
-        if self._link is not None:
-            self._link.close()
+        self._drop(
+            DaemonUnreachable(
+                f"the connection to the daemon at {self.path} was closed, for another operation "
+                "was cancelled or terminated"
+            )
+        )
+        if any(not waiting.called for waiting in self._waiting):
+            self._begin()
+        self.try_later()
+
+    def _drop(self, why: DaemonUnreachable) -> None:
+        link, self._link = self._link, None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        if link is not None:
+            link.close(why)
 
     def close(self) -> Deferred[None]:
         """End it all; the Deferred fires once the connection is closed."""
-        done: Deferred[None] = Deferred()
+        self.is_closed = True
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        if self._link is None:
-            done.callback(None)
-        else:
-            self._closed.append(done)
-        self.abandon()
+        self.standing.clear()
+        self._drop(self.closed())
+        for waiting in self._take_waiting():
+            waiting.errback(self.closed())
+        if not self._links:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._closing.append(done)
         return done
-
-
-async def register(link: Link, group: Group, pause: Callable[[], Deferred[None]]) -> None:
-    """Register *group* on *link*, all or nothing.
-
-    :param pause: waits between two attempts.
-    :raises Refusal: the daemon refuses.
-    """
-    for attempt in range(RETRIES, -1, -1):
-        try:
-            await register_once(link, group)
-        except AlreadyRegistered:
-            if not attempt:
-                raise
-            await pause()
-        else:
-            return
-
-
-async def register_once(link: Link, group: Group) -> None:
-    """Register *group* on *link*, all or nothing; :exc:`Refusal` is raised for nothing."""
-    if group.services:
-        await link.ask(c.REGISTER, {"services": group.services})
-    if not group.mappings:
-        return
-    try:
-        await link.ask(c.SET_MAPPINGS, {"mappings": group.mappings})
-    except Refusal:
-        if group.services:
-            keys = [registration[:2] for registration in group.services]
-            await link.ask(c.DEREGISTER, {"services": keys})
-        raise

@@ -1,5 +1,8 @@
 """One connection to the daemon's local channel."""
 
+from __future__ import annotations
+
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,21 +11,22 @@ from twisted.internet.protocol import Protocol
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box, BoxReader
-from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable, PortmapdError
+from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable
 
 
 class Link(Protocol):
     """Asks commands, and matches their answers.
 
     :param path: the daemon's socket, for messages.
-    :param event: is given every box that is no answer.
+    :param event: is given every box that is no answer; :exc:`~portmapd.errors.BadArguments` is
+        raised there for one that cannot be read.
     :param lost: is called with this link once it is broken.
     """
 
     transport: Any
 
     def __init__(
-        self, path: str, event: Callable[[Box], object], lost: Callable[["Link"], object]
+        self, path: str, event: Callable[[Box], object], lost: Callable[[Link], object]
     ) -> None:
         self._path = path
         self._event = event
@@ -30,22 +34,29 @@ class Link(Protocol):
         self._reader = BoxReader()
         self._pending: dict[bytes, tuple[c.Command, Deferred[dict[str, Any]]]] = {}
         self._count = 0
-        self.is_open = True
+        self._process = os.getpid()
+        #: Why nothing can be asked any more; None while it can.
+        self._end: DaemonUnreachable | None = None
 
-    def ask(self, command: c.Command, values: Mapping[str, Any]) -> "Deferred[dict[str, Any]]":
+    @property
+    def is_inherited(self) -> bool:
+        """Does it belong to another process, of which this one is a fork?"""
+        return os.getpid() != self._process
+
+    def ask(self, command: c.Command, values: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         """Ask *command* with these arguments; fires with its answer, by name.
 
         Fails with the :exc:`~portmapd.errors.Refusal` that the daemon answers, or with
         :exc:`~portmapd.errors.DaemonUnreachable` if the connection breaks before it does.
         """
-        if not self.is_open:
-            return fail(self._unreachable())
+        if self._end is not None:
+            return fail(_another(self._end))
         self._count += 1
         tag = b"%x" % self._count
         try:
             box = command.ask(tag, values)
-        except ValueError as error:
-            return fail(BadArguments(f"that is too much for one message: {error}"))
+        except (ValueError, TypeError, AttributeError) as error:
+            return fail(BadArguments(f"an argument is too long or not of its type: {error}"))
         answer: Deferred[dict[str, Any]] = Deferred(lambda _: self._forget(tag))
         self._pending[tag] = command, answer
         self.transport.write(box)
@@ -58,38 +69,54 @@ class Link(Protocol):
         try:
             for box in self._reader.feed(data):
                 self._take(box)
-        except (BrokenStream, BadArguments):
-            # Whatever serves there, it does not speak the channel's language.
-            self.transport.abortConnection()
+                if self._end is not None:
+                    return
+        except (BrokenStream, BadArguments) as error:
+            self.close(
+                DaemonUnreachable(
+                    f"what serves at {self._path} is no portmapd that this client understands "
+                    f"({error}); check the path"
+                )
+            )
 
     def _take(self, box: Box) -> None:
         tag = box.get(c.ANSWER, box.get(c.ERROR))
         if tag is None:
             self._event(box)
             return
-        command, answer = self._pending.pop(tag, (None, None))
-        if command is None or answer is None:
+        if tag not in self._pending:
             return
-        if c.ERROR in box:
-            answer.errback(c.read_refusal(box))
-            return
-        try:
-            values = command.read_answer(box)
-        except PortmapdError as error:
-            answer.errback(error)
+        command, answer = self._pending[tag]
+        outcome = c.read_refusal(box) if c.ERROR in box else command.read_answer(box)
+        del self._pending[tag]
+        if isinstance(outcome, dict):
+            answer.callback(outcome)
         else:
-            answer.callback(values)
+            answer.errback(outcome)
 
-    def close(self) -> None:
-        """Break the connection; what was registered through it is gone."""
-        self.transport.abortConnection()
+    def close(self, why: DaemonUnreachable) -> None:
+        """Break the connection; what was registered through it is gone.
+
+        A fork of the process that made it only forgets it.
+
+        :param why: what the operations fail with that wait for an answer.
+        """
+        if self._end is None:
+            self._end = why
+        if self.is_inherited:
+            self.connectionLost()
+        else:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: object = None) -> None:
-        self.is_open = False
+        if self._end is None:
+            self._end = DaemonUnreachable(f"the connection to the daemon at {self._path} was lost")
         self._lost(self)
         pending, self._pending = self._pending, {}
         for _, answer in pending.values():
-            answer.errback(self._unreachable())
+            answer.errback(_another(self._end))
 
-    def _unreachable(self) -> DaemonUnreachable:
-        return DaemonUnreachable(f"the connection to the daemon at {self._path} was lost")
+
+def _another(error: DaemonUnreachable) -> DaemonUnreachable:
+    """The same error, for another operation: it is raised with a traceback of its own."""
+    return type(error)(*error.args)

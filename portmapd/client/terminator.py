@@ -8,6 +8,8 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from portmapd.errors import BadArguments
+
 
 class HasFileno(Protocol):
     """Anything with a descriptor."""
@@ -28,15 +30,15 @@ class Watch:
 
     :param terminator: the descriptor, or what has it.
     :param fired: is called once it is readable.
+    :raises BadArguments: it is no open descriptor.
     """
 
     def __init__(
         self, reactor: IReactorFDSet, terminator: Terminator, fired: Callable[[], object]
     ) -> None:
-        number = terminator if isinstance(terminator, int) else terminator.fileno()
         self._reactor = reactor
         self._fired = fired
-        self._descriptor = os.dup(number)
+        self._descriptor = _duplicate(terminator)
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -49,8 +51,9 @@ class Watch:
 
     def doRead(self) -> None:
         """The terminator is readable."""
-        self.stop()
-        self._fired()
+        if self._descriptor >= 0:
+            self.stop()
+            self._fired()
 
     def stop(self) -> None:
         """Watch no more."""
@@ -62,3 +65,13 @@ class Watch:
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends, or the terminator broke, which counts as its being readable."""
         self.doRead()
+
+
+def _duplicate(terminator: Terminator) -> int:
+    try:
+        number = terminator if isinstance(terminator, int) else terminator.fileno()
+        return os.dup(number)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadArguments(
+            f"terminator {terminator!r} is no open descriptor, and has none: {error}"
+        ) from error

@@ -7,34 +7,17 @@ import select
 import socket
 from collections.abc import Callable
 from itertools import islice
-from struct import Struct
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from portmapd.registry.holder import Allowance
 
 #: The connections of an ended process that are ended in one turn of the reactor.
 BATCH = 16
 
-_UCRED = Struct("=iII")
 #: Linux 6.5 has it; the socket module has no name for it.
 _SO_PEERPIDFD = 77
-
-
-@frozen
-class Credentials:
-    """Who connected a UNIX socket; a later setuid or fork changes nothing of it."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-def peer_credentials(skt: socket.socket) -> Credentials:
-    """The credentials of the process that connected *skt*, a UNIX socket."""
-    data = skt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return Credentials(*_UCRED.unpack(data))
 
 
 def open_pidfd(skt: socket.socket, pid: int) -> int:

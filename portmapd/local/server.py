@@ -2,25 +2,23 @@
 
 import os
 import resource
-from collections import deque
 from typing import Any
 from uuid import uuid4
 
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from portmapd.channel.box import Box, BoxReader
-from portmapd.errors import BrokenStream
-from portmapd.local.process import Process, Processes, peer_credentials, read_executable
+from portmapd.local.process import Process, Processes, read_executable
 from portmapd.local.session import Daemon, Session
 from portmapd.local.watching import Watcher, Watchers
+from portmapd.net.credentials import peer_credentials
 from portmapd.net.hub import Hub
 from portmapd.net.listening import UnixPort
+from portmapd.net.pipelined import Pipelined
 from portmapd.net.taken import unusable_socket
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
@@ -29,30 +27,15 @@ from portmapd.registry.registry import Registry
 ITSELF = "portmapd.portmapd"
 #: Everyone may enter the directory of the socket, and connect.
 DIRECTORY_MODE = 0o755
-#: Answers are gathered up to about so many bytes before they are written.
-CHUNK = 65_536
 
 
-@implementer(IPushProducer)
-class Channel(Protocol):
-    """One connection.
-
-    Commands may be pipelined; they are answered in order. While the peer does not read its
-    answers, nothing is read from it.
-    """
+class Channel(Pipelined[Box]):
+    """One connection."""
 
     factory: "ChannelFactory"
-    transport: Any
     _log = Logger()
     _session: Session | None = None
     _process: Process | None = None
-    _paused = False
-    #: What broke the stream; empty if nothing did.
-    _broken = ""
-    #: Boxes that came and are not served yet; there are some while the peer does not read.
-    _waiting: deque[Box] | None = None
-    #: Boxes on their way out, while boxes are served.
-    _outgoing: list[bytes] | None = None
 
     def connectionMade(self) -> None:
         self._reader = BoxReader()
@@ -65,62 +48,28 @@ class Channel(Protocol):
             self.transport.abortConnection()
             return
         exe = read_executable(peer.pid, process.pidfd)
-        self._watcher = Watcher(self._send)
+        self._watcher = Watcher(self.send)
         self._session = self.factory.daemon.open(
             Holder(peer.uid, peer.pid, exe, process.allowance), self._watcher
         )
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        self._waiting = deque()
-        try:
-            self._waiting.extend(self._reader.feed(data))
-        except BrokenStream as fault:
-            self._broken = str(fault)
-        self._serve()
+        self.take(self._reader.feed(data))
 
-    def _serve(self) -> None:
-        """Answer what waits, for as long as the peer reads."""
-        waiting = self._waiting
-        while waiting and not self._paused:
-            self._gather(waiting)
-        if not waiting:
-            self._waiting = None
-            if self._broken:
-                self._log.info("a connection is closed: {fault}", fault=self._broken)
-                self.transport.loseConnection()
+    def answer(self, request: Box) -> bytes:
+        return self._session.answer(request) if self._session is not None else b""
 
-    def _gather(self, waiting: deque[Box]) -> None:
-        """Answer boxes until the answers make a chunk, and write it."""
-        self._outgoing = outgoing = []
-        size = 0
-        while waiting and size < CHUNK and self._session is not None:
-            outgoing.append(self._session.answer(waiting.popleft()))
-            size += len(outgoing[-1])
-        self._outgoing = None
-        self.transport.write(b"".join(outgoing))
-
-    def _send(self, boxes: bytes) -> None:
-        """Write events, behind the answers to what came before them."""
-        if self._outgoing is not None:
-            self._outgoing.append(boxes)
-        else:
-            self.transport.write(boxes)
+    def broke(self, fault: str) -> None:
+        self._log.info("a connection is closed: {fault}", fault=fault)
 
     def pauseProducing(self) -> None:
-        self._paused = True
         self._watcher.pause()
-        self.transport.pauseProducing()
+        super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._paused = False
         self._watcher.resume()
-        self._serve()
-        if not self._paused:
-            self.transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self._waiting = None
+        super().resumeProducing()
 
     def end(self) -> None:
         """End the connection and all that it holds, for its process has ended."""

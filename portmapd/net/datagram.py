@@ -89,7 +89,7 @@ class DatagramPort(Port):
     """
 
     protocol: PortmapDatagram
-    _made: socket.socket | None = None
+    _preexistingSocket: Any
     _log = Logger()
 
     def __init__(self, port: int, protocol: PortmapDatagram, reactor: Any) -> None:
@@ -106,21 +106,28 @@ class DatagramPort(Port):
         else:
             skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, self._informed)
         _enlarge(skt)
-        self._made = skt
         return skt
 
     def startListening(self) -> None:
         """Bind, and begin to serve."""
-        try:
-            super().startListening()
-        except CannotListenError:
-            # The base class leaves that to the collector.
-            if self._made is not None:
-                self._made.close()
-            raise
+        # The base class would lose the interface's scope, and leave open what it cannot bind.
+        self._preexistingSocket = self._bound()
+        super().startListening()
         if self._informed and self.addressFamily == socket.AF_INET6:
             _join(self.socket)
         self._batch = Batch(self.socket, self._informed)
+
+    def _bound(self) -> socket.socket:
+        try:
+            skt = self.createInternetSocket()
+            try:
+                skt.bind(_sockaddr(self.interface, self.port))
+            except OSError:
+                skt.close()
+                raise
+        except OSError as error:
+            raise CannotListenError(self.interface, self.port, error) from error
+        return skt
 
     def doRead(self) -> None:
         """Serve a batch."""
@@ -128,7 +135,7 @@ class DatagramPort(Port):
 
     def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
         address = _address(name)
-        reached = _reached(info) if info else self.interface
+        reached = _reached(info) if info else self.interface.partition("%")[0]
         caller = self.protocol.caller(address, reached)
         self._remember(key, caller)
         respond = partial(self._respond, address, info)
@@ -153,6 +160,11 @@ class DatagramPort(Port):
             self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
             self._log.debug("a reply to {address} was lost: {error}", address=address, error=error)
+
+
+def _sockaddr(host: str, port: int) -> Any:
+    """The address, as the socket module has it, of *port* on *host*, with its scope."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
 
 
 def _address(name: bytes) -> Any:

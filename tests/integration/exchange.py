@@ -117,7 +117,10 @@ def reply_or_silence(skt: socket.socket, message: bytes, witness: socket.socket)
     """
     skt.send(message)
     exchange(witness, question(2, 0))
+    skt.setblocking(False)
     try:
-        return skt.recv(65_535, socket.MSG_DONTWAIT)
+        return skt.recv(65_535)
     except BlockingIOError:
         return None
+    finally:
+        skt.settimeout(PATIENCE)

@@ -1,0 +1,100 @@
+"""How long a blocking operation waits, and what ends it early; no Twisted."""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from portmapd.errors import CallTimedOut, Terminated
+
+#: ``select.poll`` takes no longer times, in milliseconds.
+_LONGEST = (1 << 31) - 1
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+#: What may be given as a terminator.
+Terminator = int | HasFileno
+
+
+class Patience:
+    """One operation's time.
+
+    :param timeout: how long it may take, in seconds; None: as long as it takes.
+    :param terminator: a descriptor, or what has one, that ends it by becoming readable; None:
+        nothing does.
+    :param clock: gives the time in seconds.
+    :raises ValueError: *timeout* is not positive, or *terminator* is closed.
+    """
+
+    def __init__(
+        self,
+        timeout: float | None,
+        terminator: Terminator | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout {timeout}: give seconds, more than 0")
+        self._timeout = timeout
+        self._terminator = _descriptor(terminator)
+        self._clock = clock
+        self._end = math.inf if timeout is None else clock() + timeout
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return self._end - self._clock()
+
+    def within(self, seconds: float) -> Patience:
+        """A part of this time, of at most so many seconds."""
+        return Patience(max(min(self.left, seconds), 0.001), self._terminator, self._clock)
+
+    def wait(self, descriptor: int, events: int) -> None:
+        """Wait until *descriptor* is ready.
+
+        :param events: for what, as ``select.poll`` names it.
+        :raises CallTimedOut: the time is over.
+        :raises Terminated: the terminator became readable.
+        """
+        if not self._is_ready(self.left, (descriptor, events)):
+            raise CallTimedOut(f"there was no answer in {self._timeout:g} s")
+
+    def pause(self, seconds: float) -> None:
+        """Wait for so many seconds.
+
+        :raises CallTimedOut: the time is over.
+        :raises Terminated: the terminator became readable.
+        """
+        if self.left <= 0:
+            raise CallTimedOut(f"it was not done in {self._timeout:g} s")
+        self._is_ready(min(seconds, self.left))
+
+    def _is_ready(self, seconds: float, *descriptors: tuple[int, int]) -> bool:
+        if seconds <= 0:
+            return False
+        poll = select.poll()
+        for descriptor, events in descriptors:
+            poll.register(descriptor, events)
+        if self._terminator is not None:
+            poll.register(self._terminator, select.POLLIN)
+        ready = poll.poll(min(math.ceil(min(seconds, _LONGEST) * 1000), _LONGEST))
+        if any(descriptor == self._terminator for descriptor, _ in ready):
+            raise Terminated("the terminator became readable; the connection is closed")
+        return bool(ready)
+
+
+def _descriptor(terminator: Terminator | None) -> int | None:
+    if terminator is None:
+        return None
+    number = terminator if isinstance(terminator, int) else terminator.fileno()
+    if number < 0:
+        raise ValueError("the terminator is closed")
+    return number
