@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "load.h"
 
@@ -45,36 +47,75 @@ uint64_t gather(const struct options *options, uint64_t since)
     return now;
 }
 
-int connect_to(const struct options *options, int socktype)
+static struct address address_of_path(const char *path)
 {
-    struct addrinfo hints = {.ai_socktype = socktype, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct address address = {.size = sizeof(struct sockaddr_un)};
+    struct sockaddr_un *local = (struct sockaddr_un *)&address.storage;
+    if (strlen(path) >= sizeof local->sun_path)
+        fail("PATH is too long");
+    local->sun_family = AF_UNIX;
+    strcpy(local->sun_path, path);
+    return address;
+}
+
+struct address address_of(const struct options *options)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
     struct addrinfo *found;
-    int one = 1;
+    struct address address;
+    if (options->port == NULL)
+        return address_of_path(options->host);
     if (getaddrinfo(options->host, options->port, &hints, &found) != 0)
         fail("HOST and PORT must be numbers");
-    int fd = socket(found->ai_family, socktype, 0);
-    if (fd < 0 || connect(fd, found->ai_addr, found->ai_addrlen) < 0)
-        die("connecting");
-    if (socktype == SOCK_STREAM)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
+    address.size = found->ai_addrlen;
     freeaddrinfo(found);
+    return address;
+}
+
+int connect_at(const struct address *address, int socktype)
+{
+    int fd = socket(address->storage.ss_family, socktype, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&address->storage, address->size) < 0)
+        die("connecting");
+    return fd;
+}
+
+int connect_to(const struct options *options, int socktype)
+{
+    struct address address = address_of(options);
+    int one = 1, fd = connect_at(&address, socktype);
+    if (socktype == SOCK_STREAM && options->port != NULL)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return fd;
 }
 
 static void usage(void)
 {
     fputs("usage: load udp|tcp|dump|set HOST PORT [option...]\n"
+          "       load register|enter|lookup|hold PATH|HOST PORT [option...]\n"
+          "A port mapper:\n"
           "  udp   GETPORT over one UDP socket\n"
           "  tcp   GETPORT over TCP connections\n"
           "  dump  DUMP over one TCP connection\n"
           "  set   SET over UDP, once a program\n"
+          "portmapd's local channel at PATH, or an epmd at HOST PORT:\n"
+          "  register  names, over one connection\n"
+          "  enter     for each name: connect, register, close\n"
+          "  lookup    for a name at random: connect, ask, close\n"
+          "  hold      connections with names, until it is killed\n"
+          "options:\n"
           "  --seconds S                     how long to ask (2)\n"
           "  --in-flight N                   calls in flight, for each connection (32, dump: 1)\n"
-          "  --connections N                 of tcp (1)\n"
+          "  --connections N                 of tcp and hold (1)\n"
+          "  --rate N                        of udp: calls a second, answered or not; SIGTERM ends it\n"
           "  --programs FIRST:COUNT[:random] which programs, in turn or at random\n"
           "  --ports FIRST:COUNT             program P is at port FIRST + P % COUNT (1024:31744)\n"
           "  --check-ports                   a GETPORT answer is right only with that port\n"
-          "  --protocol 6|17                 of the mappings (17)\n", stderr);
+          "  --protocol 6|17                 of the mappings (17)\n"
+          "  --names FIRST:COUNT             which names; name N is at port FIRST + N % COUNT\n"
+          "  --each N                        names on each connection of hold (1)\n"
+          "  --standing                      lookup over one connection\n", stderr);
     exit(2);
 }
 
@@ -99,6 +140,10 @@ static void parse_option(int option, struct options *options)
     case 'o': options->ports = parse_range(optarg, &rest); break;
     case 'k': options->check_ports = true; break;
     case 't': options->protocol = (uint32_t)strtoul(optarg, &rest, 10); break;
+    case 'r': options->rate = strtod(optarg, &rest); break;
+    case 'm': options->names = parse_range(optarg, &rest); break;
+    case 'e': options->each = (uint32_t)strtoul(optarg, &rest, 10); break;
+    case 'l': options->standing = true; break;
     default: usage();
     }
     if (option == 'p' && strcmp(rest, ":random") == 0)
@@ -113,16 +158,18 @@ static void parse_options(int argc, char **argv, struct options *options)
         {"seconds", required_argument, NULL, 's'},   {"in-flight", required_argument, NULL, 'n'},
         {"connections", required_argument, NULL, 'c'}, {"programs", required_argument, NULL, 'p'},
         {"ports", required_argument, NULL, 'o'},     {"check-ports", no_argument, NULL, 'k'},
-        {"protocol", required_argument, NULL, 't'},  {NULL, 0, NULL, 0},
+        {"protocol", required_argument, NULL, 't'},  {"rate", required_argument, NULL, 'r'},
+        {"names", required_argument, NULL, 'm'},     {"each", required_argument, NULL, 'e'},
+        {"standing", no_argument, NULL, 'l'},        {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)
         parse_option(option, options);
-    if (argc - optind != 2 || options->in_flight - 1 >= MAX_IN_FLIGHT
-        || options->connections - 1 >= MAX_CONNECTIONS)
+    if (optind >= argc || argc - optind != (argv[optind][0] == '/' ? 1 : 2)
+        || options->in_flight - 1 >= MAX_IN_FLIGHT || options->connections - 1 >= MAX_CONNECTIONS)
         usage();
     options->host = argv[optind];
-    options->port = argv[optind + 1];
+    options->port = argv[optind + 1]; /* NULL behind a path */
 }
 
 static void print_report(const struct options *options, struct report *report)
@@ -134,11 +181,13 @@ static void print_report(const struct options *options, struct report *report)
     printf("\"seconds\": %.6f, \"rate\": %.1f, \"busy\": %.4f, ", seconds, (double)report->answered / seconds,
            (double)report->busy_ns / (double)report->elapsed_ns);
     printf("\"waited\": %.6f, ", (double)report->waited_ns / NS_PER_SECOND);
-    printf("\"p50_us\": %.2f, \"p99_us\": %.2f", (double)samples_quantile(&report->latency, 0.5) / 1000,
+    printf("\"p50_us\": %.2f, \"p99_us\": %.2f, ", (double)samples_quantile(&report->latency, 0.5) / 1000,
            (double)samples_quantile(&report->latency, 0.99) / 1000);
+    printf("\"max_us\": %.2f", (double)samples_quantile(&report->latency, 1) / 1000);
     if (options->procedure == DUMP)
         printf(", \"mappings\": %llu", (unsigned long long)report->mappings);
     printf("}\n");
+    fflush(stdout);
 }
 
 /* Nanoseconds that this process could have run and had no processor (Linux, schedstat). */
@@ -157,15 +206,20 @@ struct mode {
     enum procedure procedure;
     uint32_t in_flight;
     void (*run)(const struct options *, struct report *);
+    bool stays;              /* after its report, until it is killed */
 };
 
 static const struct mode *mode_of(const char *name)
 {
     static const struct mode modes[] = {
-        {"udp", GETPORT, 32, run_udp},
-        {"tcp", GETPORT, 32, run_tcp},
-        {"dump", DUMP, 1, run_tcp},
-        {"set", SET, 32, run_udp},
+        {"udp", GETPORT, 32, run_udp, false},
+        {"tcp", GETPORT, 32, run_tcp, false},
+        {"dump", DUMP, 1, run_tcp, false},
+        {"set", SET, 32, run_udp, false},
+        {"register", 0, 1, run_register, false},
+        {"enter", 0, 1, run_enter, false},
+        {"lookup", 0, 1, run_lookup, false},
+        {"hold", 0, 64, run_hold, true},
     };
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (strcmp(name, modes[i].name) == 0)
@@ -177,7 +231,8 @@ static const struct mode *mode_of(const char *name)
 int main(int argc, char **argv)
 {
     struct options options = {.seconds = 2, .connections = 1, .programs = {0x20000000, 10},
-                              .ports = DEFAULT_PORTS, .protocol = IPPROTO_UDP};
+                              .ports = DEFAULT_PORTS, .protocol = IPPROTO_UDP,
+                              .names = {0, 10}, .each = 1};
     struct report report = {0};
     if (argc < 2)
         usage();
@@ -189,5 +244,7 @@ int main(int argc, char **argv)
     mode->run(&options, &report);
     report.waited_ns = waited_ns() - report.waited_ns;
     print_report(&options, &report);
+    while (mode->stays)
+        pause();
     return report.wrong > 0 ? 3 : 0;
 }

@@ -5,13 +5,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 enum {
     CALL_SIZE = 56,        /* a version 2 GETPORT or SET call without credentials */
     DUMP_SIZE = 40,        /* the same without arguments */
     REPLY_SIZE = 28,       /* an accepted reply that carries one number */
     MAX_IN_FLIGHT = 4096,  /* the slot's number is the xid's lower 12 bits */
-    MAX_CONNECTIONS = 4096,
+    MAX_CONNECTIONS = 65536,
 };
 
 #define NS_PER_SECOND 1000000000ull
@@ -28,7 +29,7 @@ struct range {
 
 struct options {
     enum procedure procedure;
-    const char *host, *port;
+    const char *host, *port; /* port NULL: host is the path of a UNIX socket */
     double seconds;          /* how long to ask; SET ignores it and asks once a program */
     uint32_t in_flight;      /* calls, for each connection */
     uint32_t connections;
@@ -37,6 +38,16 @@ struct options {
     struct range ports;      /* program P is at port first + P % count */
     bool check_ports;        /* a GETPORT is right only with that port */
     uint32_t protocol;       /* 6 or 17 */
+    double rate;             /* calls a second that leave whether others are answered or not; 0: no */
+    struct range names;      /* of named services */
+    uint32_t each;           /* names that a held connection registers */
+    bool standing;           /* all calls on one connection */
+};
+
+/* Where a server listens. */
+struct address {
+    struct sockaddr_storage storage;
+    socklen_t size;
 };
 
 /* Latencies in nanoseconds, one an answered call. */
@@ -95,10 +106,16 @@ uint64_t gather(const struct options *options, uint64_t since);
 /* Ends the process with one line: what was tried and errno's text, or a sentence as it is. */
 void die(const char *tried) __attribute__((noreturn));
 void fail(const char *sentence) __attribute__((noreturn));
-/* A connected blocking socket; dies when the server refuses. */
+struct address address_of(const struct options *options);
+/* Connected blocking sockets; they die when the server refuses. */
+int connect_at(const struct address *address, int socktype);
 int connect_to(const struct options *options, int socktype);
 
 void run_udp(const struct options *options, struct report *report);
 void run_tcp(const struct options *options, struct report *report);
+void run_register(const struct options *options, struct report *report);
+void run_enter(const struct options *options, struct report *report);
+void run_lookup(const struct options *options, struct report *report);
+void run_hold(const struct options *options, struct report *report);
 
 #endif

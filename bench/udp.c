@@ -1,4 +1,4 @@
-/* Calls over one connected UDP socket, a window of them in flight.
+/* Calls over one connected UDP socket: a window of them in flight, or at a constant rate.
  *
  * All calls that are due leave in one write: the kernel cuts it into datagrams (UDP_SEGMENT), which
  * costs the sender a fraction of a system call for each. The receiver sees ordinary datagrams. */
@@ -7,6 +7,8 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -128,15 +130,76 @@ static void udp_loop(struct udp *udp, uint64_t start, struct report *report)
     report->elapsed_ns = mark - start;
 }
 
+static volatile sig_atomic_t ended;
+
+static void end(int signal)
+{
+    (void)signal;
+    ended = 1;
+}
+
+/* Asks what is due. A call that had to wait for a slot was asked when it was due, nevertheless. */
+static void udp_ask_due(struct udp *udp, uint64_t start, uint64_t now)
+{
+    const struct options *options = udp->window.options;
+    for (;;) {
+        uint64_t due = start + (uint64_t)((double)*udp->window.asked * NS_PER_SECOND / options->rate);
+        struct slot *slot = &udp->window.slots[*udp->window.asked % options->in_flight];
+        if (ended || due > now || slot->waiting)
+            break;
+        if (!window_ask(&udp->window, slot, due))
+            break;
+        udp_queue(udp, slot);
+    }
+    udp_flush(udp);
+}
+
+static void udp_wait_due(const struct udp *udp, uint64_t start, uint64_t now)
+{
+    double rate = udp->window.options->rate;
+    uint64_t due = start + (uint64_t)((double)*udp->window.asked * NS_PER_SECOND / rate);
+    struct timespec rest = {0, due > now ? (long)(due - now) % (long)NS_PER_SECOND : 0};
+    struct pollfd pollfd = {udp->fd, POLLIN, 0};
+    ppoll(&pollfd, 1, &rest, NULL);
+}
+
+/* At a constant rate the calls that a stall of the server delays are all counted. */
+static void udp_loop_paced(struct udp *udp, uint64_t start, struct report *report)
+{
+    uint64_t now = start, swept = start;
+    prctl(PR_SET_TIMERSLACK, 1);
+    signal(SIGTERM, end);
+    while (udp->window.waiting > 0 || (!ended && now < udp->window.end_ns)) {
+        udp_ask_due(udp, start, now);
+        udp_wait_due(udp, start, now);
+        int count = udp_receive(udp);
+        now = clock_ns();
+        for (int i = 0; i < count; i++) {
+            struct slot *slot = window_match(&udp->window, udp->replies[i], udp->in[i].msg_len);
+            if (slot != NULL)
+                window_count(&udp->window, slot, udp->replies[i], udp->in[i].msg_len, now, report);
+        }
+        if (now - swept > TICK_MS * NS_PER_SECOND / 1000) {
+            udp_resend(udp, now, report);
+            swept = now;
+        }
+    }
+    report->elapsed_ns = now - start;
+}
+
 void run_udp(const struct options *options, struct report *report)
 {
     static struct udp udp;
     uint64_t asked = 0, start = clock_ns();
     udp.window = window_new(options, &asked, start + (uint64_t)(options->seconds * NS_PER_SECOND));
     udp_open(&udp, options);
-    for (uint32_t i = 0; i < options->in_flight; i++)
-        udp_ask(&udp, &udp.window.slots[i], start);
-    udp_flush(&udp);
-    udp_loop(&udp, start, report);
+    if (options->rate > 0) {
+        udp_loop_paced(&udp, start, report);
+    } else {
+        for (uint32_t i = 0; i < options->in_flight; i++)
+            udp_ask(&udp, &udp.window.slots[i], start);
+        udp_flush(&udp);
+        udp_loop(&udp, start, report);
+    }
     close(udp.fd);
 }

@@ -1,6 +1,7 @@
 """What a port mapper is to do: one validated value."""
 
 import os
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -16,6 +17,7 @@ PORT = 111
 UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
 INTERFACES = ("127.0.0.1", "::1")
+MAX_SERVICES = 10
 
 
 def default_port() -> int:
@@ -98,6 +100,10 @@ def parse_networks(networks: Any) -> tuple[Network, ...]:
     return tuple(parse_network(n) if isinstance(n, str) else n for n in networks)
 
 
+def _tuple(interfaces: Iterable[str]) -> tuple[str, ...]:
+    return tuple(interfaces)
+
+
 def _callit(value: Any) -> Callit:
     try:
         return Callit(value)
@@ -129,11 +135,11 @@ class Config:
 
     port: int = field(factory=default_port, validator=_check_port)
     interfaces: tuple[str, ...] = field(
-        default=INTERFACES, converter=tuple, validator=_check_interfaces
+        default=INTERFACES, converter=_tuple, validator=_check_interfaces
     )
     rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
     local_socket: str | None = field(factory=serving_socket, validator=_check_path)
-    max_services: int = field(default=10, validator=_check_count)
+    max_services: int = field(default=MAX_SERVICES, validator=_check_count)
     trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
     allow: tuple[Network, ...] = field(default=(), converter=parse_networks)
     insecure: bool = False

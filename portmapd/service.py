@@ -32,7 +32,7 @@ class PortmapperService(MultiService):
         Liveness(self.registry, reactor, config.liveness).setServiceParent(self)
         if config.local_socket is not None:
             ChannelService(
-                config.local_socket, self.registry, self._rpc.hub, config.max_services
+                config.local_socket, reactor, self.registry, config.max_services, self._rpc.hub
             ).setServiceParent(self)
 
     def privilegedStartService(self) -> None:

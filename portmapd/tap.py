@@ -1,15 +1,17 @@
 """The options of ``twistd portmapd``, and nothing else."""
 
 import gc
+import os
 import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from portmapd.config import Config
+from portmapd.config import PORT, UNPRIVILEGED_PORT, Config
 from portmapd.errors import ConfigurationError
 from portmapd.service import PortmapperService
 
@@ -35,11 +37,22 @@ class CannotStart(Exception, SystemExit):
 class TwistdPortmapper(PortmapperService):
     """The service as twistd runs it."""
 
+    _log = Logger()
+
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
             raise CannotStart(f"portmapd: {error}") from None
+
+    def startService(self) -> None:
+        super().startService()
+        if self.port == UNPRIVILEGED_PORT and os.geteuid() != 0:
+            self._log.info(
+                "port {ours} is served, for port {usual} takes root",
+                ours=UNPRIVILEGED_PORT,
+                usual=PORT,
+            )
 
 
 class Options(UsageOptions):

@@ -7,13 +7,32 @@ without Twisted.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from portmapd.client.portmap import PortmapClient
+from portmapd import errors
 
-__all__ = ["PortmapClient"]
+if TYPE_CHECKING:
+    from portmapd.client.local import Portmapper
+    from portmapd.client.portmap import PortmapClient
+    from portmapd.client.values import Change, Flags, RpcMapping, Service
+
+__all__ = [
+    "Change",
+    "Flags",
+    "PortmapClient",
+    "Portmapper",
+    "RpcMapping",
+    "Service",
+    "errors",
+]
 
 #: Where each name comes from.
-_HOMES = {"PortmapClient": "portmapd.client.portmap"}
+_HOMES = {
+    "Change": "portmapd.client.values",
+    "Flags": "portmapd.client.values",
+    "PortmapClient": "portmapd.client.portmap",
+    "Portmapper": "portmapd.client.local",
+    "RpcMapping": "portmapd.client.values",
+    "Service": "portmapd.client.values",
+}
 
 
 def __getattr__(name: str) -> Any:

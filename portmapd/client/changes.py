@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
+from portmapd.channel import command as c
+from portmapd.channel.box import Box
 from portmapd.client.exchange import Exchange
-from portmapd.client.patience import Patience, Terminator
-from portmapd.client.values import Change, RpcMapping, Service
-from portmapd.client.watching import View
-
-T = TypeVar("T", Service, RpcMapping)
-
-#: The wait before the first attempt to connect again, in seconds; it doubles up to the longest.
-FIRST_WAIT = 0.05
-LONGEST_WAIT = 2.0
+from portmapd.client.holding import Operation
+from portmapd.client.patience import Patience, Terminator, waits
+from portmapd.client.values import Change, RpcMapping, Service, change_of, mapping_of, service_of
+from portmapd.client.watching import Subject, View
+from portmapd.errors import DaemonUnreachable, Terminated
 
 
 class Changes(Iterator[Change]):
@@ -51,8 +50,8 @@ class Changes(Iterator[Change]):
         self._exchange: Exchange | None = None
         self._is_closed = False
         self._overflowed = False
-        #: What happened to each kind while it is listed.
-        self._during: dict[type, list[Change]] = {}
+        #: What happened to each kind while it is listed; None while it is not.
+        self._during: dict[type, list[Change]] | None = None
         with self._until_terminated():
             self._begin(Patience(timeout, terminator))
 
@@ -80,3 +79,94 @@ class Changes(Iterator[Change]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _until_terminated(self) -> Iterator[None]:
+        try:
+            yield
+        except Terminated:
+            self.close()
+            self._terminated()
+            raise
+
+    def _disconnect(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.close()
+
+    def _follow(self) -> None:
+        """Wait for what comes next; begin again if the connection broke."""
+        exchange = self._exchange
+        if exchange is None or not exchange.is_ours:
+            return self._begin_again()
+        # If it breaks it is closed, which the next turn sees.
+        with suppress(DaemonUnreachable):
+            if self._overflowed:
+                self._list(Operation(exchange, Patience(self._timeout, self._terminator)))
+            else:
+                exchange.listen(Patience(None, self._terminator))
+        return None
+
+    def _begin_again(self) -> None:
+        patience = Patience(self._timeout, self._terminator)
+        for wait in waits():
+            try:
+                return self._begin(patience)
+            except DaemonUnreachable:
+                if patience.left <= wait:
+                    raise
+                patience.pause(wait)
+        return None
+
+    def _begin(self, patience: Patience) -> None:
+        self._disconnect()
+        operation = Operation(Exchange(self._path, patience, self._event), patience)
+        try:
+            operation.ask(c.WATCH, {"names": self._names})
+            self._list(operation)
+        except BaseException:
+            operation.exchange.close()
+            raise
+        self._exchange = operation.exchange
+
+    @property
+    def _names(self) -> list[str] | None:
+        return sorted(self._view.names) or None
+
+    def _list(self, operation: Operation) -> None:
+        """Bring the view up to date."""
+        self._overflowed = False
+        self._during = {Service: [], RpcMapping: []}
+        try:
+            subjects = self._services(operation)
+            if not self._names:
+                subjects += self._mappings(operation)
+        finally:
+            during, self._during = self._during, None
+        self._view.listed(subjects, [change for kind in during.values() for change in kind])
+
+    def _services(self, operation: Operation) -> list[Subject]:
+        wanted = {"names": self._names}
+        return self._all(Service, operation.pages(c.LIST, "services", wanted, service_of))
+
+    def _mappings(self, operation: Operation) -> list[Subject]:
+        pages = operation.pages(c.LIST_MAPPINGS, "mappings", {}, mapping_of)
+        return self._all(RpcMapping, pages)
+
+    def _all(self, kind: type, pages: Iterator[Sequence[Subject]]) -> list[Subject]:
+        """Everything on *pages*; what happened before the first came is on them."""
+        first = next(pages)
+        if self._during is not None:
+            self._during[kind].clear()
+        return [*first, *(subject for page in pages for subject in page)]
+
+    def _event(self, box: Box) -> None:
+        """The daemon sent *box*."""
+        if box.get(c.COMMAND) == c.OVERFLOW:
+            self._overflowed = True
+        elif box.get(c.COMMAND) == c.EVENT:
+            change = change_of(box)
+            if self._during is None:
+                self._view.happened(change)
+            else:
+                self._during[type(change.subject)].append(change)

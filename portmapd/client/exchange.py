@@ -98,10 +98,10 @@ class Exchange:
                 return box
             self._event(box)
 
-    def receive(self, patience: Patience) -> Box:
-        """The next box that the daemon sends; raises as :meth:`ask` does."""
+    def listen(self, patience: Patience) -> None:
+        """Wait for an event; raises as :meth:`ask` does."""
         with self._unless_broken():
-            return self._next(patience)
+            self._event(self._next(patience))
 
     def _next(self, patience: Patience) -> Box:
         while not self._boxes:
@@ -123,7 +123,8 @@ class Exchange:
         """Close the connection if the block does not come to its end."""
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: another thread closed it.
             self.close()
             raise DaemonUnreachable(
                 f"the connection to the daemon at {self._path} was lost"

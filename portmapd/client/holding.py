@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import select
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -12,11 +13,15 @@ from attrs import frozen
 
 from portmapd.channel import command as c
 from portmapd.client.exchange import Exchange
-from portmapd.client.patience import Patience, Terminator
+from portmapd.client.patience import Patience, Terminator, waits
+from portmapd.client.registration import MappingFields
 from portmapd.client.standing import Group, Standing
 from portmapd.errors import (
     AlreadyRegistered,
+    CallTimedOut,
     DaemonUnreachable,
+    LimitExceeded,
+    NotRegistered,
     PortmapdError,
     Refusal,
     Terminated,
@@ -24,16 +29,21 @@ from portmapd.errors import (
 
 T = TypeVar("T")
 
-#: How often, and after how many seconds, what is taken is tried again: our own broken connection
-#: may hold it for a moment longer.
+#: How often, and after how many seconds, what was refused is tried again: our own broken
+#: connection may hold it for a moment longer.
 RETRIES = 5
 RETRY_WAIT = 0.1
+#: Refusals that may be due to that.
+_PASSING = (AlreadyRegistered, LimitExceeded)
+
+#: A group, and why it was refused.
+Refused = tuple[Group, Refusal]
 
 #: Is told of a group that could not be registered again, and why.
 Lost = Callable[[Group, PortmapdError], object]
 
 
-@frozen
+@frozen(eq=False)
 class Operation:
     """One operation: its connection, and its time."""
 
@@ -65,7 +75,9 @@ class Operation:
                 return
 
     def register(self, group: Group) -> None:
-        """Register *group*, all or nothing; :exc:`~portmapd.errors.Refusal` is raised for nothing.
+        """Register *group*, all or nothing.
+
+        :raises Refusal: the daemon refuses; nothing of it is registered.
         """
         if group.services:
             self.ask(c.REGISTER, {"services": group.services})
@@ -79,14 +91,35 @@ class Operation:
                 self.ask(c.DEREGISTER, {"services": keys})
             raise
 
-    def register_again(self, group: Group) -> None:
-        """Register *group*, which a connection that just broke may still hold."""
+    def unset(self, mappings: Sequence[MappingFields]) -> None:
+        """Unset *mappings*, each of which the superuser may have unset already."""
+        for mapping in mappings:
+            with suppress(NotRegistered):
+                self.ask(c.UNSET_MAPPINGS, {"mappings": [mapping]})
+
+    def restore(self, groups: Iterable[Group]) -> list[Refused]:
+        """Register *groups*, each all or nothing, on a new connection.
+
+        :return: the groups that are refused for good.
+        """
+        refused = self._register_each(groups)
         for _ in range(RETRIES):
+            again = [group for group, why in refused if isinstance(why, _PASSING)]
+            if not again:
+                break
+            self.patience.pause(RETRY_WAIT)
+            for_good = [(group, why) for group, why in refused if not isinstance(why, _PASSING)]
+            refused = for_good + self._register_each(again)
+        return refused
+
+    def _register_each(self, groups: Iterable[Group]) -> list[Refused]:
+        refused = []
+        for group in groups:
             try:
-                return self.register(group)
-            except AlreadyRegistered:
-                self.patience.pause(RETRY_WAIT)
-        return self.register(group)
+                self.register(group)
+            except Refusal as refusal:
+                refused.append((group, refusal))
+        return refused
 
 
 class Holding:
@@ -123,19 +156,40 @@ class Holding:
                 self.abandon()
                 raise
 
-    def duplicate(self) -> int | None:
-        """A descriptor that becomes readable when the connection breaks, for the caller to close.
+    def hold(self, timeout: float | None, terminator: Terminator | None) -> None:
+        """Connect again whenever the connection breaks, until it is closed for good.
 
-        None: there is no connection.
+        :param timeout: how long one attempt may take, in seconds.
         """
-        with self._lock:
-            exchange = self._exchange
-            return os.dup(exchange.fileno()) if exchange and exchange.is_ours else None
+        patience = Patience(None, terminator)
+        delays = waits()
+        try:
+            while not self._is_closed:
+                self._wait_until_broken(timeout, terminator, patience)
+                if not self._is_closed:
+                    patience.pause(next(delays))
+        except Terminated:
+            self.abandon()
+            raise
 
-    @property
-    def is_closed(self) -> bool:
-        """Was it closed for good?"""
-        return self._is_closed
+    def _wait_until_broken(
+        self, timeout: float | None, terminator: Terminator | None, patience: Patience
+    ) -> None:
+        """Wait while everything stands; return at once if it cannot be made to."""
+        standing = True
+        while standing:
+            try:
+                with self.operation(timeout, terminator) as operation:
+                    descriptor = os.dup(operation.exchange.fileno())
+            except (DaemonUnreachable, CallTimedOut):
+                return
+            try:
+                patience.wait(descriptor, select.POLLIN)
+            finally:
+                os.close(descriptor)
+            # It may have been the answer to another thread's operation.
+            with self._lock:
+                standing = self._exchange is not None and self._exchange.stands
 
     def abandon(self) -> None:
         """Close the connection: nothing that was registered through it stands any more."""
@@ -171,23 +225,19 @@ class Holding:
         self._disconnect()
         operation = Operation(Exchange(self.path, patience), patience)
         try:
-            refused = list(self._restore(operation))
+            refused = operation.restore(self.standing)
         except BaseException:
             operation.exchange.close()
             raise
         self._exchange = operation.exchange
-        for group, refusal in refused:
-            (self._lost or _log)(group, refusal)
+        self._report(refused)
         return operation
 
-    def _restore(self, operation: Operation) -> Iterator[tuple[Group, Refusal]]:
-        """Register everything again, and give what the daemon refuses."""
-        for group in self.standing:
-            try:
-                operation.register_again(group)
-            except Refusal as refusal:
-                self.standing.discard(group)
-                yield group, refusal
+    def _report(self, refused: Sequence[Refused]) -> None:
+        for group, _ in refused:
+            self.standing.discard(group)
+        for group, why in refused:
+            (self._lost or _log)(group, why)
 
 
 def _log(group: Group, why: PortmapdError) -> None:

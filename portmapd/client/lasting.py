@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall
@@ -140,7 +141,7 @@ class LastingLink:
         hello = link.ask(c.HELLO, {"version": c.VERSION})
         try:
             await hello.addTimeout(CONNECT_TIMEOUT, self._reactor)
-        except TimeoutError:
+        except defer.TimeoutError:
             raise self._unanswered() from None
 
     def _unanswered(self) -> DaemonUnreachable:
@@ -248,7 +249,7 @@ class LastingLink:
         for waiting in self._take_waiting():
             waiting.errback(self.closed())
         if not self._links:
-            return succeed(None)
+            return defer.succeed(None)
         done: Deferred[None] = Deferred()
         self._closing.append(done)
         return done

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
-from twisted.python.failure import Failure
 
 from portmapd.channel import command as c
 from portmapd.channel.path import asking_socket
+from portmapd.client.asking import Asking
 from portmapd.client.connecting import connect_to_any
-from portmapd.client.lasting import LastingLink, Lost, register_once
-from portmapd.client.operation import operate
-from portmapd.client.registration import MappingFields, registrations, rpc_mappings
+from portmapd.client.lasting import LastingLink, Lost
+from portmapd.client.operation import Operations
+from portmapd.client.patience import Terminator
 from portmapd.client.standing import Group
 from portmapd.client.subscription import Subscriptions, Watching
-from portmapd.client.terminator import Terminator
-from portmapd.client.values import (
-    Flags,
-    RpcMapping,
-    Service,
-    mapping_of,
-    service_of,
-    user_ids,
-)
+from portmapd.client.values import Flags, RpcMapping, Service, names_of
 from portmapd.client.watching import View
-from portmapd.errors import PortmapdError
 
 T = TypeVar("T")
 
@@ -42,11 +33,20 @@ class Portmapper:
     process ends. When the connection to the daemon breaks, it is made again, and everything is
     registered again in the groups in which it was.
 
-    Every operation returns a Deferred. It fails with a :exc:`~portmapd.errors.Refusal` where a
-    rule says no, and with :exc:`~portmapd.errors.DaemonUnreachable` where there is no daemon.
-    If it is cancelled, or its *terminator* becomes readable while it waits (then it fails with
-    :exc:`~portmapd.errors.Terminated`), the connection to the daemon is closed, and everything
-    that was registered through it is gone.
+    Every operation returns a Deferred. Whatever the operation, it fails with
+
+    - a :exc:`~portmapd.errors.Refusal` where a rule says no; the message names the field. Those
+      that tell of something else than a wrong argument are named with the methods.
+    - :exc:`~portmapd.errors.DaemonUnreachable` where there is no daemon, or the connection breaks
+      before it answers; nothing is tried again then, and what was to be registered is not. It is
+      :exc:`~portmapd.errors.ClientClosed` after :meth:`close`.
+    - :exc:`~portmapd.errors.Terminated` if its *terminator*, a descriptor or what has
+      ``fileno()``, becomes readable while it waits (None: there is none). Then the connection to
+      the daemon is closed, and everything that was registered through it is gone. Cancelling the
+      Deferred does the same.
+
+    There is no limit to how long an operation waits for a daemon that does not answer; give it
+    one with ``addTimeout``, which cancels.
 
     :param reactor: the application's reactor; None: the one that is installed.
     :param path: the path of the daemon's socket; None: the user's own daemon's if there is one,
@@ -59,15 +59,17 @@ class Portmapper:
         self, reactor: Any = None, path: str | None = None, lost: Lost | None = None
     ) -> None:
         self._reactor = _installed() if reactor is None else reactor
-        self._subscriptions = Subscriptions()
+        self._subscriptions = subscriptions = Subscriptions()
         self._link = LastingLink(
             self._reactor,
             asking_socket() if path is None else path,
             lost,
-            lambda link: Deferred.fromCoroutine(self._subscriptions.resume(link)),
-            self._subscriptions.event,
-            lambda: bool(self._subscriptions),
+            subscriptions.resume,
+            subscriptions.event,
+            lambda: bool(subscriptions),
         )
+        self._asking = Asking(self._link)
+        self._operations = Operations(self._reactor, self._link.abandon)
 
     def reg(
         self,
@@ -82,63 +84,39 @@ class Portmapper:
         :param name: the name; or a list of (name, port, flags), to register several at once.
         :param port: a number, the absolute path of a UNIX socket, a listening socket, an
             ``IListeningPort``, or a list of these; the same port twice counts once.
-        :param flags: :class:`~portmapd.client.values.Flags`.
-        :param terminator: a descriptor, or what has ``fileno()``.
+        :param flags: :class:`~portmapd.client.values.Flags`; 0: none.
         :param rpc: (program, version) or (program, version, netid): the ports become its RPC
             mappings, too; None: they do not.
+        :raises AlreadyRegistered: the name is taken, or the program's version on that netid.
+        :raises LimitExceeded: the process would hold more than the daemon lets it.
+        :raises ExecutableUnknown: it is to be public, and this process's executable is not known.
         """
-        return self._operate(self._reg(name, port, flags, rpc), terminator)
-
-    async def _reg(self, name: Any, port: Any, flags: int, rpc: Any) -> None:
-        mappings = rpc_mappings(rpc, port) if rpc is not None else ()
-        await self._register(Group(registrations(name, port, flags), mappings))
-
-    async def _register(self, group: Group) -> None:
-        await register_once(await self._link.open(), group)
-        self._link.standing.add(group)
+        return self._run(self._asking.reg(name, port, flags, rpc), terminator)
 
     def dereg(
         self, name: Any, port: Any = None, terminator: Terminator | None = None
     ) -> Deferred[None]:
-        """Undo a registration, and keep the others; arguments as of :meth:`reg`."""
-        return self._operate(self._dereg(name, port), terminator)
+        """Undo a registration, and keep the others.
 
-    async def _dereg(self, name: Any, port: Any) -> None:
-        await self._deregister([service[:2] for service in registrations(name, port)])
+        The RPC mappings that :meth:`reg` made with it go, too.
 
-    async def _deregister(self, keys: Sequence[tuple[str, str]]) -> None:
-        await self._link.ask(c.DEREGISTER, {"services": keys})
-        self._link.standing.deregistered(keys)
+        :param name: as of :meth:`reg`; or a list of (name, port).
+        :param port: as of :meth:`reg`.
+        :raises NotRegistered: it is not registered through this client.
+        """
+        return self._run(self._asking.dereg(name, port), terminator)
 
     def list(
         self, name: Any = None, user: Any = None, pid: Any = None,
         terminator: Terminator | None = None,
     ) -> Deferred[Services]:  # fmt: skip
-        """Every service that matches all arguments.
+        """Every :class:`~portmapd.client.values.Service` that matches all arguments.
 
         :param name: a name, or several; None: any.
         :param user: a uid or a user's name, or several; None: any.
         :param pid: a process, or several; None: any.
         """
-        return self._operate(self._list(name, user, pid), terminator)
-
-    async def _list(self, name: Any, user: Any = None, pid: Any = None) -> Services:
-        wanted = {"names": _several(name), "users": user_ids(user), "pids": _several(pid)}
-        return await self._pages(c.LIST, "services", wanted, service_of)
-
-    async def _pages(
-        self,
-        command: c.Command,
-        field: str,
-        wanted: dict[str, Any],
-        make: Callable[[tuple[Any, ...]], T],
-    ) -> Sequence[T]:
-        answer = await self._link.ask(command, wanted)
-        rows = [make(row) for row in answer[field]]
-        while answer["more"] is not None:
-            answer = await self._link.ask(command, {**wanted, "after": answer["more"]})
-            rows += [make(row) for row in answer[field]]
-        return rows
+        return self._run(self._asking.list(name, user, pid), terminator)
 
     def connect(
         self,
@@ -149,14 +127,15 @@ class Portmapper:
     ) -> Deferred[IProtocol]:
         """Connect to a service of that name and user.
 
-        Its registrations are tried in random order, over TCP or UNIX sockets.
+        Its registrations are tried in random order, over TCP (127.0.0.1, then ::1) or UNIX
+        sockets, until one accepts.
 
         :param user: a uid, or a user's name; None: any.
         :param factory: makes the protocol; the Deferred fires with it once it is connected.
-        :raises NotListed: (in the Deferred) none is registered.
-        :raises NotAccepted: (in the Deferred) none of them accepts.
+        :raises NotListed: none is registered.
+        :raises NotAccepted: none of them accepts.
         """
-        return self._operate(self._connect(name, user, factory), terminator)
+        return self._run(self._connect(name, user, factory), terminator)
 
     def connect_root(
         self, name: str, factory: IProtocolFactory, terminator: Terminator | None = None
@@ -171,25 +150,27 @@ class Portmapper:
         return self.connect(name, None, factory, terminator)
 
     async def _connect(self, name: str, user: Any, factory: IProtocolFactory) -> IProtocol:
-        services = await self._list(name, user)
+        services = await self._asking.list(name, user)
         return await connect_to_any(self._reactor, name, services, factory)
 
     def regpid2exe(self, terminator: Terminator | None = None) -> Deferred[None]:
-        """Announce the path of this process's executable."""
+        """Announce the path of this process's executable.
+
+        :raises ExecutableUnknown: it is not known: deleted, replaced, or not to be read.
+        """
         announcement = (c.PID2EXE, c.ANY_PORT, int(Flags.PUBLIC))
-        return self._operate(self._register(Group((announcement,))), terminator)
+        return self._run(self._asking.register(Group((announcement,))), terminator)
 
     def deregpid2exe(self, terminator: Terminator | None = None) -> Deferred[None]:
-        """End what :meth:`regpid2exe` began."""
-        return self._operate(self._deregister([(c.PID2EXE, c.ANY_PORT)]), terminator)
+        """End what :meth:`regpid2exe` began.
+
+        :raises NotRegistered: this client announces none.
+        """
+        return self._run(self._asking.deregister([(c.PID2EXE, c.ANY_PORT)]), terminator)
 
     def pid2exe(self, pid: int, terminator: Terminator | None = None) -> Deferred[str]:
         """The path of the executable that process *pid* announces; empty if it is not known."""
-        return self._operate(self._pid2exe(pid), terminator)
-
-    async def _pid2exe(self, pid: int) -> str:
-        announcements = await self._list(c.PID2EXE, pid=pid)
-        return next((service.exe for service in announcements if service.exe), "")
+        return self._run(self._asking.pid2exe(pid), terminator)
 
     def set(
         self,
@@ -199,9 +180,17 @@ class Portmapper:
         address: str,
         terminator: Terminator | None = None,
     ) -> Deferred[None]:
-        """Map an RPC program's version on *netid* to a universal address (RFC 5665)."""
-        mapping = program, version, netid, address
-        return self._operate(self._register(Group(mappings=(mapping,))), terminator)
+        """Map an RPC program's version on *netid* to a universal address (RFC 5665).
+
+        :param program: 0 to 4294967295, but not the port mapper's own.
+        :param version: 0 to 4294967295.
+        :param netid: ``udp``, ``tcp``, ``udp6``, ``tcp6`` or ``local``.
+        :param address: such as ``127.0.0.1.3.232`` for port 1000; a path for netid local.
+        :raises AlreadyRegistered: it is mapped, by whomever.
+        :raises LimitExceeded: the process would hold more than the daemon lets it.
+        """
+        group = Group(mappings=((program, version, netid, address),))
+        return self._run(self._asking.register(group), terminator)
 
     def unset(
         self,
@@ -211,57 +200,58 @@ class Portmapper:
         address: str,
         terminator: Terminator | None = None,
     ) -> Deferred[None]:
-        """Undo :meth:`set`."""
-        return self._operate(self._unset([(program, version, netid, address)]), terminator)
+        """Undo :meth:`set`; the arguments are the same.
 
-    async def _unset(self, mappings: Sequence[MappingFields]) -> None:
-        await self._link.ask(c.UNSET_MAPPINGS, {"mappings": mappings})
-        self._link.standing.unset(mappings)
+        :raises NotRegistered: it is not set through this client.
+        """
+        return self._run(self._asking.unset((program, version, netid, address)), terminator)
 
     def mappings(self, terminator: Terminator | None = None) -> Deferred[Sequence[RpcMapping]]:
-        """Every RPC mapping, of whatever origin."""
-        return self._operate(self._pages(c.LIST_MAPPINGS, "mappings", {}, mapping_of), terminator)
+        """Every :class:`~portmapd.client.values.RpcMapping`, of whatever origin."""
+        return self._run(self._asking.mappings(), terminator)
 
-    def watch(self, names: Iterable[str] | None = None) -> Watching:
+    def watch(self, names: str | Iterable[str] | None = None) -> Watching:
         """Changes, from what is registered now on, as an asynchronous iterator.
 
-        :param names: the names whose services are watched; None: all, and the RPC mappings.
+        Without a daemon, it begins once there is one. What comes and goes before it is taken may
+        be left out if there is very much of it.
+
+        :param names: the name, or the names, whose services are watched; None: all services, and
+            the RPC mappings.
         :return: ``async for`` takes :class:`~portmapd.client.values.Change` values from it;
-            ``close()`` ends it.
+            ``close()`` ends it, and must be called when it is not read any more.
+        :raises BadArguments: they are no names.
+        :raises ClientClosed: after :meth:`close`.
         """
-        watching = Watching(View(frozenset(names or ())), self._subscriptions.discard)
+        if self._link.is_closed:
+            raise self._link.closed()
+        view = View(frozenset(names_of(names) or ()))
+        watching = Watching(view, self._subscriptions.discard)
         self._subscriptions.add(watching)
-        beginning = Deferred.fromCoroutine(self._begin())
-        beginning.addErrback(self._begin_later)
+        # Without a connection it is tried again, and what fails otherwise is logged there.
+        Deferred.fromCoroutine(self._begin()).addErrback(lambda failure: None)
         return watching
 
-    def _begin_later(self, failure: Failure) -> None:
-        """Without a daemon, a watching begins once there is one."""
-        failure.trap(PortmapdError)
-        self._link.try_later()
-
     async def _begin(self) -> None:
-        await self._subscriptions.resume(await self._link.open())
+        self._subscriptions.begin(await self._link.open())
 
     def close(self) -> Deferred[None]:
         """Close the connection; everything that was registered through it is gone.
 
+        Operations that wait, and later ones, fail with :exc:`~portmapd.errors.ClientClosed`;
+        iterations over changes end.
+
         :return: fires once it is closed.
         """
+        closed = self._link.close()
         self._subscriptions.close()
-        return self._link.close()
+        self._operations.close(self._link.closed)
+        return closed
 
-    def _operate(
+    def _run(
         self, work: Coroutine[Deferred[Any], Any, T], terminator: Terminator | None
     ) -> Deferred[T]:
-        return operate(self._reactor, work, self._link.abandon, terminator)
-
-
-def _several(value: Any) -> list[Any] | None:
-    """One value or several, as a list; None for none."""
-    if value is None:
-        return None
-    return [value] if isinstance(value, str | int) else list(value)
+        return self._operations.run(work, terminator)
 
 
 def _installed() -> Any:

@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from portmapd.client.terminator import Terminator, Watch
+from portmapd.client.patience import Terminator
+from portmapd.client.terminator import Watch
 from portmapd.errors import PortmapdError, Terminated
 
 T = TypeVar("T")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from portmapd.errors import CallTimedOut, Terminated
+from portmapd.errors import BadArguments, CallTimedOut, Terminated
 
 #: ``select.poll`` takes no longer times, in milliseconds.
 _LONGEST = (1 << 31) - 1
+#: The wait before the first attempt to connect again, in seconds; it doubles up to the longest.
+FIRST_WAIT = 0.05
+LONGEST_WAIT = 2.0
+#: How far a wait is spread around its length, so that not all clients come at once.
+JITTER = 0.5
 
 
 class HasFileno(Protocol):
@@ -32,7 +38,8 @@ class Patience:
     :param terminator: a descriptor, or what has one, that ends it by becoming readable; None:
         nothing does.
     :param clock: gives the time in seconds.
-    :raises ValueError: *timeout* is not positive, or *terminator* is closed.
+    :raises ValueError: *timeout* is not positive.
+    :raises BadArguments: *terminator* is no open descriptor.
     """
 
     def __init__(
@@ -91,10 +98,25 @@ class Patience:
         return bool(ready)
 
 
+def waits() -> Iterator[float]:
+    """How long to wait before each attempt to connect again, in seconds."""
+    # It takes as long to import as half of the client.
+    import random
+
+    wait = FIRST_WAIT
+    while True:
+        yield wait * (1 + JITTER * (random.random() - 0.5))
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
 def _descriptor(terminator: Terminator | None) -> int | None:
     if terminator is None:
         return None
-    number = terminator if isinstance(terminator, int) else terminator.fileno()
-    if number < 0:
-        raise ValueError("the terminator is closed")
+    try:
+        number = terminator if isinstance(terminator, int) else terminator.fileno()
+        os.fstat(number)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadArguments(
+            f"terminator {terminator!r} is no open descriptor, and has none: {error}"
+        ) from error
     return number

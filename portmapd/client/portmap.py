@@ -130,8 +130,8 @@ class PortmapClient:
 
         :param protocol: ``socket.IPPROTO_UDP`` or ``socket.IPPROTO_TCP``.
         :param port: the port that it is served on, 1 to 65535.
-        :return: is it registered there now? It is not if another port stands, or a number is
-            not valid.
+        :return: True: it is registered there now. False: it is not, because another port stands
+            that is bound or somebody else's, or because a number is not valid.
         :raises ValueError: a number does not fit 32 bits.
         """
         return self._call(_SET, _pmap(program, version, protocol, port))
@@ -139,7 +139,7 @@ class PortmapClient:
     def unset(self, program: int, version: int) -> Deferred[bool]:
         """Remove a program's version from every transport.
 
-        :return: is it registered on none now? It is where it is not the caller's to remove.
+        :return: True: it is registered on none now. False: it is not the caller's to remove.
         :raises ValueError: a number does not fit 32 bits.
         """
         return self._call(_UNSET, _pmap(program, version))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from os import fsdecode
+from errno import ENOTCONN
 from typing import Any
 
 from attrs import frozen
@@ -17,9 +18,11 @@ Registration = tuple[str, str, int]
 MappingFields = tuple[int, int, str, str]
 
 _LARGEST = 65_535
+#: The items of (program, version, netid).
+_WITH_NETID = 3
 
 
-@frozen
+@frozen(eq=False)
 class Place:
     """Where a service listens.
 
@@ -40,10 +43,11 @@ def registrations(name: Any, port: Any = None, flags: int = 0) -> tuple[Registra
     :param port: a number, the absolute path of a UNIX socket, a listening socket, what has
         ``getHost()`` such as Twisted's ``IListeningPort``, or a list of these; the same port twice
         counts once.
+    :param flags: :class:`~portmapd.client.values.Flags`.
     :raises InvalidService: an argument is none of these; the message names it.
     """
     if isinstance(name, str):
-        found = [(name, place.port, int(flags)) for place in places(port)]
+        found = [(name, place.port, _flags(flags)) for place in places(port)]
     elif port is not None:
         raise InvalidService("port: it is in the list of names already")
     else:
@@ -51,14 +55,25 @@ def registrations(name: Any, port: Any = None, flags: int = 0) -> tuple[Registra
     return tuple(dict.fromkeys(found))
 
 
+def _flags(flags: Any) -> int:
+    if not isinstance(flags, int) or isinstance(flags, bool):
+        raise InvalidService(f"flags {flags!r} is no number")
+    return int(flags)
+
+
 def _entries(names: Any) -> list[tuple[str, Any, int]]:
     try:
-        entries = [tuple(entry) for entry in names]
+        entries = list(names)
     except TypeError:
         raise InvalidService(f"name {names!r} is neither a name nor a list") from None
-    if not entries or any(len(e) not in (2, 3) or not isinstance(e[0], str) for e in entries):
+    if not entries or not all(map(_is_entry, entries)):
         raise InvalidService("name: give a name, or a list of (name, port, flags)")
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    """Is it (name, port, flags), or (name, port)?"""
+    return isinstance(entry, tuple | list) and len(entry) in (2, 3) and isinstance(entry[0], str)
 
 
 def rpc_mappings(rpc: Any, port: Any) -> tuple[MappingFields, ...]:
@@ -69,15 +84,20 @@ def rpc_mappings(rpc: Any, port: Any) -> tuple[MappingFields, ...]:
     :param port: as of :func:`registrations`.
     :raises InvalidMapping: *rpc* is neither.
     """
-    try:
-        program, version, *rest = rpc
-        netid = NETIDS[rest[0] if rest else TCP.name]
-    except (TypeError, ValueError, KeyError):
-        raise InvalidMapping(
-            f"rpc {rpc!r}: give (program, version), or (program, version, netid)"
-        ) from None
+    program, version, netid = _version(rpc)
     found = (_mapping(program, version, place, netid) for place in places(port))
     return tuple(dict.fromkeys(found))
+
+
+def _version(rpc: Any) -> tuple[int, int, Netid]:
+    """The program, its version, and the netid of ports that are numbers."""
+    try:
+        program, version, netid = rpc if len(rpc) == _WITH_NETID else (*rpc, TCP.name)
+        if isinstance(program, int) and isinstance(version, int):
+            return program, version, NETIDS[netid]
+    except (TypeError, ValueError, KeyError):
+        pass
+    raise InvalidMapping(f"rpc {rpc!r}: give (program, version), or (program, version, netid)")
 
 
 def _mapping(program: int, version: int, place: Place, default: Netid) -> MappingFields:
@@ -97,15 +117,23 @@ def places(port: Any) -> list[Place]:
         return found
     if isinstance(port, int) and not isinstance(port, bool):
         return [_number(port)]
-    if isinstance(port, str):
-        return [Place(port)]
+    if isinstance(port, str | bytes | os.PathLike):
+        return [_text(os.fsdecode(port))]
     if isinstance(port, socket.socket):
         return [_of_socket(port)]
     if hasattr(port, "getHost"):
-        return [_of_address(port.getHost())]
+        return [_of_listening(port)]
     raise InvalidService(
         f"port {port!r} is no number, path, listening socket, listening port, or list of these"
     )
+
+
+def _text(port: str) -> Place:
+    if port.isascii() and port.isdecimal():
+        return _number(int(port))
+    if not port.startswith("/"):
+        raise InvalidService(f"port {port!r} is neither a number nor the absolute path of a socket")
+    return Place(port)
 
 
 def _number(port: int, netid: Netid | None = None, host: str = "") -> Place:
@@ -115,29 +143,65 @@ def _number(port: int, netid: Netid | None = None, host: str = "") -> Place:
 
 
 def _of_socket(skt: socket.socket) -> Place:
-    stream = skt.type == socket.SOCK_STREAM
-    if stream and not skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise InvalidService("port: the socket does not listen")
-    name: Any = skt.getsockname()
+    try:
+        name = _bound_name(skt)
+    except OSError as error:
+        raise InvalidService(f"port: the socket cannot be asked ({error})") from error
     if skt.family == socket.AF_UNIX:
         return _path(name)
     netids = _BY_FAMILY.get(skt.family)
     if netids is None:
         raise InvalidService(f"port: sockets of family {skt.family} have no ports")
-    return _number(name[1], netids[stream], name[0].partition("%")[0])
+    if not name[1]:
+        raise InvalidService("port: the socket is not bound")
+    return _number(name[1], netids[skt.type == socket.SOCK_STREAM], name[0].partition("%")[0])
+
+
+def _bound_name(skt: socket.socket) -> Any:
+    """The address of a socket that waits for others."""
+    if skt.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        raise InvalidService(f"port: sockets of type {skt.type} have no ports")
+    if skt.type == socket.SOCK_STREAM:
+        waits = skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    else:
+        waits = not _has_peer(skt)
+    if not waits:
+        raise InvalidService("port: the socket does not listen, or is a client's")
+    return skt.getsockname()
+
+
+def _has_peer(skt: socket.socket) -> bool:
+    try:
+        skt.getpeername()
+    except OSError as error:
+        if error.errno != ENOTCONN:
+            raise
+        return False
+    return True
 
 
 def _path(name: str | bytes) -> Place:
-    path = fsdecode(name)
+    path = os.fsdecode(name)
     if not path.startswith("/"):
         raise InvalidService(f"port: the UNIX socket {path!r} has no absolute path")
     return Place(path)
+
+
+def _of_listening(port: Any) -> Place:
+    try:
+        address = port.getHost()
+    except (OSError, AttributeError) as error:
+        # Twisted's ports have no socket any more, and say no more, once they are closed.
+        raise InvalidService(f"port {port!r} does not listen") from error
+    return _of_address(address)
 
 
 def _of_address(address: Any) -> Place:
     """The place of one of Twisted's addresses, without importing them."""
     if hasattr(address, "name"):
         return _path(address.name or b"")
+    if not hasattr(address, "host"):
+        raise InvalidService(f"port: {address!r} is no address of a port")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     netid = _BY_FAMILY[family][address.type == "TCP"]
     return _number(address.port, netid, address.host.partition("%")[0])

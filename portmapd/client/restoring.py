@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
@@ -61,11 +62,11 @@ async def restore(
 async def _register_each(link: Link, groups: Sequence[Group]) -> list[Refused]:
     """Register groups, without waiting for one before the next; gives the refused ones."""
     asked = [Deferred.fromCoroutine(register(link, group)) for group in groups]
-    outcomes = await DeferredList(asked, consumeErrors=True)
-    refused = []
+    outcomes: list[tuple[bool, Any]] = await DeferredList(asked, consumeErrors=True)
+    refused: list[Refused] = []
     for group, (_, outcome) in zip(groups, outcomes, strict=True):
         if isinstance(outcome, Failure):
             if not isinstance(outcome.value, Refusal):
-                raise outcome.value
+                outcome.raiseException()
             refused.append((group, outcome.value))
     return refused

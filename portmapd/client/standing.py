@@ -1,21 +1,21 @@
 """What is registered through one client, in the groups in which it was."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TypeVar
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 from attrs import evolve, frozen
 
 from portmapd.client.registration import MappingFields, Registration
-
-T = TypeVar("T")
+from portmapd.oncrpc.address import LOCAL, split_address
 
 
 @frozen
 class Group:
     """What was registered at once, and is registered again at once or not at all.
 
-    :param services: the services.
-    :param mappings: the mappings.
+    :param services: the services, each as (name, port, flags).
+    :param mappings: the mappings, each as (program, version, netid, address).
     """
 
     services: tuple[Registration, ...] = ()
@@ -23,6 +23,22 @@ class Group:
 
     def __bool__(self) -> bool:
         return bool(self.services or self.mappings)
+
+    def without_services(self, gone: set[tuple[str, str]]) -> Group:
+        """The group without these services, and without the mappings that came with them.
+
+        A mapping that was set together with services goes with the last one on its port.
+        """
+        services = tuple([service for service in self.services if service[:2] not in gone])
+        if len(services) == len(self.services):
+            return self
+        ports = {port for _, port, _ in services}
+        mappings = tuple([mapping for mapping in self.mappings if _port(mapping) in ports])
+        return evolve(self, services=services, mappings=mappings)
+
+    def without_mappings(self, gone: set[MappingFields]) -> Group:
+        """The group without these mappings."""
+        return evolve(self, mappings=tuple([m for m in self.mappings if m not in gone]))
 
 
 class Standing:
@@ -52,29 +68,27 @@ class Standing:
         """Nothing is registered any more."""
         self._groups.clear()
 
-    def deregistered(self, services: Iterable[tuple[str, str]]) -> None:
-        """These services, by name and port, are not registered any more."""
+    def deregistered(self, services: Iterable[tuple[str, str]]) -> tuple[MappingFields, ...]:
+        """These services, by name and port, are not registered any more.
+
+        :return: the mappings that came with them and are to be unset now.
+        """
         gone = set(services)
-        self._keep(lambda group: evolve(group, services=_but(group.services, gone, _service_key)))
+        before = [mapping for group in self._groups for mapping in group.mappings]
+        self._keep([group.without_services(gone) for group in self._groups])
+        left = {mapping for group in self._groups for mapping in group.mappings}
+        return tuple([mapping for mapping in before if mapping not in left])
 
     def unset(self, mappings: Iterable[MappingFields]) -> None:
         """These mappings are not set any more."""
         gone = set(mappings)
-        self._keep(lambda group: evolve(group, mappings=_but(group.mappings, gone, _itself)))
+        self._keep([group.without_mappings(gone) for group in self._groups])
 
-    def _keep(self, rest: Callable[[Group], Group]) -> None:
-        self._groups = [group for group in map(rest, self._groups) if group]
-
-
-def _service_key(registration: Registration) -> tuple[str, str]:
-    return registration[:2]
+    def _keep(self, groups: Iterable[Group]) -> None:
+        self._groups = [group for group in groups if group]
 
 
-def _itself(mapping: MappingFields) -> MappingFields:
-    return mapping
-
-
-def _but(
-    rows: tuple[T, ...], gone: Collection[object], key: Callable[[T], object]
-) -> tuple[T, ...]:
-    return tuple([row for row in rows if key(row) not in gone])
+def _port(mapping: MappingFields) -> str:
+    """The port, or the path, of a mapping as services have it."""
+    *_, netid, address = mapping
+    return address if netid == LOCAL.name else str(split_address(address)[1])

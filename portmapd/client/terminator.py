@@ -2,24 +2,13 @@
 
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from portmapd.client.patience import Terminator
 from portmapd.errors import BadArguments
-
-
-class HasFileno(Protocol):
-    """Anything with a descriptor."""
-
-    def fileno(self) -> int:
-        """The descriptor."""
-
-
-#: What may be given as a terminator.
-Terminator = int | HasFileno
 
 
 @implementer(IReadDescriptor)

@@ -15,6 +15,9 @@ from portmapd.errors import BadArguments
 
 #: Kinds of change that a service's row comes with; the others come with a mapping's.
 _OF_SERVICES = ("registered", "deregistered")
+_OF_MAPPINGS = ("mapped", "unmapped")
+#: The digits of the largest port number.
+_DIGITS = 5
 
 
 class Flags(IntFlag):
@@ -70,7 +73,11 @@ class Change:
 def service_of(row: tuple[Any, ...]) -> Service:
     """The service in a row of a listing."""
     name, user, pid, port, exe = row
-    return Service(name, user, pid, int(port) if port.isdecimal() else port, exe)
+    return Service(name, user, pid, int(port) if _is_number(port) else port, exe)
+
+
+def _is_number(port: str) -> bool:
+    return port.isascii() and port.isdecimal() and len(port) <= _DIGITS
 
 
 def mapping_of(row: tuple[Any, ...]) -> RpcMapping:
@@ -79,21 +86,50 @@ def mapping_of(row: tuple[Any, ...]) -> RpcMapping:
 
 
 def change_of(box: Box) -> Change:
-    """The change that an event tells of."""
+    """The change that an event tells of.
+
+    :raises BadArguments: it tells of none that is known, or lacks something.
+    """
     kind = box.get(CHANGE, b"").decode("utf-8", "replace")
+    if kind not in _OF_SERVICES + _OF_MAPPINGS:
+        raise BadArguments(f"change {kind!r} is none that is known")
     rows, make = (SERVICE_ROW, service_of) if kind in _OF_SERVICES else (MAPPING_ROW, mapping_of)
     return Change(kind, make(tuple(column.take(box) for column in rows.columns)))
+
+
+def names_of(name: str | Iterable[str] | None) -> list[str] | None:
+    """One name or several, as a list; None for any.
+
+    :raises BadArguments: one of them is no name.
+    """
+    return None if name is None else _list_of(str, "name", name)
+
+
+def pids_of(pid: int | Iterable[int] | None) -> list[int] | None:
+    """One process or several, as a list; None for any.
+
+    :raises BadArguments: one of them is no number.
+    """
+    return None if pid is None else _list_of(int, "pid", pid)
 
 
 def user_ids(user: int | str | Iterable[int | str] | None) -> list[int] | None:
     """The uids of one user or several, by uid or by name; None for any.
 
-    :raises BadArguments: there is no user of that name.
+    :raises BadArguments: there is no user of that name, or it is neither a uid nor a name.
     """
     if user is None:
         return None
-    users = [user] if isinstance(user, int | str) else user
-    return [u if isinstance(u, int) else _uid(u) for u in users]
+    users: list[int | str] = _list_of((int, str), "user", user)
+    return [_uid(one) if isinstance(one, str) else one for one in users]
+
+
+def _list_of(kind: type | tuple[type, ...], what: str, value: Any) -> list[Any]:
+    """One value of a kind, or several, as a list; an empty one would mean any."""
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    if not values or not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
+        raise BadArguments(f"{what} {value!r}: give one, or a list of some, or None for any")
+    return values
 
 
 def _uid(name: str) -> int:

@@ -1,5 +1,7 @@
 """A consumer's view of what is registered, kept consistent over listings and events; pure."""
 
+from __future__ import annotations
+
 from collections import Counter, deque
 from collections.abc import Iterable
 
@@ -19,7 +21,8 @@ class View:
     """What one watcher knows to be registered, and the changes that it has not taken yet.
 
     Whatever is told, in whichever order listings and events come, the changes that are taken add
-    up to a set: nothing goes that did not come.
+    up to what is known: nothing goes that did not come. What a process registered on two
+    connections comes twice.
 
     :param names: the names that are watched; empty: everything is.
     """
@@ -28,6 +31,8 @@ class View:
         self.names = names
         self.changes: deque[Change] = deque()
         self._known: Counter[Subject] = Counter()
+        #: Beyond so many changes those that cancel out are left out.
+        self._limit = MAX_CHANGES
 
     def wants(self, subject: Subject) -> bool:
         """Is *subject* watched?"""
@@ -43,12 +48,9 @@ class View:
             if self.wants(change.subject):
                 present = max(now[change.subject], 1) if change.kind in _COMING else 0
                 now[change.subject] = present
-        before = self._known
-        self._known = now
-        for subject in (before - now).elements():
-            self.changes.append(Change(_WENT[type(subject)], subject))
-        for subject in (now - before).elements():
-            self.changes.append(Change(_CAME[type(subject)], subject))
+        before, self._known = self._known, +now
+        self._differ(before, now)
+        self._bound()
 
     def happened(self, change: Change) -> None:
         """The daemon told of *change*."""
@@ -57,20 +59,35 @@ class View:
             return
         if change.kind in _COMING:
             self._known[subject] += 1
-        elif self._known[subject] > 0:
+        elif self._known[subject] > 1:
             self._known[subject] -= 1
-        else:
+        elif self._known.pop(subject, 0) == 0:
             return
         self.changes.append(change)
-        if len(self.changes) > MAX_CHANGES:
-            self._compact()
+        self._bound()
 
-    def _compact(self) -> None:
-        """Forget what came and went again before the consumer took it."""
-        net: Counter[Subject] = Counter()
-        for change in self.changes:
-            net[change.subject] += 1 if change.kind in _COMING else -1
+    def _differ(self, before: Counter[Subject], now: Counter[Subject]) -> None:
+        """Add the changes from *before* to *now*; what goes makes room first."""
+        gone, come = before - now, now - before
+        self.changes.extend([Change(_WENT[type(s)], s) for s in gone.elements()])
+        self.changes.extend([Change(_CAME[type(s)], s) for s in come.elements()])
+
+    def _bound(self) -> None:
+        """Forget what came and went again, if too much waits for the consumer.
+
+        What is left may be as much as is registered; so much more may come before the next time,
+        or each change would cost as much as all of them.
+        """
+        if len(self.changes) <= self._limit:
+            return
+        taken = self._taken()
         self.changes.clear()
-        for subject, count in net.items():
-            kinds = _CAME if count > 0 else _WENT
-            self.changes.extend([Change(kinds[type(subject)], subject)] * abs(count))
+        self._differ(taken, self._known)
+        self._limit = max(MAX_CHANGES, 2 * len(self.changes))
+
+    def _taken(self) -> Counter[Subject]:
+        """What the consumer knows: what is known here, less what it has not taken."""
+        taken = self._known.copy()
+        for change in self.changes:
+            taken[change.subject] += -1 if change.kind in _COMING else 1
+        return taken

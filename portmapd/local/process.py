@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -23,14 +24,15 @@ _SO_PEERPIDFD = 77
 def open_pidfd(skt: socket.socket, pid: int) -> int:
     """A pidfd of the process that connected *skt*.
 
-    :raises ProcessLookupError: it has ended.
-    :raises OSError: there are no descriptors left.
+    :raises OSError: it has ended, or there are no descriptors left.
     """
     try:
         return skt.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError:
-        # An older kernel: the pid may be another process's by now only if that one has ended,
-        # and then its sockets are closed.
+    except OSError as error:
+        # Of any other error, such as that the process has ended, nothing follows: a child may
+        # hold its socket, and another process have its pid.
+        if error.errno != errno.ENOPROTOOPT:
+            raise
         return os.pidfd_open(pid)
 
 
@@ -102,6 +104,10 @@ class Processes:
         self._hub = hub
         self._limit = limit
         self._living: dict[tuple[int, int], Process] = {}
+
+    def __len__(self) -> int:
+        """How many there are; each takes a descriptor."""
+        return len(self._living)
 
     def join(self, connection: Connection, skt: socket.socket, pid: int) -> Process:
         """The process that connected *skt*, with *connection* among its connections.

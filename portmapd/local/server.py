@@ -6,20 +6,24 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from portmapd.channel.box import Box, BoxReader
+from portmapd.config import MAX_SERVICES
 from portmapd.local.process import Process, Processes, read_executable
 from portmapd.local.session import Daemon, Session
 from portmapd.local.watching import Watcher, Watchers
+from portmapd.net.complaints import Complaints
 from portmapd.net.credentials import peer_credentials
 from portmapd.net.hub import Hub
 from portmapd.net.listening import UnixPort
 from portmapd.net.pipelined import Pipelined
 from portmapd.net.taken import unusable_socket
+from portmapd.oncrpc.address import LOCAL
+from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
 
@@ -61,7 +65,9 @@ class Channel(Pipelined[Box]):
         return self._session.answer(request) if self._session is not None else b""
 
     def broke(self, fault: str) -> None:
-        self._log.info("a connection is closed: {fault}", fault=fault)
+        if self._session is not None:
+            self.factory.complain(self._session.holder, fault)
+        self._close()
 
     def pauseProducing(self) -> None:
         self._watcher.pause()
@@ -95,21 +101,26 @@ class ChannelFactory(Factory):
     """The connections of one socket.
 
     :param registry: what they register in.
-    :param hub: where their processes are watched.
-    :param limit: the most services and mappings that one process may hold.
-    :param connections: the most connections; further ones are closed at once.
+    :param processes: whose they are.
+    :param complaints: is told of those that break the language.
+    :param limit: the most descriptors that connections and processes may take; further connections
+        are closed at once.
     """
 
     noisy = False
 
-    def __init__(self, registry: Registry, hub: Hub, limit: int, connections: int) -> None:
+    def __init__(
+        self, registry: Registry, processes: Processes, complaints: Complaints, limit: int
+    ) -> None:
         self.daemon = Daemon(registry, Watchers(registry), uuid4().hex)
-        self.processes = Processes(hub, limit)
-        self._limit = connections
+        self.processes = processes
+        self._complaints = complaints
+        self._limit = limit
         self._open: set[Channel] = set()
+        self._emptied: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: Any) -> Any:
-        if len(self._open) >= self._limit:
+        if len(self._open) + len(self.processes) >= self._limit:
             return None
         channel = Channel()
         channel.factory = self
@@ -119,26 +130,52 @@ class ChannelFactory(Factory):
     def closed(self, channel: Channel) -> None:
         """*channel* has ended."""
         self._open.discard(channel)
+        self._tell_emptied()
 
-    def stopFactory(self) -> None:
+    def complain(self, holder: Holder, fault: str) -> None:
+        """*holder* broke the language."""
+        caller = Caller(LOCAL, Audience.LOCAL, uid=holder.uid)
+        self._complaints.complain(caller, f"{fault} (pid {holder.pid})")
+
+    def end(self) -> Deferred[None]:
+        """End every connection; the deferred fires when they are closed."""
         for channel in tuple(self._open):
-            channel.transport.abortConnection()
+            channel.end()
+        emptied = Deferred[None]()
+        self._emptied.append(emptied)
+        self._tell_emptied()
+        return emptied
+
+    def _tell_emptied(self) -> None:
+        while self._emptied and not self._open:
+            self._emptied.pop().callback(None)
 
 
 class ChannelService(TwistedService):
     """Serves the local channel, and lists itself there.
 
     :param path: the path of its socket; a directory that is missing is made.
-    :param registry: what connections register in.
-    :param hub: where their sockets are served.
+    :param reactor: the application's reactor.
+    :param registry: what connections register in; None: a registry of its own.
     :param limit: the most services and mappings that one process may hold.
+    :param hub: where the sockets are served; None: a hub of its own.
+    :ivar registry: what is registered; it may be read, changed and followed directly.
     """
 
-    def __init__(self, path: str, registry: Registry, hub: Hub, limit: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        reactor: Any,
+        registry: Registry | None = None,
+        limit: int = MAX_SERVICES,
+        hub: Hub | None = None,
+    ) -> None:
+        self.registry = Registry() if registry is None else registry
         self._path = path
-        self._registry = registry
-        self._hub = hub
+        self._hub = Hub(reactor) if hub is None else hub
         self._limit = limit
+        self._complaints = Complaints(reactor)
+        self._factory: ChannelFactory | None = None
         self._port: UnixPort | None = None
         self._holder: Holder | None = None
 
@@ -149,16 +186,17 @@ class ChannelService(TwistedService):
         """
         if self._port is not None:
             return
-        factory = ChannelFactory(self._registry, self._hub, self._limit, _most_connections())
+        processes = Processes(self._hub, self._limit)
+        factory = ChannelFactory(self.registry, processes, self._complaints, _most_descriptors())
         port = UnixPort(self._path, factory, self._hub)
         try:
-            os.makedirs(os.path.dirname(self._path), DIRECTORY_MODE, exist_ok=True)
+            _make_directory(os.path.dirname(self._path))
             port.startListening()
         except (OSError, CannotListenError) as error:
             raise unusable_socket(self._path, error, "--local-socket") from error
-        self._port = port
-        self._holder = self._registry.open(Holder(os.geteuid(), os.getpid()))
-        self._registry.register(self._holder.new_service(ITSELF, self._path, 0))
+        self._factory, self._port = factory, port
+        self._holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
+        self.registry.register(self._holder.new_service(ITSELF, self._path, 0))
 
     def startService(self) -> None:
         self.privilegedStartService()
@@ -167,12 +205,23 @@ class ChannelService(TwistedService):
     def stopService(self) -> Deferred[Any]:
         """Close the socket and every connection; the deferred fires when they are closed."""
         super().stopService()
-        port, self._port = self._port, None
-        if self._holder is not None:
-            self._registry.close(self._holder)
-        return maybeDeferred(port.stopListening) if port else maybeDeferred(lambda: None)
+        factory, port = self._factory, self._port
+        if factory is None or port is None or self._holder is None:
+            return succeed(None)
+        self._factory = self._port = None
+        self.registry.close(self._holder)
+        return gatherResults([maybeDeferred(port.stopListening), factory.end()])
 
 
-def _most_connections() -> int:
+def _make_directory(path: str) -> None:
+    """Make the directory, which others may enter whatever our umask is."""
+    mask = os.umask(0o777 & ~DIRECTORY_MODE)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(mask)
+
+
+def _most_descriptors() -> int:
     """Three quarters of the descriptors that we may have: the rest is for everything else."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4

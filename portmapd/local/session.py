@@ -65,12 +65,12 @@ class Session:
     :param watcher: tells its peer of changes.
     """
 
-    __slots__ = ("_daemon", "_holder", "_watcher")
+    __slots__ = ("_daemon", "_watcher", "holder")
     _log = Logger()
 
     def __init__(self, daemon: Daemon, holder: Holder, watcher: Watcher) -> None:
         self._daemon = daemon
-        self._holder = holder
+        self.holder = holder
         self._watcher = watcher
 
     def answer(self, box: Box) -> bytes:
@@ -83,14 +83,14 @@ class Session:
         except Refusal as refusal:
             return c.encode_refusal(tag, refusal) if tag is not None else b""
         except Exception:
-            self._log.failure("a command of pid {pid} failed", pid=self._holder.pid)
+            self._log.failure("a command of pid {pid} failed", pid=self.holder.pid)
             error = InternalError("the port mapper failed; its log tells how")
             return c.encode_refusal(tag, error) if tag is not None else b""
 
     def end(self) -> None:
         """The connection has ended: nothing of it stays."""
         self._daemon.watchers.discard(self._watcher)
-        self._daemon.registry.close(self._holder)
+        self._daemon.registry.close(self.holder)
 
     def _hello(self, version: int) -> Answer:
         if version != c.VERSION:
@@ -98,9 +98,9 @@ class Session:
         return {
             "version": c.VERSION,
             "instance": self._daemon.instance,
-            "limit": self._holder.allowance.limit or 0,
-            "uid": self._holder.uid,
-            "pid": self._holder.pid,
+            "limit": self.holder.allowance.limit or 0,
+            "uid": self.holder.uid,
+            "pid": self.holder.pid,
         }
 
     def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer:
@@ -113,15 +113,15 @@ class Session:
             _check_reserved(name, port, flags)
         else:
             check_service(name, port, flags)
-        if flags & PUBLIC and not self._holder.exe:
+        if flags & PUBLIC and not self.holder.exe:
             raise ExecutableUnknown(
-                f"flags {flags}: the path of the executable of pid {self._holder.pid} is not known "
+                f"flags {flags}: the path of the executable of pid {self.holder.pid} is not known "
                 "(it was deleted, replaced, or may not be read)"
             )
-        return self._holder.new_service(name, port, flags)
+        return self.holder.new_service(name, port, flags)
 
     def _deregister(self, services: Sequence[tuple[str, str]]) -> Answer:
-        self._daemon.registry.deregister(self._holder, *services)
+        self._daemon.registry.deregister(self.holder, *services)
         return _NOTHING
 
     def _list(
@@ -136,7 +136,7 @@ class Session:
         return {"services": services, "more": more}
 
     def _set_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
-        holder = self._holder
+        holder = self.holder
         new = [mapping(*fields, owner=holder.owner, holder=holder) for fields in mappings]
         if any(m.program == PROGRAM for m in new):
             raise InvalidMapping(f"program {PROGRAM} is the port mapper's own")
@@ -145,7 +145,7 @@ class Session:
         return _NOTHING
 
     def _unset_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
-        held = self._holder.mappings
+        held = self.holder.mappings
         for program, version, netid, address in mappings:
             standing = held.get((program, version, netid))
             if standing is None or standing.address != address:

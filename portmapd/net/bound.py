@@ -1,5 +1,6 @@
 """Which addresses are bound on this host, asked of the kernel without touching them."""
 
+import re
 import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -25,9 +26,9 @@ TABLES = {
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 #: How an IPv6 socket that serves IPv4 has an IPv4 address.
 _MAPPED = bytes(10) + b"\xff\xff"
-#: As ``/proc/net`` prints them: the state of a TCP socket that listens, the flag of a UNIX one.
+#: As ``/proc/net`` prints them: the state of a TCP socket that listens, and the row of a UNIX one.
 _LISTENS = b"0A"
-_ACCEPTS = 0x10000
+_LISTENING = re.compile(rb"^[0-9a-f]+: \w{8} \w{8} 00010000 \w{4} \w{2} +\d+ (/.*)$", re.MULTILINE)
 
 
 @frozen
@@ -106,8 +107,8 @@ def _local(text: bytes) -> Local:
 
 
 def _read_unix() -> frozenset[Local]:
-    rows = (row for row in _rows("unix", 8) if len(row) == 8 and int(row[3], 16) & _ACCEPTS)
-    return frozenset(row[7].rstrip(b"\n") for row in rows)
+    """The paths of UNIX sockets that listen. What others put into their paths is no row."""
+    return frozenset(_LISTENING.findall(Path("/proc/net/unix").read_bytes()))
 
 
 def _rows(table: str, columns: int) -> Iterator[list[bytes]]:

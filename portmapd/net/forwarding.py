@@ -5,7 +5,7 @@ from secrets import randbits
 from typing import Any
 
 from attrs import define
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 
@@ -92,7 +92,7 @@ class Forwarder:
                 )
             transport: Any = self._ports[source]
             transport.write(pending.message(xid), (relay.host, relay.port))
-        except (OSError, CannotListenError):
+        except (OSError, CannotListenError, MessageLengthError):
             self._finish(xid, None)
 
     def answered(self, message: bytes, host: str, port: int) -> None:

@@ -17,10 +17,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The most events in one turn of the reactor, and how long it may take, in seconds. The epoll
-#: keeps what was not served.
-BATCH = 64
+#: How long one turn of the reactor may take, in seconds. The epoll keeps what was not served.
 TURN = 0.0005
+#: The most events that are taken out of the epoll at a time. All of these are served: what was
+#: taken stands behind the others next time, so that everyone has a turn, however busy one is.
+BATCH = 4
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
@@ -109,14 +110,15 @@ class Hub:
         """The reactor ends."""
 
     def doRead(self) -> None:
-        """Serve a batch."""
-        assert self._epoll is not None
+        """Serve whoever has events, for one turn."""
         ends = monotonic() + TURN
-        for number, event in self._epoll.poll(0, BATCH):
-            descriptor = self._descriptors.get(number)
-            if descriptor is not None:
-                self._serve(descriptor, event)
-            if monotonic() > ends:
+        while self._epoll is not None:
+            events = self._epoll.poll(0, BATCH)
+            for number, event in events:
+                descriptor = self._descriptors.get(number)
+                if descriptor is not None:
+                    self._serve(descriptor, event)
+            if len(events) < BATCH or monotonic() > ends:
                 break
 
     def _serve(self, descriptor: Any, event: int) -> None:
@@ -134,10 +136,14 @@ class Hub:
 
     def _lose(self, descriptor: Any, why: Exception) -> None:
         reason = _REASONS.get(type(why)) or Failure(why)
-        if isinstance(why, ConnectionDone):
-            descriptor.readConnectionLost(reason)
-        else:
-            descriptor.connectionLost(reason)
+        try:
+            if isinstance(why, ConnectionDone):
+                descriptor.readConnectionLost(reason)
+            else:
+                descriptor.connectionLost(reason)
+        except Exception:
+            # The others must not be lost with it.
+            self._log.failure("the end of a stream failed")
 
 
 #: A failure takes longer to make than the rest of a connection's end.

@@ -20,6 +20,8 @@ ACCEPTS = 4
 class Eager(tcp.Connection):
     """Writes at once what the socket takes; the reactor is asked only about what is left."""
 
+    producer: Any
+
     def doRead(self) -> Any:
         try:
             data = self.socket.recv(self.bufferSize)
@@ -36,6 +38,12 @@ class Eager(tcp.Connection):
                 data = data[self.socket.send(data) :]
         if data:
             super().write(data)
+
+    def rest(self) -> None:
+        """Have the producer go on in a later turn, as if the peer had to catch up first."""
+        self.producerPaused = True
+        self.startWriting()
+        self.producer.pauseProducing()
 
 
 class TcpStream(Eager, tcp.Server):

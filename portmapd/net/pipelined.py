@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.interfaces import IPushProducer
@@ -9,6 +10,8 @@ from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from portmapd.errors import BrokenStream
+from portmapd.net.hub import TURN
+from portmapd.net.listening import Eager
 
 #: Answers are gathered up to about so many bytes before they are written.
 CHUNK = 65_536
@@ -20,8 +23,9 @@ Request = TypeVar("Request")
 class Pipelined(Protocol, Generic[Request]):
     """A stream whose peer may send requests before it has read the answers to others.
 
-    While the peer does not read its answers, none are made, and nothing is read from it. Its
-    transport's producer must be this stream.
+    While the peer does not read its answers, none are made, and nothing is read from it. If the
+    requests take longer than a turn, the others have theirs in between. Its transport's producer
+    must be this stream.
     """
 
     transport: Any
@@ -65,8 +69,10 @@ class Pipelined(Protocol, Generic[Request]):
             self.transport.write(data)
 
     def _serve(self) -> None:
+        ends = monotonic() + TURN
         while self._waiting and not self._paused:
-            self._gather(self._waiting)
+            if monotonic() < ends or not self._rest():
+                self._gather(self._waiting, ends)
         if self._waiting:
             return
         self._waiting = None
@@ -74,18 +80,29 @@ class Pipelined(Protocol, Generic[Request]):
         if self._broken:
             fault, self._broken = self._broken, ""
             self.broke(fault)
+            # With a producer that is paused, it would wait for that one.
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
-    def _gather(self, waiting: deque[Request]) -> None:
-        """Answer requests until the answers make a chunk, and write it."""
+    def _gather(self, waiting: deque[Request], ends: float) -> None:
+        """Answer requests until the answers make a chunk, or the turn ends; and write them."""
         outgoing = self._outgoing = []
         size = 0
         while waiting and size < CHUNK:
             answer = self.answer(waiting.popleft())
             outgoing.append(answer)
             size += len(answer)
+            if monotonic() > ends:
+                break
         self._outgoing = None
         self.transport.write(b"".join(outgoing))
+
+    def _rest(self) -> bool:
+        """Go on in a later turn, unless the transport is none of ours, which has no turns."""
+        turns = isinstance(self.transport, Eager)
+        if turns:
+            self.transport.rest()
+        return turns
 
     def pauseProducing(self) -> None:
         self._paused = True

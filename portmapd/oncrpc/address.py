@@ -43,6 +43,7 @@ UDP6 = Netid("udp6", 1, "inet6", "udp", None, "::")
 TCP6 = Netid("tcp6", 3, "inet6", "tcp", None, "::")
 LOCAL = Netid("local", 3, "loopback", "-", None, "")
 
+#: The transports that are known, by their names.
 NETIDS: dict[str, Netid] = {n.name: n for n in (UDP, TCP, UDP6, TCP6, LOCAL)}
 #: Version 2's protocol numbers.
 PROTOCOLS: dict[int, Netid] = {17: UDP, 6: TCP}

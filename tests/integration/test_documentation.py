@@ -1,38 +1,16 @@
 """The examples of the documentation, run as they stand there."""
 
-import re
 import shlex
-from collections.abc import Iterator
 from configparser import RawConfigParser
-from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
 from tests.integration.daemon import TWISTD
 from tests.integration.namespace import PATH, TOP, Namespace, eventually
+from tests.integration.session import play
 
 EXAMPLES = TOP / "docs" / "examples" / "rpcbind"
-
-#: Between the outputs of a session's commands.
-_SEPARATOR = "\x1e"
-
-
-@frozen
-class Step:
-    """A command of a session, and what it prints; ``...`` in there stands for anything."""
-
-    command: str
-    output: str
-
-
-def steps(session: str) -> Iterator[Step]:
-    """Read a session: ``#`` before each command, ``>`` before its further lines."""
-    for part in re.split(r"^# ", session, flags=re.MULTILINE)[1:]:
-        match = re.fullmatch(r"(.*(?:\n> .*)*)\n((?s:.*))", part)
-        assert match, part
-        yield Step(match[1].replace("\n> ", "\n"), match[2])
 
 
 @pytest.fixture
@@ -50,15 +28,7 @@ def host(namespace: Namespace) -> Namespace:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.console")), ids=lambda path: path.stem)
 def test_session(host: Namespace, example: Path) -> None:
     """Each command of a session prints what the page shows."""
-    session = list(steps(example.read_text()))
-    script = "".join(f"printf '\\x1e'\n{step.command}\n" for step in session)
-    path = {"PATH": f"/opt/portmapd/bin:{PATH}"}
-    said = host.run("bash", "-c", script, status=None, env=path)
-    outputs = said.split(_SEPARATOR)[1:]
-    assert len(outputs) == len(session), said
-    for step, output in zip(session, outputs, strict=True):
-        same = OutputChecker().check_output(step.output, output, ELLIPSIS | NORMALIZE_WHITESPACE)
-        assert same, f"{step.command}\nprinted: {output}\nthe page shows: {step.output}"
+    play(host, example.read_text(), f"/opt/portmapd/bin:{PATH}")
 
 
 @pytest.mark.programs("rpcinfo")

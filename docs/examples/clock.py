@@ -1,0 +1,93 @@
+"""An RPC service, and the port mapper through which its clients find it, in one application.
+
+Run it with ``twistd -ny clock.py``.
+"""
+
+import os
+from typing import Any
+
+from twisted.application.service import Application, IServiceCollection, Service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
+
+from portmapd.config import Config
+from portmapd.errors import (
+    CallRefused,
+    ProcedureUnavailable,
+    ProgramMismatch,
+    ProgramUnavailable,
+    Unanswerable,
+)
+from portmapd.oncrpc.address import format_address
+from portmapd.oncrpc.message import Call, decode_call, refusal, success, xid_of
+from portmapd.oncrpc.xdr import uint
+from portmapd.registry.holder import Holder
+from portmapd.registry.mapping import mapping
+from portmapd.registry.registry import Registry
+from portmapd.service import PortmapperService
+
+#: From the numbers that everyone may use for programs of their own (RFC 5531, section 8.4).
+PROGRAM = 0x2000_0001
+VERSION = 1
+NULL, TIME = 0, 1
+
+HOST = "127.0.0.1"
+
+
+class Clock(DatagramProtocol):
+    """Procedure 1 answers with the time, in seconds since 1970."""
+
+    transport: Any
+
+    def __init__(self, clock: Any) -> None:
+        self._results = {NULL: lambda: b"", TIME: lambda: uint(int(clock.seconds()))}
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        try:
+            reply = self._reply(decode_call(datagram))
+        except CallRefused as fault:
+            reply = refusal(xid_of(datagram), fault)
+        except Unanswerable:
+            return
+        self.transport.write(reply, addr)
+
+    def _reply(self, call: Call) -> bytes:
+        if call.program != PROGRAM:
+            raise ProgramUnavailable
+        if call.version != VERSION:
+            raise ProgramMismatch(VERSION, VERSION)
+        if call.procedure not in self._results:
+            raise ProcedureUnavailable
+        return success(call.xid, self._results[call.procedure]())
+
+
+class ClockService(Service):
+    """Serves the clock on a free port, and has it registered for as long as it is served."""
+
+    def __init__(self, reactor: Any, registry: Registry) -> None:
+        self._reactor = reactor
+        self._registry = registry
+
+    def startService(self) -> None:
+        super().startService()
+        self._port = self._reactor.listenUDP(0, Clock(self._reactor), HOST)
+        address = format_address(HOST, self._port.getHost().port)
+        self._holder = self._registry.open(Holder(os.getuid(), os.getpid()))
+        self._registry.map(mapping(PROGRAM, VERSION, "udp", address, holder=self._holder))
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()
+        self._registry.close(self._holder)
+        stopped: Deferred[Any] = self._port.stopListening()
+        return stopped
+
+
+application = Application("clock")
+services = IServiceCollection(application)
+
+portmapper = PortmapperService(
+    Config(port=10111, interfaces=(HOST,), rpc_socket=None, local_socket=None), reactor
+)
+portmapper.setServiceParent(services)
+ClockService(reactor, portmapper.registry).setServiceParent(services)

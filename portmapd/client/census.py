@@ -1,0 +1,76 @@
+"""Counting services page by page while they come and go; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from portmapd.client.values import Change, Service
+
+#: How many services are counted again at a time: one page has them, as a rule.
+PORTION = 100
+
+
+class Census:
+    """How often each service is registered: equal ones stand on several connections of a process.
+
+    What happens between the first page of a listing and its last may be in the listing or not.
+    These services are counted again, in a listing of them alone, until nothing is unsure; all
+    others are kept up to date by what happens.
+
+    It begins with a listing of everything that is counted. Each listing is told of as
+    :meth:`first` and :meth:`listed`.
+
+    :ivar counts: what stands, without what is unsure.
+    :ivar unsure: the services that must be listed again.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[Service] = Counter()
+        self.unsure: set[Service] = set()
+        #: What the present listing is for; None: everything.
+        self._scope: set[Service] | None = None
+        self._is_paging = False
+
+    def again(self) -> dict[str, Any]:
+        """Begin to count some of the unsure services again.
+
+        :return: what the listing is to be filtered by.
+        """
+        self._scope = scope = set(sorted(self.unsure, key=_identity)[:PORTION])
+        self.unsure -= scope
+        return {
+            "names": sorted({service.name for service in scope}),
+            "pids": sorted({service.pid for service in scope}),
+        }
+
+    def first(self) -> None:
+        """The first page has come: it holds what happened before."""
+        self._is_paging = True
+
+    def listed(self, services: Iterable[Service]) -> None:
+        """The last page has come; these are the services of all pages."""
+        self._is_paging = False
+        found = Counter(services)
+        if self._scope is None:
+            self.counts.update(found)
+        else:
+            self.counts.update({service: found[service] for service in self._scope})
+        for service in self.unsure:
+            self.counts.pop(service, None)
+        self._scope = set()
+
+    def happened(self, change: Change) -> None:
+        """A service was registered or deregistered."""
+        service = change.subject
+        assert isinstance(service, Service)
+        if self._scope is None or service in self._scope:
+            if self._is_paging:
+                self.unsure.add(service)
+        elif service not in self.unsure:
+            self.counts[service] += 1 if change.kind == "registered" else -1
+
+
+def _identity(service: Service) -> tuple[str, int, str]:
+    return service.name, service.pid, str(service.port)
