@@ -2,8 +2,9 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.net.answer import Shelf
 from portmapd.net.answering import MAX_HOSTS
-from portmapd.net.answers import ALLOWANCE, MAX_KEPT, MAX_REPLY, MAX_REQUEST, MAX_SHELVES, Shelf
+from portmapd.net.answers import ALLOWANCE, MAX_KEPT, MAX_REPLY, MAX_REQUEST, MAX_SHELVES
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.address import TCP, UDP
 from portmapd.oncrpc.message import XID, decode_reply

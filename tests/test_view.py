@@ -42,7 +42,7 @@ class Consumer:
 
         :raises AssertionError: something goes that did not come.
         """
-        taken = []
+        taken: list[Change] = []
         while self._view.changes and len(taken) < most:
             change = self._view.changes.popleft()
             self.known[change.subject] += 1 if change.kind in {"registered", "mapped"} else -1
@@ -134,7 +134,7 @@ class ViewTests(SynchronousTestCase):
             view.happened(went(B))
             compactions += len(view.changes) < before
             before = len(view.changes)
-            self.assertLessEqual(before, 2 * len(services))
+            self.assertLessEqual(before, 2 * len(services) + 2)
         self.assertLessEqual(compactions, 10)
         self.assertEqual([change.kind for change in view.changes][:1_000], ["registered"] * 1_000)
 
@@ -199,24 +199,21 @@ class Story:
         self.is_listed = True
 
 
-@PROPERTY
-@given(_STEPS, st.sampled_from([frozenset[str](), frozenset({"a"})]))
-def adds_up(steps: list[Subject | Listing | int], names: frozenset[str]) -> None:
-    """Whatever happens, the changes that were taken add up to what stands."""
-    story = Story(names)
-    for step in (*steps, Listing([], [])):
-        story.tell(step)
-        assert len(story.view.changes) <= 4 * FEW
-    story.consumer.take()
-    wanted = Counter(subject for subject in story.stands if story.view.wants(subject))
-    assert +story.consumer.known == wanted
-
-
 class ViewProperties(SynchronousTestCase):
     """What holds whatever happens."""
 
-    def test_adds_up(self) -> None:
+    @PROPERTY
+    @given(_STEPS, st.sampled_from([frozenset[str](), frozenset({"a"})]), st.booleans())
+    def test_adds_up(
+        self, steps: list[Subject | Listing | int], names: frozenset[str], many: bool
+    ) -> None:
         """The changes that are taken add up to what is registered, few or many waiting."""
-        adds_up()
-        self.patch(watching, "MAX_CHANGES", FEW)
-        adds_up()
+        self.patch(watching, "MAX_CHANGES", 10_000 if many else FEW)
+        story = Story(names)
+        for step in (*steps, Listing([], [])):
+            story.tell(step)
+            # No more of them stand, and are known to the consumer, than there are subjects.
+            self.assertLessEqual(len(story.view.changes), max(watching.MAX_CHANGES, 4 * 5))
+        story.consumer.take()
+        wanted = Counter(subject for subject in story.stands if story.view.wants(subject))
+        self.assertEqual(+story.consumer.known, wanted)

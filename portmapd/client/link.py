@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from twisted.internet.protocol import Protocol
 from portmapd.channel import command as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable
+
+#: What the encoders raise for a value that is too long or not of its type.
+_UNWRITABLE = (ValueError, TypeError, AttributeError, struct.error)
 
 
 class Link(Protocol):
@@ -55,7 +59,7 @@ class Link(Protocol):
         tag = b"%x" % self._count
         try:
             box = command.ask(tag, values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except _UNWRITABLE as error:
             return fail(BadArguments(f"an argument is too long or not of its type: {error}"))
         answer: Deferred[dict[str, Any]] = Deferred(lambda _: self._forget(tag))
         self._pending[tag] = command, answer

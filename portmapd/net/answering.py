@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from portmapd.net.answers import Answers, Shelf, make_answer
+from portmapd.net.answer import Shelf, make_answer
+from portmapd.net.answers import Answers
 from portmapd.net.complaints import Complaints
 from portmapd.net.forwarding import Forwarder
 from portmapd.oncrpc.address import Netid

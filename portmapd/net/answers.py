@@ -1,15 +1,14 @@
 """The answer cache: replies that will be the same until a mapping changes."""
 
-from collections.abc import Sequence
-from ctypes import c_char_p, c_void_p, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from attrs import define
-
+from portmapd.net.answer import Answer, Shelf
+from portmapd.net.getport import Ports
 from portmapd.oncrpc.address import Netid
 from portmapd.oncrpc.message import XID
-from portmapd.oncrpc.record import record_mark
 from portmapd.portmapper.caller import Audience
-from portmapd.portmapper.statistics import Statistics, Tally
+from portmapd.portmapper.statistics import Statistics
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.registry import Registry
 
@@ -26,39 +25,6 @@ MAX_SHELVES = 256
 Readers = tuple[str, Audience, str]
 
 
-@define(eq=False)
-class Answer:
-    """A reply that is given again and again, in the forms that transports send.
-
-    :param reply: the reply less its xid.
-    :param tally: what giving it counts as.
-    :param asked: the record mark that a request for it has on a stream.
-    :param mark: its own record mark on a stream.
-    :param address: where it is in memory, for as long as this answer is referenced.
-    :param hits: how often it was given since that was counted last.
-    """
-
-    reply: bytes
-    tally: Tally
-    asked: bytes
-    mark: bytes
-    size: int
-    address: int
-    hits: int = 0
-
-
-def make_answer(message: bytes, reply: bytes, tally: Tally) -> Answer:
-    """The answer that *reply* is to every message that differs from *message* in its xid alone."""
-    tail = reply[XID:]
-    address = cast(c_char_p(tail), c_void_p).value
-    assert address is not None
-    return Answer(tail, tally, record_mark(message), record_mark(reply), len(tail), address)
-
-
-#: Answers by their request less its xid.
-Shelf = dict[bytes, Answer]
-
-
 class Answers:
     """Replies, on a shelf for each kind of reader.
 
@@ -69,17 +35,18 @@ class Answers:
 
     def __init__(self, registry: Registry, statistics: Statistics) -> None:
         self._statistics = statistics
+        self._ports = Ports(registry, statistics)
         self._shelves: dict[Readers, Shelf] = {}
         self._kept = 0
         statistics.settle = self.settle
         registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
 
     def shelf(self, netid: Netid, audience: Audience, reached: str) -> Shelf:
-        """The shelf for these readers; one that stays empty if there are too many already."""
+        """The shelf for these readers; one that nothing is put on if there are too many already."""
         readers = netid.name, audience, reached
         shelf = self._shelves.get(readers)
         if shelf is None:
-            shelf = {}
+            shelf = Shelf(_nothing if audience is Audience.EXCLUDED else self._ports.answer)
             if len(self._shelves) < MAX_SHELVES:
                 self._shelves[readers] = shelf
         return shelf
@@ -105,12 +72,20 @@ class Answers:
 
     def settle(self) -> None:
         """Have the statistics count what was answered from here."""
-        for shelf in self._shelves.values():
-            for answer in shelf.values():
+        for answers in self._all():
+            for answer in answers.values():
                 if answer.hits:
                     self._statistics.count(answer.tally, answer.hits)
                     answer.hits = 0
 
+    def _all(self) -> Iterator[dict[Any, Answer]]:
+        yield from self._shelves.values()
+        yield self._ports.answers
+
     def _changed(self, changes: Sequence[Change]) -> None:
         if self._kept:
             self.clear()
+
+
+def _nothing(request: bytes) -> Answer:
+    raise KeyError(request)

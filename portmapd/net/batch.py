@@ -26,7 +26,7 @@ from typing import Any
 
 from attrs import frozen
 
-from portmapd.net.answers import Shelf
+from portmapd.net.answer import Shelf
 from portmapd.oncrpc.message import XID
 
 #: The most datagrams taken in at once; they are served before other sockets have their turn.

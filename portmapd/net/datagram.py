@@ -12,8 +12,8 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
 
+from portmapd.net.answer import Shelf
 from portmapd.net.answering import Answering
-from portmapd.net.answers import Shelf
 from portmapd.net.batch import Batch
 from portmapd.oncrpc.address import UDP, UDP6
 from portmapd.oncrpc.message import XID

@@ -5,6 +5,7 @@ from secrets import randbits
 from typing import Any
 
 from attrs import define
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -114,13 +115,12 @@ class Forwarder:
         if reply is not None:
             call.respond(reply)
 
-    def stop(self) -> None:
-        """Drop every call under way and close the sockets."""
+    def stop(self) -> Deferred[Any]:
+        """Drop every call under way; the deferred fires when the sockets are closed."""
         for call in self._calls.values():
             if call.timeout is not None:
                 call.timeout.cancel()
         self._calls.clear()
         self._questions.clear()
-        for port in self._ports.values():
-            port.stopListening()
-        self._ports.clear()
+        ports, self._ports = self._ports, {}
+        return gatherResults([maybeDeferred(port.stopListening) for port in ports.values()])

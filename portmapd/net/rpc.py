@@ -161,6 +161,6 @@ class RpcService(Service):
         """Close what is open; what it registered goes with it."""
         if self._holder is not None:
             self._registry.close(self._holder)
-        self._forwarder.stop()
         ports, self._ports = self._ports, []
-        return gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        stopped = [maybeDeferred(port.stopListening) for port in ports]
+        return gatherResults([self._forwarder.stop(), *stopped])

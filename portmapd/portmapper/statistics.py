@@ -61,6 +61,7 @@ class Statistics:
         self._changes: Counter[tuple[int, int]] = Counter()
         self._lookups: dict[int, Counter[tuple[Lookup, bool]]] = {v: Counter() for v in VERSIONS}
         self._remotes: dict[int, Counter[tuple[Remote, bool]]] = {v: Counter() for v in VERSIONS}
+        self._programs: dict[int, set[int]] = {v: set() for v in VERSIONS}
         #: Messages that were no call, or could not be decoded.
         self.malformed = 0
         #: Is called before the counts are read: whoever counts apart brings them up to date.
@@ -72,9 +73,15 @@ class Statistics:
         if tally.procedure in (1, 2) and tally.success:
             self._changes[tally.version, tally.procedure] += times
         if isinstance(tally.subject, Lookup):
-            _bounded(self._lookups[tally.version], (tally.subject, tally.success), times)
+            if _bounded(self._lookups[tally.version], (tally.subject, tally.success), times):
+                self._programs[tally.version].add(tally.subject.program)
         elif tally.subject is not None:
             _bounded(self._remotes[tally.version], (tally.subject, tally.success), times)
+
+    def counts_apart(self, version: int, program: int) -> bool:
+        """Is a look-up of that program, by that version, counted by its subject?"""
+        full = len(self._lookups[version]) >= MAX_PROGRAMS
+        return not full or program in self._programs[version]
 
     def calls(self, version: int, procedure: int) -> int:
         """How often that procedure was called."""
@@ -101,9 +108,12 @@ class Statistics:
         )
 
 
-def _bounded(counter: Counter[K], key: K, times: int) -> None:
-    if key in counter or len(counter) < MAX_PROGRAMS:
+def _bounded(counter: Counter[K], key: K, times: int) -> bool:
+    """Count *key*, unless there are too many already; was it counted?"""
+    counted = key in counter or len(counter) < MAX_PROGRAMS
+    if counted:
         counter[key] += times
+    return counted
 
 
 def _pairs(counter: Counter[tuple[S, bool]]) -> Iterable[tuple[S, tuple[int, int]]]:

@@ -13,6 +13,7 @@ from portmapd.portmapper.rpcbind import Rpcb
 from portmapd.portmapper.v2 import CallResult, Pmap
 from portmapd.registry.mapping import Mapping, mapping
 from tests.integration.embedded import asking, asynchronous, serving
+from tests.integration.host import daemon
 from tests.integration.peers import echo, peering
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
@@ -92,6 +93,18 @@ async def test_long_answer() -> None:
         async with asking(service.port) as client:
             with pytest.raises(SystemFailure):
                 await client.dump()
+
+
+@asynchronous
+async def test_daemon(tmp_path: Path) -> None:
+    """A daemon of its own process answers as the service does, over every transport."""
+    with daemon(tmp_path) as running:
+        for host, transport in (*NETIDS.values(), (running.path, "local")):
+            async with asking(running.port, host, transport) as client:
+                assert await client.set(200100, 1, UDP, 4000)
+                assert await client.getport(200100, 1, UDP) == 4000
+                assert len(await client.dump()) == 7
+                assert await client.unset(200100, 1)
 
 
 @asynchronous

@@ -1,0 +1,50 @@
+"""``portmapctl``: the local channel from a shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from portmapd.cli.command import portmapctl
+from portmapd.cli.ending import DONE, USAGE, Ending, ending_of
+from portmapd.cli.text import line
+from portmapd.errors import PortmapdError
+
+#: The status that a shell gives to what SIGINT ended.
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run ``portmapctl``, and exit with its status.
+
+    :param arguments: what stands behind its name; None: the process's own arguments.
+    """
+    ending = _run(arguments)
+    if ending.why:
+        click.echo(f"portmapctl: {line(ending.why)}", err=True)
+    sys.exit(ending.status)
+
+
+def _run(arguments: Sequence[str] | None) -> Ending:
+    # No locale has a character for everything that a daemon may send.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        status = portmapctl.main(arguments, "portmapctl", standalone_mode=False)
+    except Ending as ending:
+        return ending
+    except PortmapdError as error:
+        return ending_of(error)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "portmapctl"
+        return Ending(USAGE, f"{error.format_message()} See {path} --help.")
+    except click.Abort:
+        return Ending(INTERRUPTED)
+    except BrokenPipeError:
+        # Who reads it has enough. What is buffered still would be written at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Ending(DONE)
+    return Ending(status if isinstance(status, int) else DONE)

@@ -1,0 +1,49 @@
+"""Text for terminals: escaped, in aligned columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from unicodedata import combining, east_asian_width
+
+#: What stands between two columns.
+GAP = "  "
+
+
+def line(text: str) -> str:
+    """*text* as one line that cannot steer a terminal: escapes stand for control characters."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def cell(value: object) -> str:
+    """*value* as a part of a line; a backslash is doubled, so that escapes cannot be mistaken."""
+    return line(str(value).replace("\\", "\\\\"))
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """The lines of a table, its columns aligned."""
+    cells = [tuple(head), *(tuple(map(cell, row)) for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    return (columns(row, widths) for row in cells)
+
+
+def columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of cells, which are at least so wide each."""
+    padded = [
+        text + " " * (width - _width(text)) for text, width in zip(cells, widths, strict=True)
+    ]
+    return GAP.join(padded).rstrip()
+
+
+def _width(text: str) -> int:
+    """How many places *text* takes on a terminal."""
+    return sum(_places(char) for char in text)
+
+
+def _places(char: str) -> int:
+    if combining(char):
+        return 0
+    return 2 if east_asian_width(char) in {"W", "F"} else 1
