@@ -13,6 +13,7 @@ from attrs import asdict
 from bench import namespace
 from bench.errors import MeasureError
 from bench.plan import FULL, QUICK, Plan
+from bench.process import FIRST, set_priority
 from bench.programs import build
 from bench.rows import Row
 from bench.suite import MEASURES
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
     except MeasureError as error:
         _say(str(error))
         return 1
+    set_priority(os.getpid(), FIRST)
     plan = QUICK if options.quick else FULL
     rows, complete = _measure(plan, options.only or MEASURES)
     print("\n".join(lines(rows)))

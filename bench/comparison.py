@@ -77,6 +77,17 @@ class Comparison:
         yield from _doubts(self.peer, self.theirs)
 
 
+def alone(what: str, loads: Loads, calm_rounds: int, goal: Goal) -> Row:
+    """A row of right answers a second without a peer."""
+    calm = [load for load in loads if not load.disturbed]
+    counted = calm if len(calm) >= calm_rounds else loads
+    notes = list(_doubts("portmapd", loads))
+    if len(calm) < len(loads):
+        kept = "set aside" if counted is calm else "yet counted, for too few were calm"
+        notes.insert(0, f"{len(loads) - len(calm)} of {len(loads)} rounds were disturbed, {kept}")
+    return Row(what, "/s", median(map(_rate, counted)), goal=goal, note="; ".join(notes))
+
+
 def _rate(load: Load) -> float:
     return load.rate
 

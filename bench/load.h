@@ -97,6 +97,8 @@ void window_count(const struct window *window, const struct slot *slot,
                   const unsigned char *reply, size_t size, uint64_t now, struct report *report);
 size_t call_size(const struct options *options);
 
+/* splitmix64: the n-th number of a sequence that looks random and needs no state. */
+uint64_t scramble(uint64_t n);
 uint32_t word_at(const unsigned char *bytes);
 void word_put(unsigned char *bytes, uint32_t word);
 uint64_t clock_ns(void);

@@ -6,9 +6,10 @@ import subprocess
 from attrs import evolve, frozen
 
 from bench.errors import MeasureError
+from bench.probe import HOST
 from bench.process import waited_seconds
 from bench.programs import LOAD
-from bench.servers import Running
+from bench.servers import Running, Server
 
 FIRST_PROGRAM = 0x20000000
 """The first of the programs that the benchmark registers (RFC 5531, section 8.5: user-defined)."""
@@ -30,7 +31,7 @@ class Load:
     rate: right answers a second.
     busy: the share of the time (0 to 1) that the generator worked; the rest it waited.
     waited: seconds that the generator or the server, whichever longer, waited for a processor.
-    p50_us, p99_us: latency in microseconds.
+    p50_us, p99_us, max_us: latency in microseconds.
     mappings: in the last DUMP; 0 if there was none.
     """
 
@@ -43,6 +44,7 @@ class Load:
     waited: float
     p50_us: float
     p99_us: float
+    max_us: float
     mappings: int = 0
 
     @property
@@ -76,18 +78,45 @@ def ask(server: Running, mode: str, *options: str) -> Load:
 
     Raises MeasureError for a wrong answer, no answer, or none at all.
     """
+    return _run(server, command(mode, HOST, str(server.port), *options))
+
+
+def ask_names(server: Running, mode: str, *options: str) -> Load:
+    """Run it against a server of named services: portmapd's local channel, or epmd.
+
+    mode: register, enter or lookup; the rest as for ask().
+    """
+    return _run(server, command(mode, *where_names(server.server), *options))
+
+
+def where_names(server: Server) -> tuple[str, ...]:
+    """The load generator's arguments for a server of named services."""
+    return (server.path,) if server.path else (HOST, str(server.port))
+
+
+def command(mode: str, *arguments: str) -> list[str]:
+    """The load generator's command line."""
+    return [str(LOAD), mode, *arguments]
+
+
+def read(document: str) -> Load:
+    """What a run of the load generator printed."""
+    return Load(**json.loads(document))
+
+
+def _run(server: Running, command: list[str]) -> Load:
+    name, mode = server.server.name, command[1]
     before = waited_seconds(server.pid)
-    command = [str(LOAD), mode, "127.0.0.1", str(server.port), *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired as error:
-        raise MeasureError(f"{server.server.name}: {mode} took over {_LIMIT:g} s") from error
+        raise MeasureError(f"{name}: {mode} took over {_LIMIT:g} s") from error
     if not done.stdout:
-        raise MeasureError(f"{server.server.name}: {done.stderr.strip()}")
-    seen = Load(**json.loads(done.stdout))
+        raise MeasureError(f"{name}: {done.stderr.strip()}")
+    seen = read(done.stdout)
     seen = evolve(seen, waited=max(seen.waited, waited_seconds(server.pid) - before))
     if seen.wrong or not seen.answered:
-        raise MeasureError(f"{server.server.name}: {seen.wrong} wrong answers to {mode}")
+        raise MeasureError(f"{name}: {seen.wrong} wrong answers to {mode}")
     return seen
 
 

@@ -1,6 +1,11 @@
 """What a process costs, as the kernel counts it."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
+
+FIRST, ORDINARY = -20, 0
+"""Priorities (nice): of what is measured and what measures, and of everything else."""
 
 
 def resident_bytes(pid: int) -> int:
@@ -9,6 +14,12 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def set_priority(pid: int, priority: int) -> None:
+    """Give a process, and what it starts from now on, a priority; if we may not, leave it."""
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, priority)
 
 
 def waited_seconds(pid: int) -> float:

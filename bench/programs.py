@@ -15,8 +15,9 @@ BUILD = TOP / "bench" / "build"
 LOAD = BUILD / "load"
 LOOP = BUILD / "loop"
 
+_NAMES = ("names.c", "channel.c", "epmd.c")
 _SOURCES = {
-    LOAD: ("load.c", "window.c", "samples.c", "udp.c", "tcp.c"),
+    LOAD: ("load.c", "window.c", "samples.c", "udp.c", "tcp.c", *_NAMES),
     LOOP: ("loop.c",),
 }
 _CC = ("cc", "-std=c11", "-O2", "-Wall", "-Wextra")

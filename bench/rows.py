@@ -40,6 +40,11 @@ def times(bound: float) -> Goal:
     return Goal(bound, at_least=True, ratio=True)
 
 
+def above(bound: float, unit: str) -> Goal:
+    """A figure of portmapd that is at least a bound."""
+    return Goal(bound, at_least=True, ratio=False, unit=unit)
+
+
 def below(bound: float, unit: str) -> Goal:
     """A figure of portmapd below a bound."""
     return Goal(bound, at_least=False, ratio=False, unit=unit)

@@ -1,21 +1,20 @@
 """The servers that are measured: started, waited for, stopped."""
 
 import os
-import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from attrs import frozen
 
 from bench.errors import MeasureError
+from bench.probe import Answers, name_server, port_mapper
 from bench.programs import BUILD, LOOP, TOP
 
-PORTMAPD, RPCBIND, C_LOOP = "portmapd", "rpcbind", "C loop"
+PORTMAPD, RPCBIND, C_LOOP, EPMD = "portmapd", "rpcbind", "C loop", "epmd"
 """The servers' names, as the table shows them."""
 
 START_LIMIT = 20.0
@@ -24,9 +23,6 @@ START_LIMIT = 20.0
 STOP_LIMIT = 20.0
 """Seconds from SIGTERM to SIGKILL."""
 
-_ASK_AGAIN = 0.001
-_NULL_CALL = struct.pack(">10I", 1, 0, 2, 100000, 2, 0, 0, 0, 0, 0)
-
 
 @frozen
 class Server:
@@ -34,12 +30,16 @@ class Server:
 
     name: as the table shows it.
     command: program and arguments; it stays in the foreground.
-    port: the UDP port, and TCP port if it serves TCP, on 127.0.0.1.
+    port: the UDP or TCP port, or both, on 127.0.0.1.
+    path: of the socket of its local channel, if it has one.
+    probe: tells, given the port, whether it answers.
     """
 
     name: str
     command: tuple[str, ...]
     port: int
+    path: str | None = None
+    probe: Callable[[int], AbstractContextManager[Answers]] = port_mapper
 
 
 @frozen
@@ -60,16 +60,17 @@ class Running:
         return self.server.port
 
 
-def portmapd(port: int = 211) -> Server:
+def portmapd(port: int = 211, *options: str) -> Server:
     """The port mapper under test, by the twistd beside this interpreter.
 
     Its local socket has a directory of its own, for two may run at once. Ports of the benchmark's
     servers are below 512, where neither the kernel nor rpcbind takes one by itself.
     """
     twistd = Path(sys.executable).with_name("twistd")
-    sockets = ("--rpc-socket", "none", "--local-socket", f"/run/portmapd-{port}/portmapd.sock")
-    plugin = ("portmapd", "--port", str(port), *sockets)
-    return Server(PORTMAPD, (str(twistd), "-n", "--pidfile=", *plugin), port)
+    path = f"/run/portmapd-{port}/portmapd.sock"
+    sockets = ("--rpc-socket", "none", "--local-socket", path)
+    plugin = ("portmapd", "--port", str(port), *sockets, *options)
+    return Server(PORTMAPD, (str(twistd), "-n", "--pidfile=", *plugin), port, path)
 
 
 def rpcbind() -> Server:
@@ -80,6 +81,11 @@ def rpcbind() -> Server:
 def c_loop() -> Server:
     """The bare recvfrom/sendto loop: the most that a server of one datagram a time can reach."""
     return Server(C_LOOP, (str(LOOP), "311"), 311)
+
+
+def epmd(port: int = 411) -> Server:
+    """Erlang's port mapper daemon, the peer of the local channel."""
+    return Server(EPMD, ("epmd", "-port", str(port)), port, probe=name_server)
 
 
 @contextmanager
@@ -112,26 +118,12 @@ def _start(server: Server, log: Path) -> subprocess.Popen[bytes]:
 
 def _await_answer(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     limit = time.monotonic() + START_LIMIT
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.connect(("127.0.0.1", server.port))
-        asking.settimeout(_ASK_AGAIN)
-        while not _answers(asking):
+    with server.probe(server.port) as answers:
+        while not answers():
             if process.poll() is not None:
                 raise MeasureError(f"{server.name} ended at its start: {_last_line(log)}")
             if time.monotonic() > limit:
-                raise MeasureError(f"{server.name} does not answer on UDP port {server.port}")
-
-
-def _answers(asking: socket.socket) -> bool:
-    """Whether a NULL call is answered at once."""
-    try:
-        asking.send(_NULL_CALL)
-        return bool(asking.recv(512))
-    except ConnectionRefusedError:
-        time.sleep(_ASK_AGAIN)
-    except TimeoutError:
-        pass
-    return False
+                raise MeasureError(f"{server.name} does not answer on port {server.port}")
 
 
 def _last_line(log: Path) -> str:

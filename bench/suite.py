@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from bench import footprint, mappings, speed
+from bench import footprint, mappings, names, speed, storm
 from bench.plan import Plan
 from bench.rows import Row
 
@@ -16,4 +16,9 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "start": footprint.start,
     "memory": footprint.memory,
     "liveness": footprint.liveness,
+    "register": names.register,
+    "enter": names.enter,
+    "lookup": names.lookup,
+    "most": names.most,
+    "storm": storm.storm,
 }

@@ -53,8 +53,7 @@ struct window window_new(const struct options *options, uint64_t *asked, uint64_
     return window;
 }
 
-/* splitmix64: the n-th number of a sequence that looks random and needs no state. */
-static uint64_t scramble(uint64_t n)
+uint64_t scramble(uint64_t n)
 {
     n *= 0x9e3779b97f4a7c15ull;
     n = (n ^ (n >> 30)) * 0xbf58476d1ce4e5b9ull;

@@ -198,6 +198,27 @@ class StayingTests(LivenessTestCase):
             self.look(2)
             self.assertEqual(len(self.rows()), 1)
 
+    def test_registered_too_late(self) -> None:
+        """That its address was bound before it was registered is not to be seen."""
+        with opened(UDP, "127.0.0.1") as skt:
+            where = address("0.0.0.0", skt)
+            self.map("udp", where, program=8)
+            self.look()
+        self.map("udp", where)
+        self.look(2)
+        self.assertEqual([m.program for m in self.rows()], [7])
+
+    def test_registered_again_too_late(self) -> None:
+        """What was seen of a mapping is forgotten with it."""
+        with opened(UDP, "127.0.0.1") as skt:
+            where = address("0.0.0.0", skt)
+            self.map("udp", where)
+            self.look()
+            self.registry.unmap(*self.rows())
+        self.map("udp", where)
+        self.look(2)
+        self.assertEqual(len(self.rows()), 1)
+
     def test_unset_before(self) -> None:
         """What was removed otherwise is not removed again."""
         with opened(UDP, "127.0.0.1") as skt:

@@ -3,14 +3,22 @@
 from collections import deque
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionAborted, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.box import BoxReader, encode_box
+from portmapd.client.lasting import JITTER, LONGEST_WAIT
+from portmapd.client.local import Portmapper
+from portmapd.client.standing import Group
+from portmapd.errors import PortmapdError
 from portmapd.local.watching import Watcher
 from portmapd.registry.holder import Allowance, Holder
 from tests.conversation import Host
+
+PATH = "/run/test.sock"
 
 
 class Wire:
@@ -44,6 +52,14 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Let these bytes come to the client."""
         self.protocol.dataReceived(data)
+
+    def queue(self, box: bytes) -> None:
+        """Send *box* behind what the daemon has sent."""
+        self._out.append(box)
+
+    def forget(self) -> None:
+        """Let nothing come of what the daemon has sent and was not delivered."""
+        self._out.clear()
 
     def deliver(self) -> bool:
         """Let what the daemon sent first come to the client; whether there was anything."""
@@ -98,3 +114,59 @@ class Socket:
         """Let it fail."""
         factory = self.reactor.unixClients[-1][1]
         factory.clientConnectionFailed(None, Failure(ConnectError(string="Nobody listens")))
+
+
+class PortmapperTestCase(SynchronousTestCase):
+    """A client on a reactor in memory, and the daemon's end of its connections."""
+
+    def setUp(self) -> None:
+        self.lost: list[tuple[Group, PortmapdError]] = []
+        self.host = Host()
+        self.socket = Socket(self.host)
+        self.reactor: Any = self.socket.reactor
+        self.client = Portmapper(
+            self.reactor, PATH, lambda group, why: self.lost.append((group, why))
+        )
+
+    def connect(self) -> Wire:
+        """Let the client connect, and everything travel."""
+        wire = self.socket.accept()
+        wire.settle()
+        return wire
+
+    def registered(self, *names: str) -> Wire:
+        """Have these names registered, each by itself."""
+        results = [self.client.reg(name, 80) for name in names]
+        wire = self.connect()
+        for result in results:
+            self.successResultOf(result)
+        return wire
+
+    def restart(self) -> None:
+        """The daemon ends, and another one begins."""
+        self.host = self.socket.host = Host()
+        self.socket.wires[-1].lose()
+
+    def reconnect(self) -> None:
+        """Let the client's wait pass; it asks for a connection then."""
+        asked = self.socket.asked
+        self.reactor.advance(LONGEST_WAIT * (1 + JITTER))
+        self.assertEqual(self.socket.asked, asked + 1)
+
+    def fails(self, result: "Deferred[Any]", names: str, kind: type[Exception]) -> None:
+        """Assert that an operation has failed so, with *names* in the message."""
+        error = self.failureResultOf(result, kind).value
+        self.assertIs(type(error), kind)
+        self.assertIn(names, str(error))
+
+    def names(self) -> list[str]:
+        """What is registered."""
+        return [service.name for service in self.host.registry.services()]
+
+    def idle(self) -> None:
+        """Assert that the client waits for nothing, and will not connect."""
+        asked = self.socket.asked
+        self.reactor.advance(0)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.reactor.getReaders(), [])
+        self.assertEqual(self.socket.asked, asked)

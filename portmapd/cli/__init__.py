@@ -40,7 +40,7 @@ def _run(arguments: Sequence[str] | None) -> Ending:
         return ending_of(error)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "portmapctl"
-        return Ending(USAGE, f"{error.format_message()} See {path} --help.")
+        return Ending(USAGE, f"{error.format_message().rstrip('.')}; see {path} --help")
     except click.Abort:
         return Ending(INTERRUPTED)
     except BrokenPipeError:

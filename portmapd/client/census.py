@@ -22,7 +22,7 @@ class Census:
     It begins with a listing of everything that is counted. Each listing is told of as
     :meth:`first` and :meth:`listed`.
 
-    :ivar counts: what stands, without what is unsure.
+    :ivar counts: what stands; of what is unsure, nothing is known.
     :ivar unsure: the services that must be listed again.
     """
 
@@ -53,12 +53,8 @@ class Census:
         """The last page has come; these are the services of all pages."""
         self._is_paging = False
         found = Counter(services)
-        if self._scope is None:
-            self.counts.update(found)
-        else:
-            self.counts.update({service: found[service] for service in self._scope})
-        for service in self.unsure:
-            self.counts.pop(service, None)
+        for service in found if self._scope is None else self._scope:
+            self.counts[service] = found[service]
         self._scope = set()
 
     def happened(self, change: Change) -> None:
@@ -68,7 +64,7 @@ class Census:
         if self._scope is None or service in self._scope:
             if self._is_paging:
                 self.unsure.add(service)
-        elif service not in self.unsure:
+        else:
             self.counts[service] += 1 if change.kind == "registered" else -1
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box
+from portmapd.client.census import Census
 from portmapd.client.exchange import Exchange
 from portmapd.client.holding import Operation
 from portmapd.client.patience import Patience, Terminator, waits
-from portmapd.client.values import Change, RpcMapping, Service, change_of, mapping_of, service_of
+from portmapd.client.values import Change, Service, change_of, mapping_of, service_of
 from portmapd.client.watching import Subject, View
 from portmapd.errors import DaemonUnreachable, Terminated
 
@@ -50,8 +51,9 @@ class Changes(Iterator[Change]):
         self._exchange: Exchange | None = None
         self._is_closed = False
         self._overflowed = False
-        #: What happened to each kind while it is listed; None while it is not.
-        self._during: dict[type, list[Change]] | None = None
+        #: While everything is listed: the count of the services, and what happened to mappings.
+        self._census: Census | None = None
+        self._mapped: list[Change] = []
         with self._until_terminated():
             self._begin(Patience(timeout, terminator))
 
@@ -136,37 +138,44 @@ class Changes(Iterator[Change]):
     def _list(self, operation: Operation) -> None:
         """Bring the view up to date."""
         self._overflowed = False
-        self._during = {Service: [], RpcMapping: []}
+        self._census, self._mapped = Census(), []
         try:
-            subjects = self._services(operation)
-            if not self._names:
-                subjects += self._mappings(operation)
+            subjects = self._subjects(operation, self._census)
         finally:
-            during, self._during = self._during, None
-        self._view.listed(subjects, [change for kind in during.values() for change in kind])
+            self._census = None
+        self._view.listed(subjects, self._mapped)
 
-    def _services(self, operation: Operation) -> list[Subject]:
-        wanted = {"names": self._names}
-        return self._all(Service, operation.pages(c.LIST, "services", wanted, service_of))
-
-    def _mappings(self, operation: Operation) -> list[Subject]:
-        pages = operation.pages(c.LIST_MAPPINGS, "mappings", {}, mapping_of)
-        return self._all(RpcMapping, pages)
-
-    def _all(self, kind: type, pages: Iterator[Sequence[Subject]]) -> list[Subject]:
-        """Everything on *pages*; what happened before the first came is on them."""
-        first = next(pages)
-        if self._during is not None:
-            self._during[kind].clear()
-        return [*first, *(subject for page in pages for subject in page)]
+    def _subjects(self, operation: Operation, census: Census) -> list[Subject]:
+        """Everything that is watched, from now on."""
+        mappings: list[Subject] = []
+        if not self._names:
+            for page in operation.pages(c.LIST_MAPPINGS, "mappings", {}, mapping_of):
+                mappings += page
+        _count(operation, census, {"names": self._names})
+        while census.unsure:
+            _count(operation, census, census.again())
+        return [*mappings, *census.counts.elements()]
 
     def _event(self, box: Box) -> None:
         """The daemon sent *box*."""
         if box.get(c.COMMAND) == c.OVERFLOW:
             self._overflowed = True
         elif box.get(c.COMMAND) == c.EVENT:
-            change = change_of(box)
-            if self._during is None:
-                self._view.happened(change)
-            else:
-                self._during[type(change.subject)].append(change)
+            self._happened(change_of(box))
+
+    def _happened(self, change: Change) -> None:
+        if self._census is None:
+            self._view.happened(change)
+        elif isinstance(change.subject, Service):
+            self._census.happened(change)
+        else:
+            self._mapped.append(change)
+
+
+def _count(operation: Operation, census: Census, wanted: Mapping[str, Any]) -> None:
+    """List services for *census*."""
+    services: list[Service] = []
+    for page in operation.pages(c.LIST, "services", wanted, service_of):
+        census.first()
+        services += page
+    census.listed(services)

@@ -91,7 +91,7 @@ class Subscriptions:
         self._again = False
         #: Counts services while they are listed; None while they are not.
         self._census: Census | None = None
-        #: What happened to mappings since their first page came.
+        #: What happened to mappings meanwhile; the last change of one tells whether it stands.
         self._mapped: list[Change] = []
 
     def __bool__(self) -> bool:
@@ -167,8 +167,7 @@ class Subscriptions:
         await link.ask(c.WATCH, {"names": names})
         mappings: list[Subject] = []
         if names is None:
-            first = self._mapped.clear
-            mappings += await pages(link, c.LIST_MAPPINGS, {}, mapping_of, first)
+            mappings += await pages(link, c.LIST_MAPPINGS, {}, mapping_of)
         wanted: dict[str, Any] = {"names": names}
         census.listed(await pages(link, c.LIST, wanted, service_of, census.first))
         while census.unsure:

@@ -60,6 +60,10 @@ class Channel(Pipelined[Box]):
 
     def dataReceived(self, data: bytes) -> None:
         self.take(self._reader.feed(data))
+        if self._broken:
+            # What it holds is gone at once, whether it reads its answers or not.
+            self.drop()
+            self._serve()
 
     def answer(self, request: Box) -> bytes:
         return self._session.answer(request) if self._session is not None else b""

@@ -76,8 +76,14 @@ class RpcService(Service):
 
         :raises ConfigurationError: one cannot be bound; the message says what to do.
         """
-        if not self._ports:
-            self._register(self._listen_or_close(CHOICES))
+        if self._ports:
+            return
+        try:
+            netids = self._listen()
+        except BaseException:
+            self._close()
+            raise
+        self._register(netids)
 
     def startService(self) -> None:
         self.privilegedStartService()
@@ -88,28 +94,29 @@ class RpcService(Service):
         super().stopService()
         return self._close()
 
-    def _listen_or_close(self, choices: int) -> dict[str, str]:
-        """Bind every socket, or none, with so many choices of a free port; see :meth:`_listen`."""
-        try:
-            return self._listen()
-        except BaseException as error:
-            self._close()
-            if self._config.port or choices == 1 or not isinstance(error, ConfigurationError):
-                raise
-        return self._listen_or_close(choices - 1)
-
     def _listen(self) -> dict[str, str]:
         """Bind; return the address to register for each netid served."""
-        self.port = self._config.port
-        netids: dict[str, str] = {}
-        for interface in self._config.interfaces:
-            pair = (UDP6, TCP6) if ":" in interface else (UDP, TCP)
-            if self._listen_on(interface):
-                netids |= {n.name: format_address(n.wildcard, self.port) for n in pair}
+        netids = self._listen_to_network(CHOICES)
         path = self._config.rpc_socket
         if path is not None:
             self._listen_locally(path)
             netids[LOCAL.name] = path
+        return netids
+
+    def _listen_to_network(self, choices: int) -> dict[str, str]:
+        """Serve UDP and TCP, with so many choices of a port where any free one is to be served."""
+        self.port = self._config.port
+        netids: dict[str, str] = {}
+        try:
+            for interface in self._config.interfaces:
+                pair = (UDP6, TCP6) if ":" in interface else (UDP, TCP)
+                if self._listen_on(interface):
+                    netids |= {n.name: format_address(n.wildcard, self.port) for n in pair}
+        except ConfigurationError:
+            if self._config.port or choices == 1:
+                raise
+            self._close()
+            return self._listen_to_network(choices - 1)
         return netids
 
     def _listen_on(self, interface: str) -> bool:
@@ -123,14 +130,14 @@ class RpcService(Service):
             if interface in _IPV6_DEFAULTS and error.socketError.errno in _NO_IPV6:
                 self._log.info("{interface} is not served: no IPv6 here", interface=interface)
                 return False
-            raise unusable(error) from error
+            raise unusable(error, UDP.name) from error
         self._ports.append(datagrams)
         self.port = datagrams.getHost().port
         streams = TcpPort(self.port, self._make_factory(), interface, self.hub)
         try:
             streams.startListening()
         except CannotListenError as error:
-            raise unusable(error) from error
+            raise unusable(error, TCP.name) from error
         self._ports.append(streams)
         return True
 

@@ -14,8 +14,11 @@ from portmapd.errors import ConfigurationError
 _LOCAL, _INODE = 1, 9
 
 
-def unusable(error: CannotListenError) -> ConfigurationError:
-    """The error for a socket that Twisted could not listen on."""
+def unusable(error: CannotListenError, protocol: str) -> ConfigurationError:
+    """The error for a socket that Twisted could not listen on.
+
+    :param protocol: ``udp`` or ``tcp``.
+    """
     number = getattr(error.socketError, "errno", None)
     where = f"port {error.port} of {error.interface}"
     if number in (errno.EACCES, errno.EPERM):
@@ -25,7 +28,7 @@ def unusable(error: CannotListenError) -> ConfigurationError:
         )
     if number == errno.EADDRINUSE:
         return ConfigurationError(
-            f"{where} is taken by {likely_holder(error.port)}: stop that, "
+            f"{where} is taken by {likely_holder(error.port, protocol)}: stop that, "
             "or choose another port with --port"
         )
     return ConfigurationError(
@@ -50,9 +53,9 @@ def _reason(cause: Exception) -> str:
     return getattr(cause, "strerror", None) or str(cause)
 
 
-def likely_holder(port: int) -> str:
+def likely_holder(port: int, protocol: str) -> str:
     """What most likely has *port* bound: a process by name and pid where it can be seen."""
-    inodes = {f"socket:[{inode}]" for inode in _inodes(port)}
+    inodes = {f"socket:[{inode}]" for inode in _inodes(port, protocol)}
     for process in Path("/proc").glob("[0-9]*"):
         if any(link in inodes for link in _links(process / "fd")):
             with suppress(OSError):
@@ -61,8 +64,8 @@ def likely_holder(port: int) -> str:
     return "rpcbind, or another port mapper," if port == 111 else "another process"
 
 
-def _inodes(port: int) -> Iterator[str]:
-    for table in ("udp", "tcp", "udp6", "tcp6"):
+def _inodes(port: int, protocol: str) -> Iterator[str]:
+    for table in (protocol, f"{protocol}6"):
         try:
             rows = Path("/proc/net", table).read_text().splitlines()[1:]
         except OSError:

@@ -16,6 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 from tests.integration.namespace import Namespace, found, why_no_namespace
+from tests.integration.talk import Served, served
 
 #: What a test closed has so many turns of so many seconds to be gone from the reactor.
 TURNS, TURN = 50, 0.02
@@ -64,6 +65,17 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
         pytest.skip(reason)
     with Namespace(broadcast=request.node.get_closest_marker("broadcast") is not None) as made:
         yield made
+
+
+@pytest.fixture
+def channel(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """Give the test a daemon with a local channel.
+
+    ``@pytest.mark.options("--max-services", "3")`` names its options.
+    """
+    options = request.node.get_closest_marker("options")
+    with served(*(options.args if options else ())) as running:
+        yield running
 
 
 def _skip_without_programs(node: pytest.Item) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, cast
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -11,8 +12,11 @@ from twisted.internet.defer import Deferred
 from portmapd.client import PortmapClient
 from portmapd.config import Config
 from portmapd.service import PortmapperService
+from tests.integration.exchange import has_ipv6
 
 P = ParamSpec("P")
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
 
 
 def asynchronous(test: Callable[P, Coroutine[Deferred[Any], Any, None]]) -> Callable[P, None]:

@@ -5,7 +5,9 @@ import platform
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from functools import cache
+from itertools import count, product
+from random import Random
 from typing import TypeVar
 
 from portmapd.oncrpc.message import NOBODY, Call, Credential, encode_call
@@ -13,6 +15,9 @@ from portmapd.oncrpc.record import mark
 
 #: No answer takes longer, in seconds; it only keeps a broken test from hanging.
 PATIENCE = 30.0
+
+#: Unprivileged ports below those that the kernel chooses itself.
+_PORTS = range(12_000, 32_000)
 
 _xids = count(1)
 
@@ -44,19 +49,50 @@ def connect(
     :param make: makes the socket.
     """
     skt = make(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
-    skt.settimeout(PATIENCE)
     if source:
         skt.bind((source, 0))
-    skt.connect((host, port))
-    return skt
+    return _connected(skt, (host, port))
 
 
 def connect_local(path: str) -> socket.socket:
     """A socket that is connected to the rpcbind socket at *path*."""
-    skt = socket.socket(socket.AF_UNIX)
+    return _connected(socket.socket(socket.AF_UNIX), path)
+
+
+def _connected(skt: socket.socket, address: tuple[str, int] | str) -> socket.socket:
     skt.settimeout(PATIENCE)
-    skt.connect(path)
+    try:
+        skt.connect(address)
+    except OSError:
+        skt.close()
+        raise
     return skt
+
+
+def free_port() -> int:
+    """A port that is free on loopback for both protocols and families.
+
+    The kernel does not give it to others, for it is none of those that it chooses itself.
+    """
+    port = Random().choice(_PORTS)
+    hosts = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
+    kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+    return port if all(_is_free(*where, port) for where in product(hosts, kinds)) else free_port()
+
+
+@cache
+def has_ipv6() -> bool:
+    """Whether this host has IPv6."""
+    return _is_free("::1", socket.SOCK_DGRAM, 0)
+
+
+def _is_free(host: str, kind: socket.SocketKind, port: int) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as skt:
+            skt.bind((host, port))
+    except OSError:
+        return False
+    return True
 
 
 def run_as(uid: int, do: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """The daemon on this host, with a free port, for tests that need no namespace."""
 
+import os
 import re
 import signal
 import subprocess
@@ -44,9 +45,19 @@ class Daemon:
             self.port = Reader(decode_reply(exchange(skt, question(2, 3, own)))).uint()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
     def resident(self) -> int:
         """Its resident memory, in bytes."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
         return int(kilobytes) * 1024
 
@@ -80,4 +91,8 @@ def daemon(folder: Path, *options: str) -> Iterator[Daemon]:
 
 def _serves(process: subprocess.Popen[bytes], path: str) -> bool:
     assert process.poll() is None, "the daemon did not start"
-    return Path(path).exists()
+    try:
+        connect_local(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True

@@ -127,7 +127,7 @@ class Namespace:
         :raises AssertionError: it ended with another status.
         """
         done = subprocess.run(
-            self._enter(command),
+            self.enter(*command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -164,7 +164,8 @@ class Namespace:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(make).result()
 
-    def _enter(self, command: tuple[str, ...]) -> list[str]:
+    def enter(self, *command: str) -> list[str]:
+        """The words that run *command* in the namespace."""
         spaces = f"/proc/{self._first.pid}/ns"
         return [
             "nsenter",
@@ -192,7 +193,7 @@ class Started:
         read, write = os.pipe()
         with os.fdopen(read) as said:
             self._entered = subprocess.Popen(
-                home._enter(("bash", "-c", _TELL, str(write), *command)),
+                home.enter("bash", "-c", _TELL, str(write), *command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

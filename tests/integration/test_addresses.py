@@ -9,10 +9,20 @@ from twisted.internet.defer import gatherResults
 from portmapd.errors import DaemonUnreachable
 from portmapd.portmapper.v2 import CallResult
 from portmapd.registry.mapping import mapping
-from tests.integration.embedded import asking, asynchronous, serving
+from tests.integration.embedded import asking, asynchronous, needs_ipv6, serving
 from tests.integration.peers import echo, peering
 
 both = pytest.mark.parametrize("transport", ["udp", "tcp"])
+
+
+wildcards = pytest.mark.parametrize(
+    ("wildcard", "hosts"),
+    [
+        ("0.0.0.0", ("127.0.0.1", "127.0.0.5", "127.255.0.7")),
+        pytest.param("::", ("::1",), marks=needs_ipv6),
+    ],
+    ids=["IPv4", "IPv6"],
+)
 
 
 def uaddr(host: str, port: int) -> str:
@@ -21,18 +31,17 @@ def uaddr(host: str, port: int) -> str:
 
 
 @both
+@wildcards
 @asynchronous
-async def test_wildcard(transport: str) -> None:
+async def test_wildcard(wildcard: str, hosts: tuple[str, ...], transport: str) -> None:
     """On a wildcard socket, the address that was asked answers, and is what GETADDR says.
 
     The clients' sockets are connected: they receive nothing from another address.
     """
-    async with serving(interfaces=("0.0.0.0", "::")) as service:
-        service.registry.map(
-            mapping(200100, 1, transport, "0.0.0.0.8.1"),
-            mapping(200100, 1, f"{transport}6", "::.8.1"),
-        )
-        for host in ("127.0.0.1", "127.0.0.5", "127.255.0.7", "::1"):
+    async with serving(interfaces=(wildcard,)) as service:
+        netid = f"{transport}6" if wildcard == "::" else transport
+        service.registry.map(mapping(200100, 1, netid, f"{wildcard}.8.1"))
+        for host in hosts:
             async with asking(service.port, host, transport) as client:
                 # The second answer comes from the cache.
                 for _ in range(2):
@@ -51,12 +60,13 @@ async def test_many_addresses() -> None:
         assert answers == [uaddr(host, service.port) for host in hosts] * 20
 
 
+@wildcards
 @asynchronous
-async def test_forwarded_call() -> None:
+async def test_forwarded_call(wildcard: str, hosts: tuple[str, ...]) -> None:
     """The answer to a forwarded call leaves from the address that was asked, too."""
-    async with serving(interfaces=("0.0.0.0", "::")) as service, peering("udp", echo) as peer:
+    async with serving(interfaces=(wildcard,)) as service, peering("udp", echo) as peer:
         service.registry.map(mapping(200100, 1, "udp", uaddr("0.0.0.0", peer.port)))
-        for host in ("127.0.0.5", "::1"):
+        for host in hosts:
             async with asking(service.port, host) as client:
                 assert await client.callit(200100, 1, 1, b"text") == CallResult(peer.port, b"text")
 
@@ -73,6 +83,17 @@ async def test_one_address(transport: str) -> None:
                 await client.null()
 
 
+@needs_ipv6
+@asynchronous
+async def test_one_port_for_all() -> None:
+    """Both wildcards are served on one port, each for its own family."""
+    async with serving(interfaces=("0.0.0.0", "::")) as service:
+        for host in ("127.0.0.1", "::1"):
+            async with asking(service.port, host) as client:
+                assert await client.getaddr(100000, 4) == uaddr(host, service.port)
+
+
+@needs_ipv6
 @asynchronous
 async def test_other_family() -> None:
     """A mapping of one family is not given to callers of the other."""

@@ -1,5 +1,6 @@
 """PortmapClient and the real service, over every transport."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from portmapd.errors import DaemonUnreachable, ProgramMismatch, SystemFailure
 from portmapd.portmapper.rpcbind import Rpcb
 from portmapd.portmapper.v2 import CallResult, Pmap
 from portmapd.registry.mapping import Mapping, mapping
-from tests.integration.embedded import asking, asynchronous, serving
+from tests.integration.embedded import asking, asynchronous, needs_ipv6, serving
+from tests.integration.exchange import free_port
 from tests.integration.host import daemon
-from tests.integration.peers import echo, peering
+from tests.integration.peers import echo, peering, silent
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 
@@ -26,38 +28,54 @@ NETIDS = {
     "tcp6": ("::1", "tcp"),
 }
 
+each_netid = pytest.mark.parametrize(
+    "netid",
+    ["udp", "tcp", *(pytest.param(name, marks=needs_ipv6) for name in ("udp6", "tcp6"))],
+)
+
 
 def at(program: int, version: int, port: int) -> Mapping:
     """A mapping of that port over UDP."""
     return mapping(program, version, "udp", f"0.0.0.0.{port >> 8}.{port & 255}")
 
 
-@pytest.mark.parametrize("netid", [*NETIDS, "local"])
+@each_netid
 @asynchronous
-async def test_every_method(netid: str, tmp_path: Path) -> None:
+async def test_every_method(netid: str) -> None:
     """Each method does what it says, over each transport."""
+    host, transport = NETIDS[netid]
+    async with serving() as service, asking(service.port, host, transport) as client:
+        for version in (2, 3, 4):
+            await client.null(version)
+        assert await client.set(200100, 1, UDP, 4000)
+        assert not await client.set(200100, 1, UDP, 70000)
+        assert await client.getport(200100, 1, UDP) == 4000
+        assert await client.getport(200100, 1, TCP) == 0
+        assert Pmap(200100, 1, 17, 4000) in await client.dump()
+        addresses = {(m.program, m.netid): m.address for m in await client.dump_addresses()}
+        assert addresses[200100, "udp"] == "0.0.0.0.15.160"
+        own = f"{host}.{service.port >> 8}.{service.port & 255}"
+        assert await client.getaddr(100000, 4) == own
+        assert await client.getaddr(200200, 1) == ""
+        assert await client.unset(200100, 1)
+        assert await client.getport(200100, 1, UDP) == 0
+
+
+@asynchronous
+async def test_rpc_socket(tmp_path: Path) -> None:
+    """The rpcbind socket is a transport like the others."""
     path = str(tmp_path / "rpc.sock")
-    async with serving(rpc_socket=path) as service:
-        host, transport = NETIDS.get(netid, (path, "local"))
-        async with asking(service.port, host, transport) as client:
-            for version in (2, 3, 4):
-                await client.null(version)
-            assert await client.set(200100, 1, UDP, 4000)
-            assert not await client.set(200100, 1, UDP, 70000)
-            assert await client.getport(200100, 1, UDP) == 4000
-            assert await client.getport(200100, 1, TCP) == 0
-            assert Pmap(200100, 1, 17, 4000) in await client.dump()
-            addresses = {(m.program, m.netid): m.address for m in await client.dump_addresses()}
-            assert addresses[200100, "udp"] == "0.0.0.0.15.160"
-            assert {n for program, n in addresses if program == 100000} == {*NETIDS, "local"}
-            own = path if netid == "local" else f"{host}.{service.port >> 8}.{service.port & 255}"
-            assert await client.getaddr(100000, 4) == own
-            assert await client.getaddr(200200, 1) == ""
-            assert await client.unset(200100, 1)
-            assert await client.getport(200100, 1, UDP) == 0
+    async with serving(rpc_socket=path), asking(0, path, "local") as client:
+        await client.null(4)
+        assert await client.set(200100, 1, UDP, 4000)
+        assert await client.getport(200100, 1, UDP) == 4000
+        rows = {(m.program, m.netid): m for m in await client.dump_addresses()}
+        assert rows[200100, "udp"].owner == (str(os.getuid()) if os.getuid() else "superuser")
+        assert await client.getaddr(100000, 4) == path
+        assert await client.unset(200100, 1)
 
 
-@pytest.mark.parametrize("netid", NETIDS)
+@each_netid
 @asynchronous
 async def test_callit(netid: str) -> None:
     """A forwarded call brings the port of the service and its results."""
@@ -95,16 +113,17 @@ async def test_long_answer() -> None:
                 await client.dump()
 
 
+@each_netid
 @asynchronous
-async def test_daemon(tmp_path: Path) -> None:
-    """A daemon of its own process answers as the service does, over every transport."""
+async def test_daemon(netid: str, tmp_path: Path) -> None:
+    """A daemon of its own process answers as the service does."""
+    host, transport = NETIDS[netid]
     with daemon(tmp_path) as running:
-        for host, transport in (*NETIDS.values(), (running.path, "local")):
-            async with asking(running.port, host, transport) as client:
-                assert await client.set(200100, 1, UDP, 4000)
-                assert await client.getport(200100, 1, UDP) == 4000
-                assert len(await client.dump()) == 7
-                assert await client.unset(200100, 1)
+        async with asking(running.port, host, transport) as client:
+            assert await client.set(200100, 1, UDP, 4000)
+            assert await client.getport(200100, 1, UDP) == 4000
+            assert len(await client.dump()) == 7
+            assert await client.unset(200100, 1)
 
 
 @asynchronous
@@ -116,13 +135,12 @@ async def test_refused() -> None:
         assert (caught.value.low, caught.value.high) == (2, 4)
 
 
-@pytest.mark.parametrize("netid", NETIDS)
+@each_netid
 @asynchronous
 async def test_nobody_there(netid: str) -> None:
     """A port that nobody serves is an error at once; the client works when somebody does again."""
     host, transport = NETIDS[netid]
-    async with serving() as service:
-        port = service.port
+    port = free_port()
     async with asking(port, host, transport) as client:
         for _ in range(2):
             with pytest.raises(DaemonUnreachable, match="refused"):
@@ -146,7 +164,7 @@ async def test_no_socket(tmp_path: Path) -> None:
 @asynchronous
 async def test_connection_lost() -> None:
     """Calls under way fail when the server closes the stream; the next call connects again."""
-    async with serving() as service, peering("udp", lambda call, send: None) as peer:
+    async with serving(port=free_port()) as service, peering("udp", silent) as peer:
         service.registry.map(at(200100, 1, peer.port))
         async with asking(service.port, transport="tcp") as client:
             answers = [client.callit(200100, 1, n) for n in range(2)]

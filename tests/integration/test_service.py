@@ -14,7 +14,8 @@ from twisted.internet.task import deferLater
 from portmapd.errors import ConfigurationError, DaemonUnreachable
 from portmapd.registry.mapping import mapping
 from portmapd.service import PortmapperService
-from tests.integration.embedded import asking, asynchronous, configured, serving
+from tests.integration.embedded import asking, asynchronous, configured, needs_ipv6, serving
+from tests.integration.exchange import free_port
 from tests.integration.peers import echo, peering
 
 UDP = socket.IPPROTO_UDP
@@ -133,14 +134,15 @@ def taken(kind: socket.SocketKind, host: str) -> Iterator[int]:
     """Have a port of *host* taken in the block."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, kind) as skt:
-        skt.bind((host, 0))
+        port = free_port()
+        skt.bind((host, port))
         if kind is socket.SOCK_STREAM:
             skt.listen()
-        yield skt.getsockname()[1]
+        yield port
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["udp", "tcp"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 @asynchronous
 async def test_taken_port(kind: socket.SocketKind, host: str, tmp_path: Path) -> None:
     """Where one port is taken, none is served; the error says by whom, and what to do."""
@@ -164,8 +166,7 @@ async def test_last_socket_fails(tmp_path: Path) -> None:
     """Where the last socket of all cannot be had, the first ones are not left open."""
     (tmp_path / "rpc").write_text("no socket")
     before = descriptors()
-    with taken(socket.SOCK_STREAM, "127.0.0.1") as port:
-        pass
+    port = free_port()
     for options in ({"rpc_socket": "rpc"}, {"local_socket": "rpc/below"}):
         paths = {name: str(tmp_path / path) for name, path in options.items()}
         service = PortmapperService(configured(port=port, **paths), reactor)

@@ -1,0 +1,149 @@
+"""Process ids that come again: nobody is taken for the process that had it before."""
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from portmapd.channel.command import REGISTER, WATCH
+from portmapd.errors import ExecutableUnknown, LimitExceeded
+from tests.integration.daemon import portmapd
+from tests.integration.namespace import Namespace, Started
+from tests.integration.registrant import Registrant
+from tests.integration.talk import Talk
+from tests.integration.test_channel_peers import EXE, PID2EXE, executable
+
+#: The process id that comes again; no other process of the namespace gets near it by itself.
+PID = 20_000
+
+
+class Host:
+    """A namespace with a daemon and its processes.
+
+    :ivar other: an executable that is not this interpreter's.
+    """
+
+    def __init__(self, namespace: Namespace, daemon: Started, folder: Path) -> None:
+        self.namespace = namespace
+        self.daemon = daemon
+        self.path = str(folder / "s")
+        self.other = Path(shutil.copy(EXE, folder / "other"))
+
+    @contextmanager
+    def process(self, executable: str = sys.executable) -> Iterator[Registrant]:
+        """Start a process with that id."""
+        self.namespace.run("sh", "-c", f"echo {PID - 1} >/proc/sys/kernel/ns_last_pid")
+        command = self.namespace.enter("env", f"PYTHONHOME={sys.base_prefix}", executable)
+        with Registrant(self.path, command=tuple(command)) as process:
+            assert process.pid == PID
+            yield process
+
+    def kill(self, process: Registrant) -> None:
+        """Kill a process, and wait until its id is free."""
+        self.signal(signal.SIGKILL, process.pid)
+        process.wait()
+
+    def signal(self, number: signal.Signals, pid: int) -> None:
+        """Send a signal to a process of the namespace."""
+        self.namespace.run("kill", f"-{number}", str(pid))
+
+    def talk(self) -> Talk:
+        """A connection of a process outside of the namespace."""
+        return Talk(self.path)
+
+
+@pytest.fixture
+def host(namespace: Namespace, tmp_path: Path) -> Iterator[Host]:
+    """Give a namespace with a daemon."""
+    options = ("--local-socket", str(tmp_path / "s"), "--max-services", "3")
+    with portmapd(namespace, tmp_path, *options, socket=str(tmp_path / "s")) as daemon:
+        yield Host(namespace, daemon, tmp_path)
+
+
+def test_next(host: Host) -> None:
+    """The next process of an id has nothing of the one before."""
+    with host.process() as first, Talk(first.connect()) as before:
+        before.register(PID2EXE, ("a", "80", 2), ("b", "80", 1))
+        host.kill(first)
+        with host.process(str(host.other)) as second, Talk(second.connect()) as after:
+            assert after.hello()["pid"] == PID
+            assert after.names() == []
+            assert executable(after, PID) == []
+            after.register(PID2EXE, ("c", "80", 1), ("b", "80", 1))
+            assert executable(after, PID) == [str(host.other)]
+            with pytest.raises(LimitExceeded, match="this one holds 3"):
+                after.register(("d", "80", 0))
+            assert before.is_closed()
+
+
+def test_child_holds_the_socket(host: Host) -> None:
+    """A child of the process before, which holds its socket, has nothing either."""
+    with host.process() as first, Talk(first.connect()) as before, host.talk() as watching:
+        before.register(PID2EXE)
+        watching.ask(WATCH)
+        child = first.fork()
+        host.kill(first)
+        assert watching.event() == ("deregistered", PID2EXE[0], 0, PID, "*", EXE)
+        with host.process(str(host.other)) as second, Talk(second.connect()) as after:
+            after.register(PID2EXE)
+            assert watching.event() == ("registered", PID2EXE[0], 0, PID, "*", str(host.other))
+            assert before.is_closed()
+        host.signal(signal.SIGKILL, child)
+
+
+def test_gone_before_it_was_seen(host: Host) -> None:
+    """A process that connects and ends before the daemon looks is not taken for the next one."""
+    asked = REGISTER.ask(b"1", {"services": [PID2EXE]})
+    with host.talk() as watching, host.process() as first:
+        watching.ask(WATCH)
+        host.signal(signal.SIGSTOP, host.daemon.pid)
+        with Talk(first.connect()) as before:
+            before.send(asked)
+            child = first.fork()
+            host.kill(first)
+            with host.process(str(host.other)) as second, Talk(second.connect()) as after:
+                after.send(asked)
+                host.signal(signal.SIGCONT, host.daemon.pid)
+                assert watching.event() == ("registered", PID2EXE[0], 0, PID, "*", str(host.other))
+                assert executable(watching, PID) == [str(host.other)]
+                with pytest.raises((EOFError, ExecutableUnknown)):
+                    raise_refusal(before)
+                assert before.is_closed()
+                assert executable(watching, PID) == [str(host.other)]
+            host.signal(signal.SIGKILL, child)
+
+
+def raise_refusal(talk: Talk) -> None:
+    """Read an answer, which must be that the executable is not known."""
+    answer = talk.answer()
+    assert answer[b"_error_code"] == b"EXECUTABLE_UNKNOWN"
+    raise ExecutableUnknown
+
+
+def test_outside(host: Host) -> None:
+    """A process whose id the daemon cannot see is served, and its end is seen all the same."""
+    with Registrant(host.path) as process, Talk(process.connect()) as talk:
+        assert talk.hello()["pid"] == 0
+        with pytest.raises(ExecutableUnknown):
+            talk.register(PID2EXE)
+        with host.talk() as watching:
+            watching.ask(WATCH)
+            talk.register(("a", "80", 1))
+            assert watching.event() == ("registered", "a", 0, 0, "80", "")
+            process.kill()
+            assert watching.event() == ("deregistered", "a", 0, 0, "80", "")
+            assert talk.is_closed()
+
+
+def test_limits_outside(host: Host) -> None:
+    """Such processes are not taken for each other."""
+    with Registrant(host.path) as first, Registrant(host.path) as second:
+        for process in (first, second):
+            with Talk(process.connect()) as talk:
+                talk.register(*((name, "80", 0) for name in "abc"))
+                with pytest.raises(LimitExceeded):
+                    talk.register(("d", "80", 0))
