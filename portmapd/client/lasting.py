@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from portmapd.client.link import Link
 from portmapd.client.restoring import RETRY_WAIT, Refused, restore
 from portmapd.client.standing import Group, Standing
 from portmapd.errors import ClientClosed, DaemonUnreachable, PortmapdError
+from portmapd.oncrpc.address import MAX_PATH
 
 #: How long the daemon has to take a connection, and to greet on it, in seconds.
 CONNECT_TIMEOUT = 10.0
@@ -126,6 +128,7 @@ class LastingLink:
         return link
 
     async def _dial(self) -> Link:
+        self._check_path()
         endpoint = UNIXClientEndpoint(self._reactor, self.path, CONNECT_TIMEOUT)
         link = Link(self.path, self._event, self._broken)
         try:
@@ -135,6 +138,14 @@ class LastingLink:
                 f"no daemon answers at {self.path} ({error}); is portmapd running there?"
             ) from error
         return link
+
+    def _check_path(self) -> None:
+        """Twisted would log an error instead, and fail later."""
+        if len(os.fsencode(self.path)) > MAX_PATH or "\0" in self.path:
+            raise DaemonUnreachable(
+                f"no daemon can be at {self.path!r}: the path of a socket has at most {MAX_PATH} "
+                "bytes, none of them 0"
+            )
 
     async def _greet(self, link: Link) -> None:
         """Be sure that it is a daemon, and one that speaks our version."""

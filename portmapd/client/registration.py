@@ -85,8 +85,12 @@ def rpc_mappings(rpc: Any, port: Any) -> tuple[MappingFields, ...]:
     :raises InvalidMapping: *rpc* is neither.
     """
     program, version, netid = _version(rpc)
-    found = (_mapping(program, version, place, netid) for place in places(port))
-    return tuple(dict.fromkeys(found))
+    found = places(port)
+    sockets = {place.port for place in found if place.netid is not None}
+    # The number of a socket's port says less than the socket itself.
+    telling = [place for place in found if place.netid is not None or place.port not in sockets]
+    mappings = [_mapping(program, version, place, netid) for place in telling]
+    return tuple(dict.fromkeys(mappings))
 
 
 def _version(rpc: Any) -> tuple[int, int, Netid]:

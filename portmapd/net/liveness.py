@@ -38,20 +38,26 @@ class Liveness(Service):
         self._seen: set[Key] = set()
         self._new: dict[Key, Mapping] = {}
         self._last: dict[str, frozenset[Local]] = {}
-        self._looking = LoopingCall(self.look)
+        self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         registry.follow(self._mapped, Kind.MAPPED)
         registry.follow(self._unmapped, Kind.UNMAPPED)
 
     def startService(self) -> None:
         super().startService()
-        looking = self._looking.start(self._period, now=False)
-        looking.addErrback(lambda failure: self._log.failure("dead services stay", failure))
+        self._looking.start(self._period, now=False)
 
     def stopService(self) -> None:
         super().stopService()
         if self._looking.running:
             self._looking.stop()
+
+    def _look(self) -> None:
+        """A look that fails is the log's; the next one may succeed."""
+        try:
+            self.look()
+        except Exception:
+            self._log.failure("dead services could not be looked for")
 
     def look(self) -> None:
         """Remove the mappings that were seen bound and are no longer."""

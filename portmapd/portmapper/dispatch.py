@@ -152,10 +152,10 @@ class Pending:
         tally = Tally(self._call.version, self._call.procedure, subject, results is not None)
         self._context.statistics.count(tally)
         xid = self._call.xid
-        if results is not None:
-            reply = success(xid, self.relay.encode(results))
-            return _fitting(self._context, self._caller, self._size, reply, xid)
-        return refusal(xid, SystemFailure()) if subject.indirect else None
+        reply = success(xid, self.relay.encode(results)) if results is not None else b""
+        if results is None or not _fits(self._caller, reply):
+            return refusal(xid, SystemFailure()) if subject.indirect else None
+        return _fitting(self._context, self._caller, self._size, reply, xid)
 
 
 def _results(message: bytes | None) -> bytes | None:
@@ -182,6 +182,10 @@ def _fitting(context: Context, caller: Caller, asked: int, reply: bytes, xid: in
     if not permits(context.policy, caller, Answer(asked, len(reply))):
         reply = refusal(xid, AuthRefused(AUTH_TOOWEAK, "the reply is larger than the request"))
         return reply if permits(context.policy, caller, Answer(asked, len(reply))) else None
-    if caller.netid.protocol == "udp" and len(reply) > MAX_DATAGRAM:
+    if not _fits(caller, reply):
         return refusal(xid, SystemFailure("the reply does not fit a datagram"))
     return reply
+
+
+def _fits(caller: Caller, reply: bytes) -> bool:
+    return caller.netid.protocol != "udp" or len(reply) <= MAX_DATAGRAM

@@ -74,10 +74,10 @@ def check_service(name: str, port: str, flags: int) -> None:
 
     :raises InvalidService: one is out of its range or form; the message names it.
     """
-    if not name or len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
-        raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
     if not name.isprintable() or " " in name:
         raise InvalidService(f"name {name!r}: no space and no control character is allowed")
+    if not name or len(name.encode()) > MAX_NAME:
+        raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
     if not _is_port(port) and not _is_path(port):
         raise InvalidService(
             f"port {port!r} is neither a number from 1 to 65535 nor the absolute path of a socket"

@@ -45,7 +45,7 @@ async def mapped(client: Portmapper) -> list[tuple[int, int, str, str]]:
 
 async def changes(watching: Watching, count: int) -> list[tuple[str, str]]:
     """The kinds and names, or addresses, of the next changes that are not the port mapper's own."""
-    taken = []
+    taken: list[tuple[str, str]] = []
     while len(taken) < count:
         kind, what = told(await watching.__anext__())
         if what:

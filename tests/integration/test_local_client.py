@@ -65,6 +65,7 @@ async def test_every_method(channel: Served) -> None:
 
 
 Use = Callable[[Portmapper], Any]
+_TYPES: Any = ("nfs", 1, "tcp", "0.0.0.0.0.1")
 
 #: Of each error of the protocol: what is done, and what the message names.
 REFUSED: dict[str, tuple[type[Exception], Use, str]] = {
@@ -93,25 +94,24 @@ REFUSED: dict[str, tuple[type[Exception], Use, str]] = {
     "name of a type": (BadArguments, lambda c: c.list(7), "name 7"),
     "pid of a type": (BadArguments, lambda c: c.list(pid="7"), "pid '7'"),
     "too many": (BadArguments, lambda c: c.list(["a" * 200] * 400), "too long"),
-    "argument of a type": (BadArguments, lambda c: c.set("nfs", 1, "tcp", "0.0.0.0.0.1"), "type"),
+    "argument of a type": (BadArguments, lambda c: c.set(*_TYPES), "type"),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
 @asynchronous
-async def test_refused(channel: Served, what: str) -> None:
+async def test_refused(channel: Served) -> None:
     """What a rule refuses is raised with its error; everything that stood stands."""
-    kind, use, names = REFUSED[what]
     async with portmapper(channel.path) as client:
         await client.reg("held", 80)
         await client.set(8, 1, "tcp", "0.0.0.0.0.80")
         await client.regpid2exe()
         before = await client.list(), await client.mappings()
-        with pytest.raises(kind) as caught:
-            await use(client)
-        assert type(caught.value) is kind
-        assert names in str(caught.value)
-        assert (await client.list(), await client.mappings()) == before
+        for what, (kind, use, names) in REFUSED.items():
+            with pytest.raises(kind) as caught:
+                await use(client)
+            assert type(caught.value) is kind, what
+            assert names in str(caught.value), what
+            assert (await client.list(), await client.mappings()) == before, what
 
 
 @asynchronous
@@ -330,12 +330,21 @@ async def test_default_path(channel: Served, monkeypatch: pytest.MonkeyPatch) ->
 @asynchronous
 async def test_no_daemon(tmp_path: Path) -> None:
     """Where there is no daemon, the error says where, and what to do."""
-    paths = [tmp_path / "nothing", tmp_path / "file", tmp_path / ("a" * 120)]
+    paths = [tmp_path / "nothing", tmp_path / "file", tmp_path / "dead"]
     paths[1].write_text("")
-    with _unix(str(tmp_path / "dead")):
-        paths.append(tmp_path / "dead")
+    with _unix(str(paths[2])):
+        pass
     for path in paths:
         async with portmapper(str(path)) as client:
             with pytest.raises(DaemonUnreachable, match="is portmapd running there") as caught:
                 await client.reg("a", 80)
             assert str(path) in str(caught.value)
+
+
+@asynchronous
+async def test_no_path() -> None:
+    """A path that no socket can have is refused as such."""
+    for path in ("/" + "a" * 120, "/a\0b"):
+        async with portmapper(path) as client:
+            with pytest.raises(DaemonUnreachable, match="at most 107 bytes"):
+                await client.list()
