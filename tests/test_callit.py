@@ -247,6 +247,7 @@ class AnswerTests(CallitTestCase):
         """Results that do not fit a datagram with what goes before them fail, over UDP only."""
         results = success(OURS, bytes(65_483))
         self.assertIsNotNone(self.pending((2, 5), loopback(TCP)).finish(results))
+        self.assertIsNone(self.pending((2, 5), loopback(UDP)).finish(results))
         reply = self.pending(INDIRECT, loopback(UDP)).finish(results)
         assert reply is not None
         self.assertRaises(SystemFailure, decode_reply, reply)

@@ -6,15 +6,13 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from portmapd.channel import command as c
 from portmapd.channel.path import asking_socket
-from portmapd.client.changes import Changes
 from portmapd.client.dial import dial_any
 from portmapd.client.holding import Holding, Lost, Operation
 from portmapd.client.patience import Terminator
-from portmapd.client.registration import MappingFields, registrations, rpc_mappings
 from portmapd.client.standing import Group
 from portmapd.client.values import (
     Flags,
@@ -27,7 +25,11 @@ from portmapd.client.values import (
     user_ids,
 )
 
-__all__ = ["Changes", "Flags", "Group", "Portmapper", "RpcMapping", "Service"]
+if TYPE_CHECKING:
+    from portmapd.client.changes import Changes
+    from portmapd.client.registration import MappingFields
+
+__all__ = ["Flags", "Group", "Portmapper", "RpcMapping", "Service"]
 
 #: How long an operation may take, in seconds, unless the program says otherwise.
 TIMEOUT = 10.0
@@ -98,6 +100,9 @@ class Portmapper:
         :param rpc: (program, version) or (program, version, netid): the ports become its RPC
             mappings, too; None: they do not.
         """
+        # Here and below: a program that only asks starts without what it does not use.
+        from portmapd.client.registration import registrations, rpc_mappings
+
         services = registrations(name, port, flags)
         mappings = rpc_mappings(rpc, port) if rpc is not None else ()
         self._register(Group(services, mappings), terminator)
@@ -112,6 +117,8 @@ class Portmapper:
 
         An RPC mapping that came with it goes, too.
         """
+        from portmapd.client.registration import registrations
+
         self._deregister([row[:2] for row in registrations(name, port)], terminator)
 
     def _deregister(self, keys: Sequence[tuple[str, str]], terminator: Terminator | None) -> None:
@@ -209,6 +216,8 @@ class Portmapper:
         :param names: the name, or the names, whose services are watched; None: all, and the RPC
             mappings.
         """
+        from portmapd.client.changes import Changes
+
         return Changes(
             self._holding.path,
             names_of(names) or (),

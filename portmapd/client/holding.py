@@ -7,14 +7,13 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
 from portmapd.channel import command as c
 from portmapd.client.exchange import Exchange
 from portmapd.client.patience import Patience, Terminator, waits
-from portmapd.client.registration import MappingFields
 from portmapd.client.standing import Group, Standing
 from portmapd.errors import (
     AlreadyRegistered,
@@ -26,6 +25,9 @@ from portmapd.errors import (
     Refusal,
     Terminated,
 )
+
+if TYPE_CHECKING:
+    from portmapd.client.registration import MappingFields
 
 T = TypeVar("T")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from portmapd.client.registration import MappingFields, Registration
-from portmapd.oncrpc.address import LOCAL, split_address
+if TYPE_CHECKING:
+    from portmapd.client.registration import MappingFields, Registration
 
 
 @frozen
@@ -90,5 +91,8 @@ class Standing:
 
 def _port(mapping: MappingFields) -> str:
     """The port, or the path, of a mapping as services have it."""
+    # Few programs come here, and it takes long to import.
+    from portmapd.oncrpc.address import LOCAL, split_address
+
     *_, netid, address = mapping
     return address if netid == LOCAL.name else str(split_address(address)[1])

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -207,6 +208,17 @@ class Started:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._entered.poll() is None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it do nothing in the block."""
+        self._home.run("kill", "-STOP", str(self.pid))
+        # nsenter stops with what it started, and has that go on when it does.
+        os.waitid(os.P_PID, self._entered.pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            self._entered.send_signal(signal.SIGCONT)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal, wait for its end, and give its exit status as Popen does."""
