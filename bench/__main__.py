@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     try:
         if not options.inside:
             namespace.enter(arguments)
-        namespace.require("rpcbind")
+        for peer in ("rpcbind", "epmd"):
+            namespace.require(peer)
         build()
     except MeasureError as error:
         _say(str(error))
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m bench", description="Measure portmapd beside rpcbind. Needs root, cc, rpcbind."
+        "python -m bench",
+        description="Measure portmapd beside rpcbind and epmd. Needs root, cc and both.",
     )
     parser.add_argument("--quick", action="store_true", help="short rounds: a look, not a result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")

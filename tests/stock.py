@@ -168,6 +168,8 @@ class Client(amp.AMP):
     :ivar told: the fields of every event, in order; None for an overflow.
     """
 
+    transport: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.told: list[dict[str, Any] | None] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from portmapd.client.local import Portmapper
@@ -47,7 +48,8 @@ async def changes(watching: Watching, count: int) -> list[tuple[str, str]]:
     """The kinds and names, or addresses, of the next changes that are not the port mapper's own."""
     taken: list[tuple[str, str]] = []
     while len(taken) < count:
-        kind, what = told(await watching.__anext__())
+        waiting = Deferred.fromCoroutine(watching.__anext__())
+        kind, what = told(await waiting.addTimeout(PATIENCE, reactor))
         if what:
             taken.append((kind, what))
     return taken

@@ -6,6 +6,7 @@ program, this file is that process; it needs nothing but the standard library th
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -54,12 +55,20 @@ class Registrant:
 
     def tell(self, operation: str, *arguments: Any) -> Any:
         """Have it do something; give what that gave."""
+        self.ask(operation, *arguments)
+        return self.told()
+
+    def ask(self, operation: str, *arguments: Any) -> None:
+        """Have it do something; :meth:`told` gives what that gave."""
         self._control.send(json.dumps([operation, *arguments]).encode())
+
+    def told(self) -> Any:
+        """What the operation gave that it was asked for."""
         return json.loads(self._control.recv(65_536))
 
     def connect(self) -> socket.socket:
         """Have it connect to the daemon, and give its connection, which it keeps as well."""
-        self._control.send(json.dumps(["connect"]).encode())
+        self.ask("connect")
         _, (descriptor,), _, _ = socket.recv_fds(self._control, 65_536, 1)
         return socket.socket(fileno=descriptor)
 
@@ -126,6 +135,23 @@ def _serve(control: socket.socket, path: str) -> None:
 _KEPT: list[socket.socket] = []
 
 
+def _pair(key: bytes, value: bytes) -> bytes:
+    return len(key).to_bytes(2) + key + len(value).to_bytes(2) + value
+
+
+def _crowd(path: str, count: int) -> int:
+    """Make connections that register a service each."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, count + 100)), most))
+    for number in range(count):
+        _connect(path)
+        service = _pair(b"name", b"crowd.%d.%d" % (os.getpid(), number))
+        service += _pair(b"port", b"80") + _pair(b"flags", b"1") + b"\0\0"
+        command = _pair(b"_ask", b"1") + _pair(b"_command", b"Register")
+        _KEPT[-1].sendall(command + _pair(b"services", service) + b"\0\0")
+    return sum(skt.recv(64).startswith(b"\0\7_answer") for skt in _KEPT)
+
+
 def _close() -> None:
     while _KEPT:
         _KEPT.pop().close()
@@ -141,6 +167,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "fork": _fork,
     "close": _close,
     "wait": _wait,
+    "crowd": _crowd,
 }
 
 

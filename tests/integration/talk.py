@@ -124,7 +124,9 @@ class Talk:
     def is_closed(self) -> bool:
         """Does the daemon close the connection, rather than answer?"""
         try:
-            self.hello()
+            self.send(c.HELLO.ask(b"closed?", {"version": c.VERSION}))
+            while self.answer().get(b"_answer") != b"closed?":
+                continue
         except (EOFError, OSError):
             return True
         return False

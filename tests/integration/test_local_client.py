@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.utils import getProcessOutput
 
 from portmapd.client.local import Portmapper
 from portmapd.client.values import Flags, RpcMapping, Service
@@ -117,8 +118,6 @@ async def test_refused(channel: Served) -> None:
 @asynchronous
 async def test_executable_unknown(channel: Served, tmp_path: Path) -> None:
     """A process whose executable is gone cannot announce it, nor make it public."""
-    command = (str(tmp_path / "python"), "-c", _ANNOUNCE, channel.path)
-    os.symlink(sys.executable, command[0])
     copy = tmp_path / "copy"
     copy.write_bytes(Path(EXE).read_bytes())
     copy.chmod(0o755)
@@ -148,8 +147,6 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 
 
 async def _run(*command: str) -> str:
-    from twisted.internet.utils import getProcessOutput
-
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHOME": sys.base_prefix}
     output: bytes = await getProcessOutput(command[0], command[1:], env, errortoo=True)
     return output.decode()
