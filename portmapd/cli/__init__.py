@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -43,8 +42,4 @@ def _run(arguments: Sequence[str] | None) -> Ending:
         return Ending(USAGE, f"{error.format_message().rstrip('.')}; see {path} --help")
     except click.Abort:
         return Ending(INTERRUPTED)
-    except BrokenPipeError:
-        # Who reads it has enough. What is buffered still would be written at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Ending(DONE)
     return Ending(status if isinstance(status, int) else DONE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 from typing import Any
@@ -13,7 +15,7 @@ from attrs import asdict
 
 from portmapd import __version__
 from portmapd.cli.child import Child
-from portmapd.cli.ending import REFUSED, Ending, ending_of
+from portmapd.cli.ending import DONE, REFUSED, Ending, ending_of
 from portmapd.cli.text import cell, columns, line, table
 from portmapd.client.blocking import Flags, Group, Portmapper, RpcMapping, Service
 from portmapd.client.registration import registrations
@@ -51,7 +53,20 @@ def _program(
         raise click.BadParameter(f"{value!r} is not PROG:VERS, two numbers") from None
 
 
-@click.group(no_args_is_help=False)
+class Commands(click.Group):
+    """Commands that are done when the reader of their output has enough."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            # What is buffered still would be written at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Ending(DONE) from None
+
+
+@click.group(cls=Commands, no_args_is_help=False)
 @click.option(
     "--socket",
     metavar="PATH",

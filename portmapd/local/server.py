@@ -163,6 +163,7 @@ class ChannelService(TwistedService):
     :param registry: what connections register in; None: a registry of its own.
     :param limit: the most services and mappings that one process may hold.
     :param hub: where the sockets are served; None: a hub of its own.
+    :ivar path: the path of its socket.
     :ivar registry: what is registered; it may be read, changed and followed directly.
     """
 
@@ -175,7 +176,7 @@ class ChannelService(TwistedService):
         hub: Hub | None = None,
     ) -> None:
         self.registry = Registry() if registry is None else registry
-        self._path = path
+        self.path = path
         self._hub = Hub(reactor) if hub is None else hub
         self._limit = limit
         self._complaints = Complaints(reactor)
@@ -192,15 +193,15 @@ class ChannelService(TwistedService):
             return
         processes = Processes(self._hub, self._limit)
         factory = ChannelFactory(self.registry, processes, self._complaints, _most_descriptors())
-        port = UnixPort(self._path, factory, self._hub)
+        port = UnixPort(self.path, factory, self._hub)
         try:
-            _make_directory(os.path.dirname(self._path))
+            _make_directory(os.path.dirname(self.path))
             port.startListening()
         except (OSError, CannotListenError) as error:
-            raise unusable_socket(self._path, error, "--local-socket") from error
+            raise unusable_socket(self.path, error, "--local-socket") from error
         self._factory, self._port = factory, port
         self._holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
-        self.registry.register(self._holder.new_service(ITSELF, self._path, 0))
+        self.registry.register(self._holder.new_service(ITSELF, self.path, 0))
 
     def startService(self) -> None:
         self.privilegedStartService()

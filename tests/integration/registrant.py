@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 #: No answer takes longer, in seconds; it only keeps a broken test from hanging.
@@ -24,6 +24,7 @@ class Registrant:
     :param path: the daemon's socket.
     :param uid: the user that it becomes; None: it stays what it is.
     :param command: what starts a Python interpreter.
+    :param env: variables that are added to the environment.
     :ivar pid: its process id, where it runs.
     """
 
@@ -32,6 +33,7 @@ class Registrant:
         path: str,
         uid: int | None = None,
         command: tuple[str, ...] = (sys.executable,),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(PATIENCE)
@@ -39,6 +41,7 @@ class Registrant:
             self._process = subprocess.Popen(
                 [*command, "-I", "-S", __file__, str(theirs.fileno()), path],
                 pass_fds=(theirs.fileno(),),
+                env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
             )
         self.pid: int = self.tell("pid")

@@ -23,10 +23,10 @@ OWNER = {"owner": str(os.geteuid()) if os.geteuid() else "superuser"}
 
 
 @asynccontextmanager
-async def connected(channel: Served) -> AsyncIterator[stock.Client]:
+async def connected(path: str) -> AsyncIterator[stock.Client]:
     """Give a client for the block."""
     client = stock.Client()
-    await connectProtocol(UNIXClientEndpoint(reactor, channel.path), client)
+    await connectProtocol(UNIXClientEndpoint(reactor, path), client)
     try:
         yield client
     finally:
@@ -44,7 +44,7 @@ async def until(client: stock.Client, events: int) -> list[dict[str, Any] | None
 @asynchronous
 async def test_commands(channel: Served) -> None:
     """Each command gives what the document says."""
-    async with connected(channel) as client, connected(channel) as watching:
+    async with connected(channel.path) as client, connected(channel.path) as watching:
         hello = await client.callRemote(stock.Hello, version=1)
         assert (hello["version"], hello["limit"]) == (1, 10)
         assert (hello["uid"], hello["pid"]) == (ME["user"], ME["pid"])
@@ -83,7 +83,7 @@ async def test_errors(channel: Served) -> None:
         (stock.NOT_REGISTERED, stock.UnsetMappings, {"mappings": [TCP]}),
         (stock.BAD_ARGUMENTS, stock.List, {"after": "x"}),
     ]
-    async with connected(channel) as client:
+    async with connected(channel.path) as client:
         await client.callRemote(stock.Register, **service())
         for error, command, values in refused:
             with pytest.raises(error) as told:
@@ -117,7 +117,7 @@ async def test_no_answer(channel: Served) -> None:
         commandName = b"Register"
         requiresAnswer = False
 
-    async with connected(channel) as client:
+    async with connected(channel.path) as client:
         assert client.callRemote(Silent, **service()) is None
         listed = await client.callRemote(stock.List, names=["a"])
         assert len(listed["services"]) == 1
@@ -126,7 +126,7 @@ async def test_no_answer(channel: Served) -> None:
 @asynchronous
 async def test_no_encryption(channel: Served) -> None:
     """StartTLS is no command; the connection stays as it is."""
-    async with connected(channel) as client:
+    async with connected(channel.path) as client:
         with pytest.raises(stock.UNKNOWN_COMMAND, match="is none of"):
             await client.callRemote(StartTLS)
         assert (await client.callRemote(stock.Hello, version=1))["version"] == 1
@@ -135,7 +135,7 @@ async def test_no_encryption(channel: Served) -> None:
 @asynchronous
 async def test_pipelined(channel: Served) -> None:
     """Commands may be on their way together."""
-    async with connected(channel) as client:
+    async with connected(channel.path) as client:
         answers = gatherResults(
             [client.callRemote(stock.List, names=["portmapd.portmapd"]) for _ in range(500)]
         )
@@ -145,7 +145,7 @@ async def test_pipelined(channel: Served) -> None:
 @asynchronous
 async def test_break(channel: Served) -> None:
     """Whoever breaks the framing is disconnected, and what waits for an answer fails."""
-    async with connected(channel) as client, connected(channel) as other:
+    async with connected(channel.path) as client, connected(channel.path) as other:
         await client.callRemote(stock.Register, **service())
         client.transport.write(b"\xff\xff")
         waiting = client.callRemote(stock.Hello, version=1)

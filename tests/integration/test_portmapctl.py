@@ -1,0 +1,427 @@
+"""``portmapctl``, as a shell runs it."""
+
+import fcntl
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from portmapd.client.blocking import Portmapper, Service
+from tests.integration.clients import Mortal, mortal
+from tests.integration.exchange import PATIENCE
+from tests.integration.namespace import TOP, eventually
+from tests.integration.registrant import Registrant
+from tests.integration.talk import Talk
+
+ME, UID = os.getpid(), os.geteuid()
+USER = pwd.getpwuid(UID).pw_name
+OWNER = str(UID) if UID else "superuser"
+NAME = "printer.example.com"
+PROGRAM = 400_001
+COMMAND = (sys.executable, "-m", "portmapd.cli")
+
+#: Says that it is there; tells of the first SIGINT or SIGTERM, and how many more came with it.
+COUNT = """
+import signal, sys, time
+came = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: came.append(number))
+print("ready", flush=True)
+while not came:
+    time.sleep(0.01)
+time.sleep(0.5)
+print(*map(int, came), flush=True)
+sys.exit(9)
+"""
+
+
+@frozen
+class Said:
+    """What ``portmapctl`` said, and the status that it ended with."""
+
+    status: int
+    out: str
+    why: str
+
+    def ends(self, status: int, why: str) -> None:
+        """Assert that it ended with *status*, and one line that matches *why*."""
+        assert (self.status, self.why.count("\n")) == (status, 1), self
+        assert re.search(f"^portmapctl: {why}$", self.why), self
+
+
+class Shell:
+    """Runs ``portmapctl`` with a daemon's socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def run(self, *words: str) -> Said:
+        """Run it until it ends."""
+        process = self.start(*words)
+        out, why = process.communicate(timeout=PATIENCE)
+        return Said(process.returncode, out, why)
+
+    def start(self, *words: str, **options: object) -> "subprocess.Popen[str]":
+        """Start it."""
+        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+            [*COMMAND, "--socket", self._path, *words],
+            cwd=TOP,
+            text=True,
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **options,
+            },
+        )
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Mortal]:
+    """Give a daemon."""
+    with mortal(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def shell(daemon: Mortal) -> Shell:
+    """Give a shell."""
+    return Shell(daemon.path)
+
+
+@pytest.fixture
+def portmapper(daemon: Mortal) -> Iterator[Portmapper]:
+    """Give a client."""
+    with Portmapper(daemon.path) as client:
+        yield client
+
+
+def end(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGKILL) -> Said:
+    """Send it a signal, and give what it said when it has ended."""
+    process.send_signal(number)
+    out, why = process.communicate(timeout=PATIENCE)
+    return Said(process.returncode, out, why)
+
+
+# Listings
+
+
+def test_services(shell: Shell, portmapper: Portmapper) -> None:
+    """A table of all services, aligned; or of one name, user, process."""
+    portmapper.reg([(NAME, 9100), (NAME, "/run/printer.sock", 2), ("短い.example", 80)])
+    said = shell.run("services", "--pid", str(ME))
+    exe = os.path.realpath("/proc/self/exe")
+    pid = str(ME).ljust(3)
+    assert said.out.splitlines() == [
+        f"NAME                 {'USER':<{len(USER)}}  {'PID':<{len(pid)}}  PORT               EXE",
+        f"printer.example.com  {USER:<4}  {pid}  /run/printer.sock  {exe}",
+        f"printer.example.com  {USER:<4}  {pid}  9100",
+        f"短い.example         {USER:<4}  {pid}  80",
+    ]
+    assert (said.status, said.why) == (0, "")
+    assert shell.run("services", NAME, "--user", USER).out.count(NAME) == 2
+    assert shell.run("services", "--user", str(UID)).out.count("\n") == 5
+
+
+def test_services_as_json(shell: Shell, portmapper: Portmapper) -> None:
+    """With --json, the fields of each, as one array."""
+    portmapper.reg([(NAME, 9100), (NAME, "/run/s")])
+    said = shell.run("services", "--json", NAME)
+    assert said.status == 0
+    assert [Service(**row) for row in json.loads(said.out)] == [
+        Service(NAME, UID, ME, "/run/s", ""),
+        Service(NAME, UID, ME, 9100, ""),
+    ]
+
+
+def test_no_service(shell: Shell) -> None:
+    """What nobody registered is not found: status 1."""
+    shell.run("services", "nobody").ends(1, "no such service is registered; .*")
+    said = shell.run("services", "nobody", "--json")
+    assert json.loads(said.out) == []
+    said.ends(1, ".*")
+    shell.run("services", "--user", "no-such-user").ends(1, "user: there is no user .*; .*")
+
+
+def test_mappings(shell: Shell, portmapper: Portmapper) -> None:
+    """The RPC mappings, as a table and as JSON."""
+    portmapper.set(PROGRAM, 1, "tcp", "0.0.0.0.8.1")
+    said = shell.run("mappings")
+    assert (said.status, said.why) == (0, "")
+    head, *rows = [line.split() for line in said.out.splitlines()]
+    assert head == ["PROGRAM", "VERSION", "NETID", "ADDRESS", "OWNER"]
+    assert rows[-1] == [str(PROGRAM), "1", "tcp", "0.0.0.0.8.1", OWNER]
+    assert json.loads(shell.run("mappings", "--json").out)[-1] == {
+        "program": PROGRAM,
+        "version": 1,
+        "netid": "tcp",
+        "address": "0.0.0.0.8.1",
+        "owner": OWNER,
+    }
+
+
+def test_pid2exe(shell: Shell, portmapper: Portmapper) -> None:
+    """The path of an executable, or status 1."""
+    shell.run("pid2exe", str(ME)).ends(1, f"process {ME} announces no executable; .*")
+    portmapper.regpid2exe()
+    exe = os.path.realpath("/proc/self/exe")
+    assert shell.run("pid2exe", str(ME)) == Said(0, f"{exe}\n", "")
+    assert json.loads(shell.run("pid2exe", str(ME), "--json").out) == {"pid": ME, "exe": exe}
+
+
+def test_hostile_executable(shell: Shell, daemon: Mortal, tmp_path: Path) -> None:
+    """A path that would steer the terminal is escaped, and can be told from one that is so."""
+    folder = tmp_path / "\x1b[31m\n\u202e\\x1b"
+    folder.mkdir()
+    python = shutil.copy(os.path.realpath(sys.executable), folder / "py")
+    command, home = (str(python),), {"PYTHONHOME": sys.base_prefix}
+    with (
+        Registrant(daemon.path, command=command, env=home) as process,
+        Talk(process.connect()) as talk,
+    ):
+        talk.register((NAME, "1", 2), ("pid2exe.portmapd", "*", 2))
+        for words in (("services", NAME), ("pid2exe", str(process.pid))):
+            shown = shell.run(*words).out
+            assert shown.endswith(r"/\x1b[31m\n\u202e\\x1b/py" + "\n")
+            assert shown.replace("\n", "").isprintable()
+            written = shell.run(*words, "--json").out
+            assert json.dumps(str(python)) in written
+            assert written.replace("\n", "").isprintable()
+
+
+# Watching
+
+
+def test_watch(shell: Shell, portmapper: Portmapper) -> None:
+    """A line for each change, from what is registered on; an interrupt is its usual end."""
+    portmapper.reg(NAME, 9100)
+    watching = shell.start("watch", NAME, "other")
+    assert watching.stdout is not None
+    assert watching.stdout.readline().split() == ["registered", NAME, USER, str(ME), "9100"]
+    portmapper.dereg(NAME, 9100)
+    assert watching.stdout.readline().split() == ["deregistered", NAME, USER, str(ME), "9100"]
+    assert end(watching, signal.SIGINT) == Said(0, "", "")
+
+
+def test_watch_as_json(shell: Shell, portmapper: Portmapper) -> None:
+    """With --json, one object a line; without names, mappings as well."""
+    with shell.start("watch", "--json") as watching:
+        assert watching.stdout is not None
+        portmapper.reg(NAME, 9100, rpc=(PROGRAM, 1))
+        for line in watching.stdout:
+            change = json.loads(line)
+            if change.get("name") == NAME:
+                assert change["change"] == "registered"
+                assert change["port"] == 9100
+            if change.get("program") == PROGRAM:
+                assert change["change"] == "mapped"
+                break
+        end(watching)
+
+
+def test_watch_over_a_restart(shell: Shell, daemon: Mortal, portmapper: Portmapper) -> None:
+    """It outlives a restart of the daemon."""
+    watching = shell.start("watch", NAME)
+    portmapper.reg(NAME, 1)
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith("registered")
+    daemon.kill()
+    daemon.start()
+    assert watching.stdout.readline().startswith("deregistered")
+    assert end(watching, signal.SIGINT).status == 0
+
+
+def test_reader_has_enough(shell: Shell, portmapper: Portmapper) -> None:
+    """A reader who closes the pipe is no error."""
+    watching = shell.start("watch")
+    assert watching.stdout is not None
+    watching.stdout.readline()
+    watching.stdout.close()
+    portmapper.reg(NAME, 1)
+    assert watching.wait(PATIENCE) == 0
+    assert watching.stderr is not None
+    assert watching.stderr.read() == ""
+    watching.stderr.close()
+
+
+# Running a command
+
+
+def test_run(shell: Shell, portmapper: Portmapper) -> None:
+    """The name is registered while the command runs, with its flags and its RPC program."""
+    options = ("--exclusive", "--public", "--rpc", f"{PROGRAM}:2")
+    running = shell.start(
+        "run", NAME, "9100", *options, "--", "sh", "-c", "echo up; read x; exit 7",
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == "up\n"
+    (service,) = portmapper.list(NAME)
+    assert (service.port, service.pid) == (9100, running.pid)
+    assert service.exe == os.path.realpath(f"/proc/{running.pid}/exe")
+    (mapping,) = [each for each in portmapper.mappings() if each.program == PROGRAM]
+    assert (mapping.version, mapping.netid, mapping.address) == (2, "tcp", "0.0.0.0.35.140")
+    shell.run("run", NAME, "1", "true").ends(1, f"{NAME} is registered exclusively by .*; .*")
+    running.communicate("x\n", timeout=PATIENCE)
+    assert running.returncode == 7
+    assert portmapper.list(NAME) == []
+
+
+def test_run_path(shell: Shell, portmapper: Portmapper) -> None:
+    """A path may be registered as well; the command's output and input are its own."""
+    said = shell.run("run", NAME, "/run/s", "--", "sh", "-c", "cat; echo out; echo err >&2")
+    assert said == Said(0, "out\n", "err\n")
+    assert portmapper.list(NAME) == []
+
+
+def test_statuses(shell: Shell, tmp_path: Path) -> None:
+    """It ends with the status of the command, or 128 and the signal's number."""
+    assert shell.run("run", NAME, "1", "--", "sh", "-c", "exit 200").status == 200
+    assert shell.run("run", NAME, "1", "--", "sh", "-c", "kill -9 $$").status == 137
+    assert shell.run("run", NAME, "1", "--", "sh", "-c", "kill $$").status == 143
+    shell.run("run", NAME, "1", "--", "/no/such").ends(127, "/no/such cannot be run .*; .*")
+    shell.run("run", NAME, "1", "--", str(tmp_path)).ends(126, ".* cannot be run .*; .*")
+
+
+def test_not_run(shell: Shell, tmp_path: Path) -> None:
+    """If the registration is refused, the command is not run."""
+    mark = tmp_path / "ran"
+    shell.run("run", "a b", "1", "--", "touch", str(mark)).ends(1, "name 'a b': .*; .*")
+    shell.run("run", "a.portmapd", "1", "--", "touch", str(mark)).ends(1, "name .*; .*")
+    shell.run("run", NAME, "1", "--rpc", "100000:2", "--", "touch", str(mark)).ends(1, ".*; .*")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals(shell: Shell, number: signal.Signals) -> None:
+    """The command gets the signals that portmapctl gets, each once, and may go on."""
+    running = shell.start("run", NAME, "1", "--", sys.executable, "-c", COUNT)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    assert end(running, number) == Said(9, f"{int(number)}\n", "")
+
+
+def test_interrupt_of_a_terminal(shell: Shell) -> None:
+    """What a terminal sends to both, the command gets once."""
+    main, terminal = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    with shell.start(
+        "run", NAME, "1", "--", sys.executable, "-c", COUNT,
+        stdin=terminal, preexec_fn=take_terminal,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        os.write(main, b"\x03")
+        assert running.stdout.readline() == f"{int(signal.SIGINT)}\n"
+        assert running.wait(PATIENCE) == 9
+    os.close(main)
+    os.close(terminal)
+
+
+def test_killed(shell: Shell, portmapper: Portmapper) -> None:
+    """When portmapctl is killed, the registration is gone, and the command ends as well."""
+    running = shell.start("run", NAME, "1", "--", sys.executable, "-c", COUNT)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    running.kill()
+    running.wait(PATIENCE)
+    eventually(lambda: portmapper.list(NAME) == [], "it is gone", PATIENCE)
+    assert running.stdout.readline() == f"{int(signal.SIGTERM)}\n"
+    running.communicate(timeout=PATIENCE)
+
+
+def test_run_over_a_restart(shell: Shell, daemon: Mortal, portmapper: Portmapper) -> None:
+    """The name is registered again when the daemon was restarted."""
+    running = shell.start("run", NAME, "1", "--", "sleep", "1000")
+    eventually(lambda: portmapper.list(NAME), "it is registered", PATIENCE)
+    daemon.kill()
+    daemon.start()
+    eventually(lambda: portmapper.list(NAME), "it is registered again", PATIENCE)
+    assert end(running, signal.SIGTERM) == Said(143, "", "")
+
+
+def test_run_loses(shell: Shell, daemon: Mortal, portmapper: Portmapper) -> None:
+    """If it cannot be registered again, a line says so, and the command goes on."""
+    running = shell.start("run", NAME, "1", "--", "sleep", "1000")
+    eventually(lambda: portmapper.list(NAME), "it is registered", PATIENCE)
+    running.send_signal(signal.SIGSTOP)
+    daemon.kill()
+    daemon.start()
+    portmapper.reg(NAME, 2, 1)
+    running.send_signal(signal.SIGCONT)
+    assert running.stderr is not None
+    line = running.stderr.readline()
+    assert re.match(f"portmapctl: {NAME} is not registered any more: .*; .*", line)
+    assert end(running, signal.SIGTERM) == Said(143, "", "")
+
+
+# Endings
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--nonsense",),
+        ("nonsense",),
+        ("services", "a", "b"),
+        ("services", "--pid", "one"),
+        ("pid2exe",),
+        ("run", NAME),
+        ("run", NAME, "80"),
+        ("run", NAME, "0", "true"),
+        ("run", NAME, "printer.sock", "true"),
+        ("run", NAME, "80", "--rpc", "5", "true"),
+        ("run", NAME, "80", "true", "--nonsense"),
+    ],
+    ids=" ".join,
+)
+def test_usage(words: tuple[str, ...]) -> None:
+    """Wrong usage: status 2, and one line, without a daemon."""
+    said = Shell("/nowhere").run(*words)
+    said.ends(2, "[^\x1b]*; see portmapctl[a-z0-9 ]* --help")
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("services",), ("mappings",), ("pid2exe", "1"), ("watch",), ("run", NAME, "80", "true")],
+    ids=" ".join,
+)
+def test_no_daemon(words: tuple[str, ...]) -> None:
+    """No daemon: status 3, and a line that names the path and what to do."""
+    said = Shell("/no\nwhere").run(*words)
+    said.ends(3, r"no daemon answers at /no\\nwhere .* start it with .* --socket")
+    assert said.out == ""
+
+
+def test_help(shell: Shell) -> None:
+    """Help is no error; every command has a summary."""
+    said = shell.run("--help")
+    assert (said.status, said.why) == (0, "")
+    for command in ("services", "run", "watch", "pid2exe", "mappings"):
+        assert re.search(rf"^  {command} +\w", said.out, re.MULTILINE)
+        assert shell.run(command, "--help").status == 0
+
+
+def test_other_encoding(daemon: Mortal, portmapper: Portmapper) -> None:
+    """A terminal that has no character for a name gets an escape."""
+    portmapper.reg("ж.example", 1)
+    words = [*COMMAND, "--socket", daemon.path, "services", "--pid", str(ME)]
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    said = subprocess.run(words, cwd=TOP, env=env, capture_output=True, check=True)
+    assert rb"\u0436.example" in said.stdout
