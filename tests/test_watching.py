@@ -125,6 +125,19 @@ class WatchTests(SessionTestCase):
         self.other.register(("a", "80", 0))
         self.assertEqual([len(watcher.told()) for watcher in watchers], [0, 1, 0, 1])
 
+    def test_blanked(self) -> None:
+        """What becomes of an executable is told: public services go, and come without it."""
+        self.connection.watch()
+        self.other.register(("a", "80", 2), ("b", "80", 0), ("c", "80", 3))
+        self.connection.told()
+        self.host.connect(pid=8, exe="/bin/b")
+        public = [("a", "80", 8), ("c", "80", 8)]
+        told = [("deregistered", *service(*row, "/bin/a")) for row in public]
+        told += [("registered", *service(*row)) for row in public]
+        self.assertEqual(self.connection.told(), told)
+        self.host.connect(pid=8, exe="/bin/c")
+        self.assertEqual(self.connection.told(), [])
+
     def test_reserved_names(self) -> None:
         """Announcements of executables can be watched by their name."""
         self.connection.watch("pid2exe.portmapd")

@@ -46,8 +46,7 @@ class Twin:
     def follow(self) -> None:
         """Take the events in; each must tell of what was not there, or was."""
         for change, *row in self.real.told():
-            # Whose executable is known changes without an event.
-            key = tuple(row[:4]) if change.endswith("registered") else tuple(row)
+            key = tuple(row)
             if change in {"registered", "mapped"}:
                 assert not (change == "mapped" and self.copy[key]), f"{row} came twice"
                 self.copy[key] += 1
@@ -223,9 +222,7 @@ class World:
 
     def expected(self, names: tuple[str, ...]) -> Counter[Row]:
         """What a watcher of these names must know."""
-        known: Counter[Row] = Counter()
-        for row, count in self.rules.services(names).items():
-            known[row[:4]] += count
+        known = self.rules.services(names)
         if not names:
             known.update(self.rules.mappings())
         return known

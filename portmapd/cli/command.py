@@ -7,6 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from stat import S_ISFIFO
 from threading import Thread
 from typing import Any
 
@@ -20,7 +21,7 @@ from portmapd.cli.text import cell, columns, line, table
 from portmapd.client.blocking import Flags, Group, Portmapper, RpcMapping, Service
 from portmapd.client.registration import registrations
 from portmapd.client.values import Change
-from portmapd.errors import InvalidService, PortmapdError
+from portmapd.errors import InvalidService, PortmapdError, Terminated
 
 #: The heads of the tables.
 _SERVICES = ("NAME", "USER", "PID", "PORT", "EXE")
@@ -143,12 +144,22 @@ def watch(connect: Connect, names: Sequence[str], as_json: bool) -> None:
 
     With NAMEs, of services of these names alone; else of RPC mappings, too.
     """
-    with connect() as portmapper, portmapper.watch(names or None) as changes:
+    with connect() as portmapper:
         try:
-            for change in changes:
+            for change in portmapper.watch(names or None, terminator=_pipe()):
                 click.echo(_json_change(change) if as_json else _change_line(change))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             pass
+
+
+def _pipe() -> int | None:
+    """Standard output if it is a pipe: that tells when its reader has gone; None if it is not."""
+    try:
+        descriptor = sys.stdout.fileno()
+        return descriptor if S_ISFIFO(os.fstat(descriptor).st_mode) else None
+    except (AttributeError, OSError, ValueError):
+        # It is closed.
+        return None
 
 
 @portmapctl.command()
@@ -195,13 +206,13 @@ def _user(user: str | None) -> int | str | None:
 
 def _show(
     as_json: bool,
-    values: Iterable[Any],
+    values: Sequence[Any],
     head: Sequence[str],
     rows: Iterable[Sequence[object]],
 ) -> None:
     if as_json:
         click.echo(json.dumps([asdict(value) for value in values], indent=2))
-    else:
+    elif values:
         for text in table(head, rows):
             click.echo(text)
 

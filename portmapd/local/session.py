@@ -53,7 +53,7 @@ class Daemon:
         """
         for other in self.registry.holders_of(holder.pid):
             if other.exe != holder.exe:
-                other.exe = ""
+                self.registry.blank(other)
         return Session(self, self.registry.open(holder), watcher)
 
 

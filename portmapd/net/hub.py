@@ -117,11 +117,12 @@ class Hub:
             for number, event in events:
                 descriptor = self._descriptors.get(number)
                 if descriptor is not None:
-                    self._serve(descriptor, event)
+                    self.serve(descriptor, event)
             if len(events) < BATCH or monotonic() > ends:
                 break
 
-    def _serve(self, descriptor: Any, event: int) -> None:
+    def serve(self, descriptor: Any, event: int = _IN) -> None:
+        """Serve *descriptor*, of which *event* is known or supposed."""
         try:
             lost = descriptor.doRead() if event & _IN else None
             if lost is None and event & _OUT:

@@ -10,6 +10,7 @@ from twisted.internet import main, tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
 
 #: Connections that the kernel keeps for us while we are busy.
 BACKLOG = 1_024
@@ -30,6 +31,10 @@ class Eager(tcp.Connection):
         except OSError:
             return main.CONNECTION_LOST
         return self.protocol.dataReceived(data) if data else main.CONNECTION_DONE
+
+    def readConnectionLost(self, reason: Any) -> None:
+        # The base class asks first whether the protocol would go on writing; none of ours does.
+        self.connectionLost(reason)
 
     def write(self, data: bytes) -> None:
         if data and self.connected and not (self.dataBuffer or self._tempDataLen):
@@ -104,6 +109,37 @@ class UnixPort(PatientPort, unix.Port):
 
     transport: Any = UnixStream
     factory: Any
+    reactor: Any
+    _log = Logger()
+
+    def doRead(self) -> None:
+        """Take one connection, and what it says: most clients have said it by now.
+
+        The base class looks for more connections at once, buffers logs and reports what it
+        cannot accept, which takes longer than all that we do with a connection.
+        """
+        try:
+            skt, _ = self.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            super().doRead()
+            return
+        try:
+            self._welcome(skt)
+        except Exception:
+            self._log.failure("a connection could not be served")
+            skt.close()
+
+    def _welcome(self, skt: socket.socket) -> None:
+        protocol = self.factory.buildProtocol(None)
+        if protocol is None:
+            skt.close()
+            return
+        transport = self.transport(skt, protocol, None, self, 0, self.reactor)
+        protocol.makeConnection(transport)
+        if transport.connected:
+            self.reactor.serve(transport)
 
     def __init__(self, path: str, factory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(os.fsencode(path), factory, BACKLOG, reactor=reactor)

@@ -161,6 +161,13 @@ class Registry:
         """The open holders whose serial is at least *serial*, in order."""
         return (h for h in self._holders.values() if h.serial >= serial)
 
+    def blank(self, holder: Holder) -> None:
+        """Forget the executable of *holder*; its public services go, and come without it."""
+        public = [s for s in holder.services.values() if s.exe]
+        self._tell(Kind.DEREGISTERED, public)
+        holder.exe = ""
+        self._tell(Kind.REGISTERED, public)
+
     def close(self, holder: Holder) -> None:
         """End *holder* and everything that it holds; closing it again does nothing."""
         if self._holders.pop(holder.serial, None) is None:

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from twisted.internet.task import deferLater
 from portmapd.client.local import Portmapper
 from portmapd.client.subscription import Watching
 from portmapd.client.values import Change
+from portmapd.errors import DaemonUnreachable
 from tests.integration.daemon import ERRORS, TWISTD
 from tests.integration.exchange import PATIENCE, connect_local
 from tests.integration.namespace import TOP, eventually
 
 #: The name under which a daemon lists itself.
 ITSELF = "portmapd.portmapd"
+#: How often something is looked at, in seconds.
+TURN = 0.02
 
 
 @asynccontextmanager
@@ -36,6 +39,18 @@ async def listed(client: Portmapper, **wanted: Any) -> list[tuple[str, int | str
     """Names and ports of what is listed, but for the daemon itself."""
     services = await client.list(**wanted)
     return [(one.name, one.port) for one in services if one.name != ITSELF]
+
+
+async def until_listed(client: Portmapper, *wanted: tuple[str, int | str]) -> None:
+    """Wait until this and nothing else is listed, over whatever happens to the connection."""
+    found: list[tuple[str, int | str]] | None = None
+    for _ in range(round(PATIENCE / TURN)):
+        with suppress(DaemonUnreachable):
+            found = sorted(await listed(client))
+        if found == sorted(wanted):
+            return
+        await pause()
+    raise AssertionError(f"{found} is listed")
 
 
 async def mapped(client: Portmapper) -> list[tuple[int, int, str, str]]:
@@ -62,7 +77,7 @@ def told(change: Change) -> tuple[str, str]:
     return change.kind, "" if own else getattr(subject, "name", "") or subject.address
 
 
-async def pause(seconds: float = 0.02) -> None:
+async def pause(seconds: float = TURN) -> None:
     """Let the reactor turn."""
     await deferLater(reactor, seconds)
 
@@ -113,9 +128,10 @@ class Mortal:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal, and wait for its end."""
         if self._process is not None:
-            # One that was stopped would not end.
-            self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
+            if number is not signal.SIGKILL:
+                # One that is frozen would not end.
+                self._process.send_signal(signal.SIGCONT)
             self._process.wait(PATIENCE)
             self._process = None
 

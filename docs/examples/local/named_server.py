@@ -1,0 +1,22 @@
+"""Answers with the time of day."""
+
+import socket
+import time
+
+from portmapd.client.blocking import Flags, Portmapper
+
+
+def main() -> None:
+    """Serve until it is killed."""
+    server = socket.create_server(("127.0.0.1", 0))
+    portmapper = Portmapper()
+    portmapper.reg("clock.example.com", server, Flags.EXCLUSIVE)
+    print("serving", flush=True)
+    while True:
+        client, _ = server.accept()
+        with client:
+            client.sendall(time.strftime("it is %H:%M\n").encode())
+
+
+if __name__ == "__main__":
+    main()
