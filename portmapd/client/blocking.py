@@ -55,6 +55,7 @@ class Portmapper:
     - :exc:`~portmapd.errors.CallTimedOut` if it takes longer than *timeout*. Its connection is
       closed, for the answer may still come; so what was registered is gone until the next
       operation;
+    - :exc:`~portmapd.errors.ClientClosed` after :meth:`close`;
     - :exc:`~portmapd.errors.Terminated` if its *terminator*, a descriptor or what has
       ``fileno()``, becomes readable while it waits. The connection to the daemon is closed, and
       everything that was registered through it is gone for good.
@@ -218,6 +219,7 @@ class Portmapper:
         """
         from portmapd.client.changes import Changes
 
+        self._holding.check_open()
         return Changes(
             self._holding.path,
             names_of(names) or (),

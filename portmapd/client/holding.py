@@ -18,6 +18,7 @@ from portmapd.client.standing import Group, Standing
 from portmapd.errors import (
     AlreadyRegistered,
     CallTimedOut,
+    ClientClosed,
     DaemonUnreachable,
     LimitExceeded,
     NotRegistered,
@@ -147,7 +148,8 @@ class Holding:
     ) -> Iterator[Operation]:
         """Give the block a connection on which everything stands.
 
-        :raises DaemonUnreachable: there is no daemon, or this client is closed.
+        :raises DaemonUnreachable: there is no daemon.
+        :raises ClientClosed: it was closed for good.
         """
         self._notice_fork()
         with self._lock:
@@ -199,6 +201,11 @@ class Holding:
             self.standing.clear()
             self._disconnect()
 
+    def check_open(self) -> None:
+        """Raise :exc:`~portmapd.errors.ClientClosed` if it was closed for good."""
+        if self._is_closed:
+            raise ClientClosed(f"the client of {self.path} is closed; make another Portmapper")
+
     def close(self) -> None:
         """Close it for good."""
         self._notice_fork()
@@ -220,8 +227,7 @@ class Holding:
             exchange.close()
 
     def _connected(self, patience: Patience) -> Operation:
-        if self._is_closed:
-            raise DaemonUnreachable("this Portmapper is closed; make a new one")
+        self.check_open()
         if self._exchange is not None and self._exchange.stands:
             return Operation(self._exchange, patience)
         self._disconnect()

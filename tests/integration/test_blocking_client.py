@@ -13,7 +13,7 @@ from portmapd.client.blocking import Flags, Portmapper, RpcMapping, Service
 from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
-    DaemonUnreachable,
+    ClientClosed,
     InvalidMapping,
     InvalidService,
     LimitExceeded,
@@ -257,8 +257,9 @@ def test_closed(daemon: Served) -> None:
     with Portmapper(daemon.path) as portmapper:
         portmapper.reg(NAME, 1)
     portmapper.close()
-    with pytest.raises(DaemonUnreachable, match="closed"):
-        portmapper.list()
+    for operation in (portmapper.list, portmapper.watch, portmapper.regpid2exe):
+        with pytest.raises(ClientClosed):
+            operation()
 
 
 def test_threads(portmapper: Portmapper) -> None:
