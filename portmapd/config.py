@@ -2,7 +2,14 @@
 
 import os
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -31,7 +38,7 @@ def default_rpc_socket() -> str | None:
 
 
 def _check_port(config: object, attribute: "Attribute[int]", port: int) -> None:
-    if not 0 <= port <= 65535:
+    if not _is_number(port) or not 0 <= port <= 65535:
         raise ConfigurationError(f"port {port} is not in the range 0 to 65535")
 
 
@@ -69,17 +76,26 @@ def _is_path(path: str) -> bool:
 
 
 def _check_seconds(config: object, attribute: Any, seconds: float) -> None:
-    if not 0.05 <= seconds <= 3600:
+    if not _is_number(seconds) or not 0.05 <= seconds <= 3600:
         raise ConfigurationError(
             f"{attribute.name.replace('_', '-')} {seconds}: give seconds from 0.05 to 3600"
         )
 
 
 def _check_count(config: object, attribute: Any, count: int) -> None:
-    if count < 1:
+    if not _is_number(count) or count < 1:
         raise ConfigurationError(
             f"{attribute.name.replace('_', '-')} {count}: give a number from 1 on"
         )
+
+
+def _check_flag(config: object, attribute: Any, flag: bool) -> None:
+    if not isinstance(flag, bool):
+        raise ConfigurationError(f"{attribute.name} {flag!r}: give True or False")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parse_network(text: str) -> Network:
@@ -88,6 +104,8 @@ def parse_network(text: str) -> Network:
     :raises ConfigurationError: it is neither.
     """
     try:
+        if not isinstance(text, str):
+            raise ValueError("it is no text")
         return ip_network(text, strict=False)
     except ValueError as error:
         raise ConfigurationError(
@@ -97,7 +115,8 @@ def parse_network(text: str) -> Network:
 
 def parse_networks(networks: Any) -> tuple[Network, ...]:
     """Networks, as values or in CIDR notation; see :func:`parse_network`."""
-    return tuple(parse_network(n) if isinstance(n, str) else n for n in networks)
+    known = IPv4Network | IPv6Network
+    return tuple(n if isinstance(n, known) else parse_network(n) for n in networks)
 
 
 def _tuple(interfaces: Iterable[str]) -> tuple[str, ...]:
@@ -142,7 +161,7 @@ class Config:
     max_services: int = field(default=MAX_SERVICES, validator=_check_count)
     trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
     allow: tuple[Network, ...] = field(default=(), converter=parse_networks)
-    insecure: bool = False
+    insecure: bool = field(default=False, validator=_check_flag)
     callit: Callit = field(default=Callit.LOCAL, converter=_callit)
     liveness: float = field(default=1.0, validator=_check_seconds)
     idle: float = field(default=60.0, validator=_check_seconds)

@@ -173,7 +173,7 @@ class PageTests(SynchronousTestCase):
     def test_far_ends(self) -> None:
         """Behind the last there is nothing, before the first everything."""
         connection = crowded(3).connect()
-        for after, count in (("0.0", 3), ("-5.7", 3), ("1.2", 1), ("1.3", 0), ("99999999.0", 0)):
+        for after, count in (("0.0", 3), ("1.2", 1), ("1.3", 0), ("99999999.0", 0)):
             page = connection.ask(c.LIST, after=after)
             self.assertEqual((len(page["services"]), page["more"]), (count, None))
 

@@ -286,7 +286,7 @@ class HolderTests(RegistryTestCase):
     def test_taken_by_a_holder(self) -> None:
         """The message names the process that holds a mapping."""
         self.registry.map(udp(1, 1, holder=self.holder(pid=77)))
-        with self.assertRaisesRegex(AlreadyRegistered, "by pid 77"):
+        with self.assertRaisesRegex(AlreadyRegistered, "by uid 104, pid 77"):
             self.registry.map(udp(1, 1))
 
     def test_holders_of_a_process(self) -> None:

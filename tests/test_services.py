@@ -40,7 +40,7 @@ class ServiceTests(RegistryTestCase):
         """The same name and port come once on a connection, and once in a call."""
         holder = self.holder()
         self.register(holder, "a")
-        with self.assertRaisesRegex(AlreadyRegistered, "a on port 80 is registered"):
+        with self.assertRaisesRegex(AlreadyRegistered, "name a: it is registered on port 80"):
             self.register(holder, "b", "a")
         self.assertRaises(AlreadyRegistered, self.register, holder, "c", "c")
         self.assertEqual(self.names(), ["a"])

@@ -149,11 +149,21 @@ class RegisterTests(SessionTestCase):
     def test_twice(self) -> None:
         """The same name and port twice on one connection is refused."""
         new = ("a", "80", 0)
-        self.refused(AlreadyRegistered, "a on port 80", self.connection.register, new, new)
+        self.refused(
+            AlreadyRegistered,
+            "name a: it is registered on port 80",
+            self.connection.register,
+            new,
+            new,
+        )
         self.assertEqual(self.names(), [])
         self.connection.register(new)
         self.refused(
-            AlreadyRegistered, "a on port 80", self.connection.register, ("b", "1", 0), new
+            AlreadyRegistered,
+            "name a: it is registered on port 80",
+            self.connection.register,
+            ("b", "1", 0),
+            new,
         )
         self.assertEqual(self.names(), ["a"])
 

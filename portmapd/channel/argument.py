@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from portmapd.channel.box import END, Box, encode_pairs
+from portmapd.channel.box import END, MAX_VALUE, Box, encode_pairs
 from portmapd.errors import BadArguments
 
 _LENGTH = Struct(">H")
@@ -27,8 +27,14 @@ class Type:
     decode: Callable[[bytes], Any]
 
 
+def _integer(data: bytes) -> int:
+    if not data.isdigit() and not (data[:1] == b"-" and data[1:].isdigit()):
+        raise ValueError("it is not decimal digits")
+    return int(data)
+
+
 #: A whole number, in decimal digits.
-INTEGER = Type(lambda value: b"%d" % value, int)
+INTEGER = Type(lambda value: b"%d" % value, _integer)
 
 #: Text, in UTF-8.
 UNICODE = Type(methodcaller("encode"), methodcaller("decode"))
@@ -39,6 +45,8 @@ def list_of(element: Type) -> Type:
 
     def encode(values: Iterable[Any]) -> bytes:
         items = [element.encode(value) for value in values]
+        if any(len(item) > MAX_VALUE for item in items):
+            raise ValueError(f"an element of more than {MAX_VALUE} bytes")
         return b"".join([part for item in items for part in (_LENGTH.pack(len(item)), item)])
 
     def decode(data: bytes) -> list[Any]:

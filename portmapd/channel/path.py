@@ -18,6 +18,16 @@ def serving_socket() -> str | None:
 
 
 def asking_socket() -> str:
-    """Where a client of ours asks by default: the user's own daemon if there is one."""
+    """Where a client of ours asks by default: the user's own daemon if there is one.
+
+    Root asks the system's: after ``su``, the directory may still be another user's.
+    """
     own = user_socket()
-    return own if own is not None and os.path.exists(own) else SYSTEM_SOCKET
+    return own if own is not None and os.geteuid() != 0 and _is_ours(own) else SYSTEM_SOCKET
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        return os.stat(path).st_uid == os.geteuid()
+    except OSError:
+        return False

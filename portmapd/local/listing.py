@@ -107,7 +107,7 @@ def _place(after: str | None) -> Place:
     if after is None:
         return 0, 0
     try:
-        holder, service = map(int, after.split("."))
+        holder, service = map(_number, after.split("."))
     except ValueError:
         raise BadArguments(f"after {after!r} is not the end of a page") from None
     return holder, service
@@ -122,6 +122,12 @@ def _key(after: str | None) -> Key:
         return -1, -1, ""
     try:
         program, version, netid = after.split(".")
-        return int(program), int(version), netid
+        return _number(program), _number(version), netid
     except ValueError:
         raise BadArguments(f"after {after!r} is not the end of a page") from None
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(text)
+    return int(text)

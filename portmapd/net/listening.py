@@ -11,9 +11,11 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 #: Connections that the kernel keeps for us while we are busy.
 BACKLOG = 1_024
+_CLOSED = Failure(main.CONNECTION_DONE)
 #: The most connections taken in one turn.
 ACCEPTS = 4
 
@@ -170,6 +172,13 @@ class UnixPort(PatientPort, unix.Port):
         self.factory.doStop()
         if self._made is not None:
             self._made.close()
+
+    def loseConnection(self, connDone: Any = _CLOSED) -> Any:
+        # At once: where the start fails, there is no later turn in which it could be done.
+        self._unlink()
+        return super().loseConnection(connDone)
+
+    stopListening = loseConnection
 
     def connectionLost(self, reason: Any) -> None:
         self._unlink()

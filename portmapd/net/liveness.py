@@ -38,6 +38,8 @@ class Liveness(Service):
         self._seen: set[Key] = set()
         self._new: dict[Key, Mapping] = {}
         self._last: dict[str, frozenset[Local]] = {}
+        #: Did the last look fail? That is said once.
+        self._blind = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         registry.follow(self._mapped, Kind.MAPPED)
@@ -57,7 +59,11 @@ class Liveness(Service):
         try:
             self.look()
         except Exception:
-            self._log.failure("dead services could not be looked for")
+            if not self._blind:
+                self._log.failure("dead services cannot be looked for; it is tried on")
+            self._blind = True
+        else:
+            self._blind = False
 
     def look(self) -> None:
         """Remove the mappings that were seen bound and are no longer."""
@@ -83,10 +89,16 @@ class Liveness(Service):
         mappings = list(_unheld(changes))
         netids = {m.netid for m in mappings}
         self._netids |= netids
-        bound = read_bound(netids)
         for mapping in mappings:
             for place in _places(mapping):
                 self._watched.setdefault(place, {})[mapping.key] = mapping
+        try:
+            bound = read_bound(netids)
+        except OSError:
+            # No descriptor is left, say. The next look that succeeds looks at everything.
+            self._last = {}
+            return
+        for mapping in mappings:
             if bound.holds(mapping):
                 self._seen.add(mapping.key)
                 self._new[mapping.key] = mapping

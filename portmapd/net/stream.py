@@ -1,5 +1,6 @@
 """Program 100000 over streams: TCP and the rpcbind socket."""
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -18,6 +19,8 @@ from portmapd.portmapper.caller import Audience, Caller
 IDLE = 60.0
 #: How often that is looked after within that time.
 SWEEPS = 4
+#: One user, or one other host, may have so many of a socket's streams: one in four.
+SHARES = 4
 #: The most streams of one listening socket.
 MAX_STREAMS = 1_024
 #: Where the parts of a record stand: its xid behind its mark, and the rest of its call.
@@ -38,10 +41,9 @@ class PortmapStream(Pipelined[bytes]):
         self._at_rest = True
 
     def connectionMade(self) -> None:
-        self.factory.streams.add(self)
         self.sweep = self.factory.sweep
-        self._caller = _caller(self.transport, self.factory.answering)
-        caller = self._caller
+        self._caller = caller = _caller(self.transport, self.factory.answering)
+        self.factory.add(self, caller)
         self._known = self.factory.answering.shelf(caller.netid, caller.audience, caller.reached)
         self.transport.registerProducer(self, True)
 
@@ -76,7 +78,7 @@ class PortmapStream(Pipelined[bytes]):
         self.transport.write(mark(reply))
 
     def connectionLost(self, reason: object = None) -> None:
-        self.factory.streams.discard(self)
+        self.factory.discard(self, self._caller)
 
 
 class PortmapFactory(Factory):
@@ -99,6 +101,7 @@ class PortmapFactory(Factory):
     ) -> None:
         self.answering = answering
         self.streams: set[PortmapStream] = set()
+        self._shares: Counter[str] = Counter()
         self.sweep = 0
         self._limit = limit
         self._idle = idle
@@ -115,6 +118,20 @@ class PortmapFactory(Factory):
         stream.factory = self
         return stream
 
+    def add(self, stream: PortmapStream, caller: Caller) -> None:
+        """*stream* of *caller* is open; it is closed if the caller has too many."""
+        self.streams.add(stream)
+        self._shares[_who(caller)] += 1
+        if _is_shared(caller) and self._shares[_who(caller)] > max(self._limit // SHARES, 1):
+            stream.transport.abortConnection()
+
+    def discard(self, stream: PortmapStream, caller: Caller) -> None:
+        """*stream* of *caller* has ended."""
+        self.streams.discard(stream)
+        self._shares[_who(caller)] -= 1
+        if not self._shares[_who(caller)]:
+            del self._shares[_who(caller)]
+
     def startFactory(self) -> None:
         self._sweeping.start(self._idle / SWEEPS, now=False)
 
@@ -128,6 +145,15 @@ class PortmapFactory(Factory):
         for stream in tuple(self.streams):
             if self.sweep - stream.sweep > SWEEPS:
                 stream.transport.abortConnection()
+
+
+def _who(caller: Caller) -> str:
+    return caller.host if caller.uid is None else str(caller.uid)
+
+
+def _is_shared(caller: Caller) -> bool:
+    """Must the caller leave streams to others? Root need not, nor this host's loopback."""
+    return caller.uid != 0 if caller.uid is not None else caller.audience is not Audience.LOCAL
 
 
 def _caller(transport: Any, answering: Answering) -> Caller:

@@ -106,7 +106,8 @@ class Registry:
             key = service.name, service.port
             if key in holder.services or key in keys:
                 raise AlreadyRegistered(
-                    f"{service.name} on port {service.port} is registered on this connection"
+                    f"name {service.name}: it is registered on port {service.port} on this "
+                    f"connection, by uid {holder.uid}, pid {holder.pid}"
                 )
             keys.add(key)
             self._check_exclusive(service)
@@ -129,7 +130,9 @@ class Registry:
         """
         missing = next((key for key in keys if key not in holder.services), None)
         if missing is not None:
-            raise NotRegistered("{} on port {} is not registered here".format(*missing))
+            raise NotRegistered(
+                "name {}: it is not registered on port {} on this connection".format(*missing)
+            )
         self._drop_services([holder.services[key] for key in dict.fromkeys(keys)])
 
     def _drop_services(self, old: Sequence[Service]) -> None:
@@ -188,7 +191,8 @@ class Registry:
 
 
 def _taken(new: Mapping, standing: Mapping) -> str:
-    who = f"pid {standing.holder.pid}" if standing.holder else f"owner {standing.owner}"
+    holder = standing.holder
+    who = f"uid {holder.uid}, pid {holder.pid}" if holder else f"owner {standing.owner}"
     return (
         f"program {new.program} version {new.version} on {new.netid} is mapped to "
         f"{standing.address} by {who}"

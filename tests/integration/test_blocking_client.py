@@ -23,6 +23,8 @@ from portmapd.errors import (
     Refusal,
     ReservedName,
 )
+from tests.integration.exchange import PATIENCE
+from tests.integration.namespace import eventually
 from tests.integration.talk import Served, served
 
 ME, UID = os.getpid(), os.geteuid()
@@ -41,8 +43,9 @@ def daemon() -> Iterator[Served]:
 
 @pytest.fixture
 def portmapper(daemon: Served) -> Iterator[Portmapper]:
-    """Give a client."""
+    """Give a client, once what the test before held is gone."""
     with Portmapper(daemon.path) as client:
+        eventually(lambda: not mine(client) and not mapped(client), "nothing is registered")
         yield client
 
 
@@ -72,7 +75,7 @@ def test_reg(portmapper: Portmapper, other: Portmapper) -> None:
         Service(NAME, UID, ME, "/run/printer.sock", EXE),
     ]
     portmapper.close()
-    assert other.list(NAME) == []
+    eventually(lambda: other.list(NAME) == [], "it is gone", PATIENCE)
 
 
 def test_sockets(portmapper: Portmapper, tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_set(portmapper: Portmapper, other: Portmapper) -> None:
     portmapper.unset(*udp)
     assert mapped(other) == [RpcMapping(*tcp, OWNER)]
     portmapper.close()
-    assert mapped(other) == []
+    eventually(lambda: mapped(other) == [], "it is gone", PATIENCE)
 
 
 def test_filters(portmapper: Portmapper) -> None:

@@ -59,7 +59,9 @@ def test_users(channel: Served) -> None:
             assert root.services(names=["a"]) == [("a", uid, pid, "80", "") for pid, uid in who]
             assert root.services(users=[2]) == [("a", 2, second.pid, "80", "")]
             assert [row[4] for row in root.mappings()] == ["1", "2", "superuser"]
-            with pytest.raises(AlreadyRegistered, match=f"mapped to .* by pid {second.pid}"):
+            with pytest.raises(
+                AlreadyRegistered, match=f"mapped to .* by uid [0-9]+, pid {second.pid}"
+            ):
                 one.set((8, *TCP[1:]))
 
 

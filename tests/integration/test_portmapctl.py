@@ -273,14 +273,14 @@ def test_run(shell: Shell, portmapper: Portmapper) -> None:
     shell.run("run", NAME, "1", "true").ends(1, f"{NAME} is registered exclusively by .*; .*")
     running.communicate("x\n", timeout=PATIENCE)
     assert running.returncode == 7
-    assert portmapper.list(NAME) == []
+    eventually(lambda: portmapper.list(NAME) == [], "it is gone", PATIENCE)
 
 
 def test_run_path(shell: Shell, portmapper: Portmapper) -> None:
     """A path may be registered as well; the command's output and input are its own."""
     said = shell.run("run", NAME, "/run/s", "--", "sh", "-c", "cat; echo out; echo err >&2")
     assert said == Said(0, "out\n", "err\n")
-    assert portmapper.list(NAME) == []
+    eventually(lambda: portmapper.list(NAME) == [], "it is gone", PATIENCE)
 
 
 def test_statuses(shell: Shell, tmp_path: Path) -> None:
