@@ -102,7 +102,9 @@ class ServiceTests(RegistryTestCase):
         self.register(holder, "a")
         self.register(other, "b")
         for missing in (("a", "81"), ("b", "80"), ("c", "80")):
-            with self.assertRaisesRegex(NotRegistered, "{} on port {} is not".format(*missing)):
+            with self.assertRaisesRegex(
+                NotRegistered, "name {}: it is not registered on port {}".format(*missing)
+            ):
                 self.registry.deregister(holder, ("a", "80"), missing)
         self.assertEqual(self.names(), ["a", "b"])
 

@@ -208,7 +208,7 @@ class DeregisterTests(SessionTestCase):
         for missing in (("a", "81"), ("c", "80"), ("b", "80")):
             self.refused(
                 NotRegistered,
-                "{} on port {}".format(*missing),
+                "name {}: it is not registered on port {}".format(*missing),
                 self.connection.deregister,
                 ("a", "80"),
                 missing,
