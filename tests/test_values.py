@@ -4,6 +4,7 @@ import os
 import pwd
 import subprocess
 import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,6 +26,8 @@ from portmapd.client.values import (
     user_ids,
 )
 from portmapd.errors import BadArguments
+
+TOP = Path(__file__).resolve().parents[1]
 
 SERVICE_FIELDS = ("a", 104, 7, "80", "/bin/a")
 SERVICE = Service("a", 104, 7, 80, "/bin/a")
@@ -136,6 +139,6 @@ class NameTests(SynchronousTestCase):
             " & {'twisted', 'zope', 'click', 'asyncio', 'logging', 'random', 'ssl', 'ipaddress'}))"
         )
         command = [sys.executable, "-c", code]
-        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
         print(said.stderr)
         self.assertEqual(said.stdout.strip(), "[]")

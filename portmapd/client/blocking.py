@@ -65,7 +65,7 @@ class Portmapper:
     manager it is closed at the end of the block.
 
     :param path: the path of the daemon's socket; None: the user's own daemon's if there is one,
-        else the system's.
+        else, and for root, the system's.
     :param timeout: how long an operation may take, in seconds; None: as long as it takes.
     :param lost: is called with each :class:`~portmapd.client.standing.Group` that could not be
         registered again, and the exception that says why; None: the logger ``portmapd`` of the

@@ -30,17 +30,24 @@ def steps(session: str) -> Iterator[Step]:
         yield Step(match[1].replace("\n> ", "\n"), match[2])
 
 
-def play(namespace: Namespace, session: str, path: str, folder: Path = TOP) -> None:
+def play(
+    namespace: Namespace,
+    session: str,
+    path: str,
+    folder: Path = TOP,
+    shell: tuple[str, ...] = ("bash",),
+) -> None:
     """Run the commands of a session in the namespace.
 
     :param path: where they are found.
     :param folder: where they run.
+    :param shell: what starts the shell that runs them.
     :raises AssertionError: one does not print what the session shows.
     """
     played = list(steps(session))
     script = f"cd {shlex.quote(str(folder))}\n"
     script += "".join(f"printf '\\x1e'\n{step.command}\n" for step in played)
-    said = namespace.run("bash", "-c", script, status=None, env={"PATH": path})
+    said = namespace.run(*shell, "-c", script, status=None, env={"PATH": path})
     outputs = said.split(_SEPARATOR)[1:]
     assert len(outputs) == len(played), said
     for step, output in zip(played, outputs, strict=True):

@@ -14,6 +14,7 @@ from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
     ClientClosed,
+    DaemonUnreachable,
     InvalidMapping,
     InvalidService,
     LimitExceeded,
@@ -285,12 +286,14 @@ def test_threads(portmapper: Portmapper) -> None:
     assert wrong == []
 
 
-def test_default_path(daemon: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a path, it asks the user's own daemon if there is one."""
+def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a path, a user's own daemon is asked if there is one; root asks the system's."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    os.symlink(daemon.path, tmp_path / "portmapd.sock")
-    with Portmapper() as portmapper:
-        assert portmapper.list("portmapd.portmapd")
+    own = tmp_path / "portmapd.sock"
+    own.touch()
+    with Portmapper() as portmapper, pytest.raises(DaemonUnreachable) as caught:
+        portmapper.list()
+    assert (str(own) if UID else "/run/portmapd/portmapd.sock") in str(caught.value)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])

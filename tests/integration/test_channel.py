@@ -73,7 +73,7 @@ REFUSED: list[tuple[type[Refusal], c.Command, dict[str, Any], str]] = [
     (InvalidService, c.REGISTER, {"services": [("a", "0", 0)]}, "port '0'"),
     (InvalidService, c.REGISTER, {"services": [("a", "80", 8)]}, "flags 8"),
     (ReservedName, c.REGISTER, {"services": [("a.portmapd", "80", 0)]}, "name 'a.portmapd'"),
-    (AlreadyRegistered, c.REGISTER, {"services": [("held", "80", 0)]}, "held on port 80"),
+    (AlreadyRegistered, c.REGISTER, {"services": [("held", "80", 0)]}, "name held"),
     (AlreadyRegistered, c.REGISTER, {"services": [("held", "81", 1)]}, f"pid {ME[1]}"),
     (
         LimitExceeded,
@@ -81,7 +81,7 @@ REFUSED: list[tuple[type[Refusal], c.Command, dict[str, Any], str]] = [
         {"services": [("a", str(port), 0) for port in range(1, 11)]},
         "10 services and mappings",
     ),
-    (NotRegistered, c.DEREGISTER, {"services": [("held", "81")]}, "held on port 81"),
+    (NotRegistered, c.DEREGISTER, {"services": [("held", "81")]}, "name held"),
     (InvalidMapping, c.SET_MAPPINGS, {"mappings": [(1, 1, "ip", "")]}, "netid 'ip'"),
     (InvalidMapping, c.SET_MAPPINGS, {"mappings": [(100000, 5, *TCP[2:])]}, "program 100000"),
     (AlreadyRegistered, c.SET_MAPPINGS, {"mappings": [TCP]}, f"pid {ME[1]}"),
