@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 
 from portmapd.channel import command as c
+from portmapd.channel.path import asking_socket
 from portmapd.client.lasting import CONNECT_TIMEOUT, FIRST_WAIT, JITTER, LONGEST_WAIT
 from portmapd.client.local import Portmapper
 from portmapd.client.restoring import RETRIES, RETRY_WAIT
@@ -34,6 +35,12 @@ class ConnectingTests(PortmapperTestCase):
         wire.settle()
         self.assertEqual(len(self.successResultOf(result)), 1)
         self.assertEqual(self.socket.asked, 1)
+
+    def test_default_path(self) -> None:
+        """Without a path, it is the daemon's default socket."""
+        self.client = Portmapper(self.reactor)
+        self.registered("a")
+        self.assertEqual(self.reactor.unixClients[0][0], asking_socket())
 
     def test_refused(self) -> None:
         """All operations fail, saying where there is no daemon and what to do."""

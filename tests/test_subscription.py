@@ -322,10 +322,10 @@ class Story:
         self.connections[at] = self._connection(at)
 
     def _pause(self) -> None:
-        self.wire.watcher.pause()
+        self.wire.pause()
 
     def _resume(self) -> None:
-        self.wire.watcher.resume()
+        self.wire.resume()
 
     def _watch(self) -> None:
         watching = Watching(View(frozenset({"a"})), lambda watching: None)

@@ -38,16 +38,32 @@ class Wire:
         holder = Holder(104, pid, "/bin/a", Allowance(None))
         self.session = host.daemon.open(holder, self.watcher)
         self._is_up = True
+        self.is_paused = False
         protocol.makeConnection(self.transport)
 
     def serve(self) -> bool:
-        """Answer what the client has sent; whether there was anything."""
+        """Answer what the client has sent; whether there was anything.
+
+        As the daemon, it answers nothing while the connection is paused.
+        """
+        if self.is_paused:
+            return False
         data = self.transport.value()
         self.transport.clear()
         for box in self._reader.feed(data):
             self.commands.append(box[b"_command"])
             self._out.append(self.session.answer(box))
         return bool(data)
+
+    def pause(self) -> None:
+        """The client reads nothing for now."""
+        self.is_paused = True
+        self.watcher.pause()
+
+    def resume(self) -> None:
+        """The client reads again."""
+        self.is_paused = False
+        self.watcher.resume()
 
     def send(self, data: bytes) -> None:
         """Let these bytes come to the client."""
