@@ -10,8 +10,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.box import BoxReader, encode_box
-from portmapd.client.lasting import JITTER, LONGEST_WAIT
 from portmapd.client.local import Portmapper
+from portmapd.client.patience import JITTER, LONGEST_WAIT
 from portmapd.client.standing import Group
 from portmapd.errors import PortmapdError
 from portmapd.local.watching import Watcher

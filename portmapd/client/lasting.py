@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from portmapd.channel import command as c
 from portmapd.channel.box import Box
 from portmapd.client.link import Link
+from portmapd.client.patience import FIRST_WAIT, JITTER, LONGEST_WAIT
 from portmapd.client.restoring import RETRY_WAIT, Refused, restore
 from portmapd.client.standing import Group, Standing
 from portmapd.errors import ClientClosed, DaemonUnreachable, PortmapdError
@@ -26,11 +27,6 @@ from portmapd.oncrpc.address import MAX_PATH
 
 #: How long the daemon has to take a connection, and to greet on it, in seconds.
 CONNECT_TIMEOUT = 10.0
-#: The wait before the first attempt to connect again, in seconds; it doubles up to the longest.
-FIRST_WAIT = 0.05
-LONGEST_WAIT = 2.0
-#: How far a wait is spread around its length, so that not all clients come at once.
-JITTER = 0.5
 
 #: Is told of a group that could not be registered again, and why.
 Lost = Callable[[Group, PortmapdError], object]
