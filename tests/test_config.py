@@ -54,7 +54,14 @@ OVERLAP = "interface {} is given twice, or covers another one: leave one of them
 
 #: Field, value, what is said of it.
 REFUSED: list[tuple[str, Any, str]] = [
-    *(("port", n, f"port {n} is not in the range 0 to 65535") for n in (-1, 65_536)),
+    *(
+        ("port", n, f"port {n} is not in the range 0 to 65535")
+        for n in (-1, 65_536, "111", True, None)
+    ),
+    *(("insecure", flag, "insecure .*: give True or False") for flag in ("no", 1, None)),
+    ("liveness", "1", re.escape(SECONDS.format("liveness", "1"))),
+    ("max_streams", True, re.escape(COUNT.format("max-streams", True))),
+    ("trust", (5,), "5 is no network"),
     *(
         ("interfaces", [text], re.escape(NO_INTERFACE.format(text)))
         for text in ("", "eth0", "localhost", "127.0.0", "127.0.0.1/8", "[::1]", "::1%", "1.2.3.4 ")
@@ -116,7 +123,7 @@ class ConfigTests(SynchronousTestCase):
         """The tables above leave no field out; a flag has nothing to refuse."""
         every = set(fields_dict(Config))
         self.assertEqual({field for field, _, _ in TAKEN}, every)
-        self.assertEqual({field for field, _, _ in REFUSED}, every - {"insecure"})
+        self.assertEqual({field for field, _, _ in REFUSED}, every)
 
     def test_frozen(self) -> None:
         """A configuration does not change."""

@@ -341,6 +341,18 @@ class LimitTests(StreamTestCase):
         self.pass_time(2 * IDLE)
         self.assertTrue(self.stream.is_closed)
 
+    def test_share(self) -> None:
+        """One other host cannot take the streams of all others; this host's loopback may."""
+        factory = PortmapFactory(self.serving.answering, self.serving.reactor, IDLE, 4 * LIMIT)
+        greedy = [Stream(factory, "192.0.2.1") for _ in range(LIMIT + 1)]
+        self.assertEqual([stream.is_closed for stream in greedy], [False] * LIMIT + [True])
+        other = Stream(factory, "192.0.2.2")
+        own = [Stream(factory) for _ in range(LIMIT + 1)]
+        self.assertFalse(other.is_closed or any(stream.is_closed for stream in own))
+        for stream in greedy:
+            stream.close()
+        self.assertFalse(Stream(factory, "192.0.2.1").is_closed)
+
     def test_limit(self) -> None:
         """Further streams are not accepted, until one ends."""
         streams = [self.stream, *(Stream(self.factory) for _ in range(LIMIT - 1))]
