@@ -10,8 +10,7 @@ from portmapd.channel.path import asking_socket
 from portmapd.client.lasting import CONNECT_TIMEOUT
 from portmapd.client.local import Portmapper
 from portmapd.client.patience import FIRST_WAIT, JITTER, LONGEST_WAIT
-from portmapd.client.restoring import RETRIES, RETRY_WAIT
-from portmapd.client.standing import Group
+from portmapd.client.standing import RETRIES, RETRY_WAIT, Group
 from portmapd.errors import (
     AlreadyRegistered,
     ClientClosed,

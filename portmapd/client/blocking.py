@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 from portmapd.channel import command as c
 from portmapd.channel.path import asking_socket
 from portmapd.client.dial import dial_any
-from portmapd.client.holding import Holding, Lost, Operation
+from portmapd.client.holding import Holding, Operation
 from portmapd.client.patience import Terminator
-from portmapd.client.standing import Group
+from portmapd.client.standing import Group, Lost
 from portmapd.client.values import (
     Flags,
     RpcMapping,

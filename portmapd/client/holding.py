@@ -14,13 +14,19 @@ from attrs import frozen
 from portmapd.channel import command as c
 from portmapd.client.exchange import Exchange
 from portmapd.client.patience import Patience, Terminator, waits
-from portmapd.client.standing import Group, Standing
+from portmapd.client.standing import (
+    PASSING,
+    RETRIES,
+    RETRY_WAIT,
+    Group,
+    Lost,
+    Refused,
+    Standing,
+)
 from portmapd.errors import (
-    AlreadyRegistered,
     CallTimedOut,
     ClientClosed,
     DaemonUnreachable,
-    LimitExceeded,
     NotRegistered,
     PortmapdError,
     Refusal,
@@ -31,19 +37,6 @@ if TYPE_CHECKING:
     from portmapd.client.registration import MappingFields
 
 T = TypeVar("T")
-
-#: How often, and after how many seconds, what was refused is tried again: our own broken
-#: connection may hold it for a moment longer.
-RETRIES = 5
-RETRY_WAIT = 0.1
-#: Refusals that may be due to that.
-_PASSING = (AlreadyRegistered, LimitExceeded)
-
-#: A group, and why it was refused.
-Refused = tuple[Group, Refusal]
-
-#: Is told of a group that could not be registered again, and why.
-Lost = Callable[[Group, PortmapdError], object]
 
 
 @frozen(eq=False)
@@ -107,11 +100,11 @@ class Operation:
         """
         refused = self._register_each(groups)
         for _ in range(RETRIES):
-            again = [group for group, why in refused if isinstance(why, _PASSING)]
+            again = [group for group, why in refused if isinstance(why, PASSING)]
             if not again:
                 break
             self.patience.pause(RETRY_WAIT)
-            for_good = [(group, why) for group, why in refused if not isinstance(why, _PASSING)]
+            for_good = [(group, why) for group, why in refused if not isinstance(why, PASSING)]
             refused = for_good + self._register_each(again)
         return refused
 

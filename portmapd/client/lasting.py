@@ -20,16 +20,13 @@ from portmapd.channel import command as c
 from portmapd.channel.box import Box
 from portmapd.client.link import Link
 from portmapd.client.patience import FIRST_WAIT, JITTER, LONGEST_WAIT
-from portmapd.client.restoring import RETRY_WAIT, Refused, restore
-from portmapd.client.standing import Group, Standing
+from portmapd.client.restoring import restore
+from portmapd.client.standing import RETRY_WAIT, Group, Lost, Refused, Standing
 from portmapd.errors import ClientClosed, DaemonUnreachable, PortmapdError
 from portmapd.oncrpc.address import MAX_PATH
 
 #: How long the daemon has to take a connection, and to greet on it, in seconds.
 CONNECT_TIMEOUT = 10.0
-
-#: Is told of a group that could not be registered again, and why.
-Lost = Callable[[Group, PortmapdError], object]
 
 
 class LastingLink:

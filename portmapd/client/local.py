@@ -12,10 +12,10 @@ from portmapd.channel import command as c
 from portmapd.channel.path import asking_socket
 from portmapd.client.asking import Asking
 from portmapd.client.connecting import connect_to_any
-from portmapd.client.lasting import LastingLink, Lost
+from portmapd.client.lasting import LastingLink
 from portmapd.client.operation import Operations
 from portmapd.client.patience import Terminator
-from portmapd.client.standing import Group
+from portmapd.client.standing import Group, Lost
 from portmapd.client.subscription import Subscriptions, Watching
 from portmapd.client.values import Flags, RpcMapping, Service, names_of
 from portmapd.client.watching import View

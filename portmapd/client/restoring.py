@@ -10,19 +10,8 @@ from twisted.python.failure import Failure
 
 from portmapd.channel import command as c
 from portmapd.client.link import Link
-from portmapd.client.standing import Group
-from portmapd.errors import AlreadyRegistered, LimitExceeded, Refusal
-
-#: How often, and after how many seconds, what was refused is tried again: our own broken
-#: connection may hold it for a moment longer.
-RETRIES = 5
-RETRY_WAIT = 0.1
-
-#: Refusals that may be due to that.
-_PASSING = (AlreadyRegistered, LimitExceeded)
-
-#: A group, and why it was refused.
-Refused = tuple[Group, Refusal]
+from portmapd.client.standing import PASSING, RETRIES, Group, Refused
+from portmapd.errors import Refusal
 
 
 async def register(link: Link, group: Group) -> None:
@@ -50,11 +39,11 @@ async def restore(
     """
     refused = await _register_each(link, list(groups))
     for _ in range(RETRIES):
-        again = [group for group, why in refused if isinstance(why, _PASSING)]
+        again = [group for group, why in refused if isinstance(why, PASSING)]
         if not again:
             break
         await pause()
-        for_good = [(group, why) for group, why in refused if not isinstance(why, _PASSING)]
+        for_good = [(group, why) for group, why in refused if not isinstance(why, PASSING)]
         refused = for_good + await _register_each(link, again)
     return refused
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from portmapd.errors import AlreadyRegistered, LimitExceeded, PortmapdError, Refusal
+
 if TYPE_CHECKING:
     from portmapd.client.registration import MappingFields, Registration
+
+
+#: How often, and after how many seconds, what was refused is tried again: our own broken
+#: connection may hold it for a moment longer.
+RETRIES = 5
+RETRY_WAIT = 0.1
+
+#: Refusals that may be due to that.
+PASSING = (AlreadyRegistered, LimitExceeded)
 
 
 @frozen
@@ -40,6 +51,13 @@ class Group:
     def without_mappings(self, gone: set[MappingFields]) -> Group:
         """The group without these mappings."""
         return evolve(self, mappings=tuple([m for m in self.mappings if m not in gone]))
+
+
+#: A group, and why it was refused.
+Refused = tuple[Group, Refusal]
+
+#: Is told of a group that could not be registered again, and why.
+Lost = Callable[[Group, PortmapdError], object]
 
 
 class Standing:
