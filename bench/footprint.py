@@ -2,6 +2,8 @@
 
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,6 +42,17 @@ def start(plan: Plan) -> list[Row]:
     return [evolve(row, goal=below(0.3, "s")), worst]
 
 
+def imported(plan: Plan) -> list[Row]:
+    """Milliseconds for the import of the blocking client, beside that of Twisted's reactor."""
+    mine, peer = in_turn(
+        plan.starts,
+        partial(_import, "portmapd.client.blocking"),
+        partial(_import, "twisted.internet.reactor"),
+    )
+    row = against("import portmapd.client.blocking", "ms", mine, "twisted's reactor", peer)
+    return [evolve(row, goal=below(60, "ms"))]
+
+
 def memory(plan: Plan) -> list[Row]:
     """The resident set after a few calls and a rest."""
     mine, peer = in_turn(
@@ -66,6 +79,14 @@ def liveness(plan: Plan) -> list[Row]:
 def _start(server: Server) -> float:
     with running(server) as started:
         return started.start_seconds
+
+
+def _import(name: str) -> float:
+    """Milliseconds, in an interpreter of its own."""
+    code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout) * 1000
 
 
 def _resident(server: Server) -> float:

@@ -14,6 +14,7 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "dump": speed.dump,
     "mappings": mappings.many,
     "start": footprint.start,
+    "import": footprint.imported,
     "memory": footprint.memory,
     "liveness": footprint.liveness,
     "register": names.register,

@@ -1,6 +1,6 @@
 """The local channel without sockets: a daemon, and the connections of made-up processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,7 +9,7 @@ from portmapd.channel import command as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import Refusal
 from portmapd.local.session import Daemon
-from portmapd.local.watching import Watcher, Watchers
+from portmapd.local.watching import Watchers
 from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.registry import Registry
 
@@ -26,28 +26,61 @@ class Host:
 
     def __init__(self, limit: int = 10) -> None:
         self.registry = Registry()
-        self.daemon = Daemon(self.registry, Watchers(self.registry), "b1946ac9")
+        self.daemon = Daemon(self.registry, Watchers(self.registry), "b1946ac9", limit)
         self._limit = limit
         self._allowances: dict[int, Allowance] = {}
 
     def connect(self, uid: int = 104, pid: int = 7, exe: str = "/bin/a") -> "Connection":
         """A connection of a process; one with the same pid is the same process."""
         allowance = self._allowances.setdefault(pid, Allowance(self._limit))
-        return Connection(self.daemon, Holder(uid, pid, exe, allowance))
+        return Connection(self.daemon, uid, pid, exe, allowance)
 
     def exit(self, pid: int) -> None:
         """The process has ended, and so have its connections: another one may get its pid."""
         self._allowances.pop(pid, None)
 
 
+class Process:
+    """The other end of a session: a process that was made up.
+
+    :param said: where the boxes go that the session sends by itself.
+    :ivar exe: its executable.
+    """
+
+    def __init__(
+        self, uid: int, pid: int, exe: str, allowance: Allowance, said: MutableSequence[bytes]
+    ) -> None:
+        self.uid = uid
+        self.pid = pid
+        self.exe = exe
+        self._allowance = allowance
+        self._said = said
+
+    def join(self) -> Allowance:
+        """It never ends."""
+        return self._allowance
+
+    def read_executable(self) -> str:
+        """What it executes now."""
+        return self.exe
+
+    def send(self, data: bytes) -> None:
+        """Take boxes."""
+        self._said.append(data)
+
+
 class Connection:
     """A process's connection: commands go in as bytes, and so do answers and events come out."""
 
-    def __init__(self, daemon: Daemon, holder: Holder) -> None:
-        self.holder = holder
+    def __init__(self, daemon: Daemon, uid: int, pid: int, exe: str, allowance: Allowance) -> None:
         self._said: list[bytes] = []
-        self.watcher = Watcher(self._said.append)
-        self.session = daemon.open(holder, self.watcher)
+        self.process = Process(uid, pid, exe, allowance, self._said)
+        self.session = daemon.open(self.process)
+
+    @property
+    def holder(self) -> Holder:
+        """What it registers belongs to."""
+        return self.session.enter()
 
     def answer(self, box: Box) -> Box | None:
         """The box that answers *box*; None if none does."""

@@ -40,11 +40,11 @@ class Process:
 class Connection:
     """A connection of a process.
 
-    :param exe: what was its executable when the connection was made.
+    :param exe: what was its executable when somebody looked; None: nobody did.
     """
 
     process: Process = field(repr=False)
-    exe: str
+    exe: str | None = None
     services: Keys = field(factory=dict)
     mappings: Addresses = field(factory=dict)
 
@@ -62,14 +62,23 @@ class Rules:
     others: dict[tuple[int, int, str], tuple[str, str]] = field(factory=dict)
 
     def connect(self, process: Process) -> Connection:
-        """Make a connection; others of the pid with another executable are blanked."""
-        for other in self.connections:
-            if other.process.pid == process.pid and other.exe != process.exe:
-                other.exe = ""
-        made = Connection(process, process.exe)
+        """Make a connection; it is looked at if the executable of another of its pid is known."""
+        made = Connection(process)
+        known = any(other.exe for other in self.connections if other.process.pid == process.pid)
         self.connections.append(made)
         process.connections.append(made)
+        if known:
+            self._look(made)
         return made
+
+    def _look(self, connection: Connection) -> None:
+        """Look at the executable; others of the pid with another one are blanked."""
+        if connection.exe is None:
+            connection.exe = connection.process.exe
+            for other in self.connections:
+                same = other.process.pid == connection.process.pid
+                if same and other.exe not in {None, connection.exe}:
+                    other.exe = ""
 
     def close(self, connection: Connection) -> None:
         """End a connection."""
@@ -77,7 +86,13 @@ class Rules:
         connection.process.connections.remove(connection)
 
     def faults(self, connection: Connection, new: list[tuple[str, str, int]]) -> set[str]:
-        """The errors that registering *new* deserves; one of them must be told."""
+        """The errors that registering *new* deserves; one of them must be told.
+
+        If every service is valid and one public, the executable is looked at.
+        """
+        public = any(flags & 2 for _, _, flags in new)
+        if public and all(each[0] not in RESERVED and is_valid(*each) for each in new):
+            self._look(connection)
         found = {fault for each in new for fault in self._service_faults(connection, *each)}
         keys = Counter((name, port) for name, port, _ in new)
         if max(keys.values(), default=0) > 1 or any(key in connection.services for key in keys):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.client.census import PORTION, Census
@@ -67,7 +66,7 @@ class CensusTests(SynchronousTestCase):
         self.assertEqual(self.census.again(), {"names": ["a"], "pids": [7]})
         self.census.happened(came(A))
         self.census.happened(came(B))
-        self.count(A, A, A, evolve(A, port=9))
+        self.count(A, A, A, A._replace(port=9))
         self.counts(A, A, A, B, B)
 
     def test_unsure_again(self) -> None:
@@ -82,7 +81,7 @@ class CensusTests(SynchronousTestCase):
 
     def test_portions(self) -> None:
         """Very many are counted again a portion at a time, and the rest stays unsure until then."""
-        many = [evolve(A, port=port) for port in range(1, 2 * PORTION + 2)]
+        many = [A._replace(port=port) for port in range(1, 2 * PORTION + 2)]
         self.count(during=tuple(came(service) for service in many))
         for service in many:
             self.census.happened(came(service))

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box, BoxReader
+from portmapd.local.newcomers import PATIENCE, Newcomers
 from portmapd.local.process import Processes
 from portmapd.local.server import Channel, ChannelFactory
 from portmapd.local.watching import MAX_WAITING
@@ -43,8 +44,11 @@ class ChannelTestCase(SynchronousTestCase):
 
     def made(self, descriptors: int = 100, limit: int = 100_000) -> ChannelFactory:
         """A factory."""
-        processes = Processes(self.turns.hub, limit)
-        return ChannelFactory(self.registry, processes, Complaints(self.turns.reactor), descriptors)
+        hub, complaints = self.turns.hub, Complaints(self.turns.reactor)
+        self.processes = Processes(hub, limit)
+        return ChannelFactory(
+            self.registry, self.processes, Newcomers(hub), complaints, descriptors
+        )
 
     def connect(self) -> socket.socket:
         """A connection of this process."""
@@ -275,6 +279,25 @@ class EndTests(ChannelTestCase):
         self.turns.run()
         self.connect()
         self.assertIsNone(self.factory.buildProtocol(None))
+
+    def test_process(self) -> None:
+        """Who only asks is known by its process a while later; who registers, at once."""
+        asking, registering = self.connect(), self.connect()
+        self.turns.exchange(asking, c.LIST.ask(b"1", {}))
+        self.assertEqual(len(self.processes), 0)
+        self.turns.exchange(registering, register("a"))
+        self.assertEqual(len(self.processes), 1)
+        registering.close()
+        self.turns.run()
+        self.assertEqual(len(self.processes), 0)
+        self.turns.reactor.advance(PATIENCE)
+        self.assertEqual(len(self.processes), 1)
+
+    def test_process_of_old_kernels(self) -> None:
+        """It is, at once, where the kernel could not tell later whose socket it is."""
+        self.processes.told_later = False
+        self.connect()
+        self.assertEqual(len(self.processes), 1)
 
     def test_no_cycles(self) -> None:
         """A connection that has ended takes no memory, without the collector."""

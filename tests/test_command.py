@@ -66,8 +66,8 @@ def boxes(data: bytes) -> list[Box]:
 def ours(arguments: tuple[Argument, ...]) -> dict[str, Any]:
     """Values of the arguments, as we have them: rows are tuples."""
     return {
-        a.name: [tuple(row[column.name] for column in a.type.columns) for row in ROWS[a.name]]
-        if isinstance(a.type, Rows)
+        a.name: [tuple(row[column.name] for column in a.kind.columns) for row in ROWS[a.name]]
+        if isinstance(a.kind, Rows)
         else VALUES[a.name]
         for a in arguments
     }

@@ -41,6 +41,7 @@ def crowded(*sizes: int, name: str = "n", exe: str = "") -> Host:
     host = Host(limit=1_000_000)
     for pid, size in enumerate(sizes, 1):
         connection = host.connect(pid=pid, exe=exe)
+        connection.session.find_executable()
         new = (
             connection.holder.new_service(f"{name}{pid}.{number}", "80", 2 if exe else 0)
             for number in range(size)
@@ -93,7 +94,7 @@ class PageTests(SynchronousTestCase):
         """All pages; each must fit a box."""
         pages = list(connection.pages(command, **values))
         for page in pages:
-            self.assertLessEqual(len(command.answer[0].type.encode(page)), MAX_VALUE)
+            self.assertLessEqual(len(command.answer[0].kind.encode(page)), MAX_VALUE)
         return pages
 
     def test_sizes(self) -> None:

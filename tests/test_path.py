@@ -2,6 +2,8 @@
 
 import os
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,8 +14,8 @@ class PathTests(SynchronousTestCase):
     """A user with a directory for sockets, of which one is there."""
 
     def setUp(self) -> None:
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir(parents=True)
+        folder = Path(mkdtemp())
+        self.addCleanup(rmtree, folder)
         self.patch(os, "environ", {**os.environ, "XDG_RUNTIME_DIR": str(folder)})
         self.own = str(folder / "portmapd.sock")
         Path(self.own).touch()

@@ -8,9 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.channel.box import MAX_BOX, MAX_PAIRS, BoxReader
 from portmapd.channel.command import COMMANDS
 from portmapd.local.session import Daemon
-from portmapd.local.watching import MAX_WAITING, Watcher, Watchers
-from portmapd.registry.holder import Allowance, Holder
+from portmapd.local.watching import MAX_WAITING, Watchers
+from portmapd.registry.holder import Allowance
 from portmapd.registry.registry import Registry
+from tests.conversation import Process
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -22,9 +23,8 @@ class ProtocolPageTests(SynchronousTestCase):
         """The daemon says, byte for byte, what the example shows."""
         said: list[bytes] = []
         registry = Registry()
-        daemon = Daemon(registry, Watchers(registry), "b1946ac9")
-        holder = Holder(104, 4711, "/usr/bin/printer", Allowance(10))
-        session = daemon.open(holder, Watcher(said.append))
+        daemon = Daemon(registry, Watchers(registry), "b1946ac9", 10)
+        session = daemon.open(Process(104, 4711, "/usr/bin/printer", Allowance(10), said))
         reader = BoxReader()
         expected: list[bytes] = []
         for line in (DOCS / "examples" / "conversation.txt").read_text().splitlines():

@@ -29,7 +29,7 @@ class BoxTests(SessionTestCase):
 
     def test_no_tag(self) -> None:
         """What does not ask for an answer gets none, but is done."""
-        rows = c.REGISTER.arguments[0].type.encode([("a", "80", 0)])
+        rows = c.REGISTER.arguments[0].kind.encode([("a", "80", 0)])
         for box in (
             {},
             {b"_command": b"Nothing"},
@@ -79,7 +79,7 @@ class BoxTests(SessionTestCase):
 
         self.connection.watch()
         self.host.registry.follow(fail, Kind.DEREGISTERED)
-        rows = c.DEREGISTER.arguments[0].type.encode([("a", "80")])
+        rows = c.DEREGISTER.arguments[0].kind.encode([("a", "80")])
         box = {b"_ask": b"5", b"_command": b"Deregister", b"services": rows}
         self.assertEqual(self.said(box), (b"5", b"INTERNAL_ERROR"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

@@ -1,9 +1,6 @@
 """Public services and pid2exe, on connections without sockets."""
 
-from portmapd.errors import (
-    ExecutableUnknown,
-    LimitExceeded,
-)
+from portmapd.errors import ExecutableUnknown, InvalidService, LimitExceeded
 from tests.conversation import SessionTestCase
 
 
@@ -37,6 +34,28 @@ class ExecutableTests(SessionTestCase):
             self.refused(ExecutableUnknown, "pid 8", unknown.register, ("b", "80", 0), new)
         unknown.register(("b", "80", 1))
         self.assertEqual(self.names(), ["b"])
+
+    def test_looked_at_late(self) -> None:
+        """What counts is what the process executes when it first makes something public."""
+        first, second = self.host.connect(pid=8), self.host.connect(pid=8)
+        first.register(("a", "80", 0))
+        first.process.exe = second.process.exe = "/bin/b"
+        first.register(self.PID2EXE)
+        self.assertEqual(self.exe(8), ["/bin/b"])
+        first.process.exe = second.process.exe = "/bin/c"
+        first.register(("a", "81", 2))
+        self.assertEqual(self.exe(8), ["/bin/b"])
+        second.register(self.PID2EXE)
+        self.assertEqual(self.exe(8), ["", "/bin/c"])
+
+    def test_not_for_what_is_refused(self) -> None:
+        """The executable is not looked at for what is not valid, nor for what is not public."""
+        standing, other = self.host.connect(pid=8), self.host.connect(pid=8)
+        standing.register(self.PID2EXE)
+        other.process.exe = "/bin/b"
+        self.assertRaises(InvalidService, other.register, ("a", "80", 2), ("", "80", 0))
+        other.register(("a", "80", 1))
+        self.assertEqual(self.exe(8), ["/bin/a"])
 
     def test_blanked(self) -> None:
         """A connection of another executable with the same pid blanks what stands."""

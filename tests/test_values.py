@@ -136,7 +136,8 @@ class NameTests(SynchronousTestCase):
             "import sys, time; start = time.perf_counter(); import portmapd.client.blocking;"
             "print(f'imported in {1000 * (time.perf_counter() - start):.0f} ms', file=sys.stderr);"
             "print(sorted({name.partition('.')[0] for name in sys.modules}"
-            " & {'twisted', 'zope', 'click', 'asyncio', 'logging', 'random', 'ssl', 'ipaddress'}))"
+            " & {'twisted', 'zope', 'attr', 'click', 'asyncio', 'logging', 'random', 'ssl',"
+            " 'ipaddress'}))"
         )
         command = [sys.executable, "-c", code]
         said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from attrs import evolve, frozen
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -74,7 +74,7 @@ class ViewTests(SynchronousTestCase):
         """A further listing gives what is different; what goes comes first."""
         self.view.listed([A])
         self.consumer.take()
-        moved = evolve(A, pid=8)
+        moved = A._replace(pid=8)
         self.view.listed([moved, MAPPING])
         self.assertEqual(self.consumer.take(), [went(A), came(moved), came(MAPPING)])
         self.view.listed([MAPPING, moved])
@@ -126,7 +126,7 @@ class ViewTests(SynchronousTestCase):
         """With much registered and nothing taken, changes stay cheap, and are bounded."""
         self.patch(watching, "MAX_CHANGES", FEW)
         view = View()
-        services = [evolve(A, port=port) for port in range(1, 1_001)]
+        services = [A._replace(port=port) for port in range(1, 1_001)]
         view.listed(services)
         compactions, before = 0, len(view.changes)
         for _ in range(3_000):
@@ -151,7 +151,7 @@ class Listing:
     luck: list[bool]
 
 
-_SUBJECTS = st.sampled_from([A, B, evolve(A, pid=8), MAPPING, evolve(MAPPING, netid="udp")])
+_SUBJECTS = st.sampled_from([A, B, A._replace(pid=8), MAPPING, MAPPING._replace(netid="udp")])
 _LISTINGS = st.builds(
     Listing,
     st.lists(_SUBJECTS, max_size=4),

@@ -153,7 +153,7 @@ class SlowTests(SessionTestCase):
         super().setUp()
         self.other = self.host.connect(pid=8)
         self.connection.watch()
-        self.connection.watcher.pause()
+        self.connection.session.pause()
 
     def register(self, times: int) -> None:
         """Make two events so many times."""
@@ -165,16 +165,16 @@ class SlowTests(SessionTestCase):
         """Events wait, and come in order."""
         self.register(2)
         self.assertEqual(self.connection.told(), [])
-        self.connection.watcher.resume()
+        self.connection.session.resume()
         changes = [event[0] for event in self.connection.told()]
         self.assertEqual(changes, ["registered", "deregistered"] * 2)
-        self.connection.watcher.resume()
+        self.connection.session.resume()
         self.assertEqual(self.connection.told(), [])
 
     def test_overflow(self) -> None:
         """Instead of events that do not fit there is one overflow, behind those that do."""
         self.register(MANY)
-        self.connection.watcher.resume()
+        self.connection.session.resume()
         *events, last = self.connection.told()
         self.assertEqual(last, ("overflow",))
         self.assertEqual(
@@ -187,25 +187,25 @@ class SlowTests(SessionTestCase):
         """Later events come as before, also when the peer stops reading once more."""
         for _ in range(2):
             self.register(MANY)
-            self.connection.watcher.resume()
+            self.connection.session.resume()
             self.assertEqual(self.connection.told().count(("overflow",)), 1)
             self.register(1)
             self.assertEqual(len(self.connection.told()), 2)
-            self.connection.watcher.pause()
+            self.connection.session.pause()
             self.register(1)
             self.assertEqual(self.connection.told(), [])
-            self.connection.watcher.resume()
+            self.connection.session.resume()
             self.assertEqual(len(self.connection.told()), 2)
-            self.connection.watcher.pause()
+            self.connection.session.pause()
 
     def test_bounded(self) -> None:
         """No more waits than may, however much happens."""
         sizes = []
         for times in (MANY, 3 * MANY):
             self.register(times)
-            self.connection.watcher.resume()
+            self.connection.session.resume()
             sizes.append(len(self.connection.told()))
-            self.connection.watcher.pause()
+            self.connection.session.pause()
         self.assertEqual(sizes[0], sizes[1])
 
     def test_nothing_small_slips_past(self) -> None:
@@ -216,7 +216,7 @@ class SlowTests(SessionTestCase):
             self.other.register((long, "80", 0))
             self.other.deregister((long, "80"))
         self.register(3)
-        self.connection.watcher.resume()
+        self.connection.session.resume()
         *events, last = self.connection.told()
         self.assertEqual(last, ("overflow",))
         self.assertEqual([event[1] for event in events[:2]], ["a"] * 2)
@@ -256,13 +256,13 @@ class WatchProperties(SessionTestCase):
                 case "deregister" if tuple(service) in working.holder.services:
                     working.deregister((service[0], service[1]))
                 case "pause":
-                    watching.watcher.pause()
+                    watching.session.pause()
                 case "resume":
-                    watching.watcher.resume()
+                    watching.session.resume()
                 case "end":
                     working.close()
                     working = host.connect(pid=8)
-        watching.watcher.resume()
+        watching.session.resume()
         follow(copy, watching)
         self.assertEqual(copy, Counter(watching.services(names=list(names) or None)))
 

@@ -14,9 +14,8 @@ from portmapd.client.local import Portmapper
 from portmapd.client.patience import JITTER, LONGEST_WAIT
 from portmapd.client.standing import Group
 from portmapd.errors import PortmapdError
-from portmapd.local.watching import Watcher
-from portmapd.registry.holder import Allowance, Holder
-from tests.conversation import Host
+from portmapd.registry.holder import Allowance
+from tests.conversation import Host, Process
 
 PATH = "/run/test.sock"
 
@@ -34,9 +33,8 @@ class Wire:
         self.commands: list[bytes] = []
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()
-        self.watcher = Watcher(self._out.append)
-        holder = Holder(104, pid, "/bin/a", Allowance(None))
-        self.session = host.daemon.open(holder, self.watcher)
+        process = Process(104, pid, "/bin/a", Allowance(None), self._out)
+        self.session = host.daemon.open(process)
         self._is_up = True
         self.is_paused = False
         protocol.makeConnection(self.transport)
@@ -58,12 +56,12 @@ class Wire:
     def pause(self) -> None:
         """The client reads nothing for now."""
         self.is_paused = True
-        self.watcher.pause()
+        self.session.pause()
 
     def resume(self) -> None:
         """The client reads again."""
         self.is_paused = False
-        self.watcher.resume()
+        self.session.resume()
 
     def send(self, data: bytes) -> None:
         """Let these bytes come to the client."""

@@ -113,7 +113,11 @@ class World:
 
     def execute(self) -> None:
         """A process becomes another program; its connections stay."""
-        self.processes[self.some(tuple(USERS))].exe = self.some(EXECUTABLES)
+        process = self.processes[self.some(tuple(USERS))]
+        process.exe = self.some(EXECUTABLES)
+        for twin in self.twins:
+            if twin.held.process is process:
+                twin.real.process.exe = process.exe
 
     def register(self) -> None:
         """Some services are registered."""
@@ -195,13 +199,13 @@ class World:
     def pause(self) -> None:
         """A peer does not read."""
         twin = self.twin()
-        twin.real.watcher.pause()
+        twin.real.session.pause()
         twin.paused = True
 
     def resume(self, twin: Twin | None = None) -> None:
         """A peer reads again."""
         twin = twin or self.twin()
-        twin.real.watcher.resume()
+        twin.real.session.resume()
         twin.paused = False
         twin.follow()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from operator import methodcaller
 from struct import Struct
-from typing import Any
-
-from attrs import field, frozen
+from typing import Any, NamedTuple
 
 from portmapd.channel.box import END, MAX_VALUE, Box, encode_pairs
 from portmapd.errors import BadArguments
@@ -15,8 +13,7 @@ from portmapd.errors import BadArguments
 _LENGTH = Struct(">H")
 
 
-@frozen
-class Type:
+class Type(NamedTuple):
     """One of AMP's types.
 
     :param encode: makes a value into bytes.
@@ -59,29 +56,24 @@ def list_of(element: Type) -> Type:
     return Type(encode, decode)
 
 
-@frozen
 class Argument:
     """A named value of a box.
 
     :param name: its key.
-    :param type: how it is written.
+    :param kind: how it is written.
     :param optional: it may be left out, and is None then.
+    :ivar key: its key, in bytes.
+    :ivar prefix: what stands before its value's length: its key behind that one's length.
     """
 
-    name: str
-    type: Type | Rows
-    optional: bool = False
-    key: bytes = field(init=False)
-    #: What stands before its value's length: its key behind that one's length.
-    prefix: bytes = field(init=False)
+    __slots__ = ("key", "kind", "name", "optional", "prefix")
 
-    @key.default
-    def _make_key(self) -> bytes:
-        return self.name.encode()
-
-    @prefix.default
-    def _make_prefix(self) -> bytes:
-        return _LENGTH.pack(len(self.name)) + self.name.encode()
+    def __init__(self, name: str, kind: Type | Rows, optional: bool = False) -> None:
+        self.name = name
+        self.kind = kind
+        self.optional = optional
+        self.key = name.encode()
+        self.prefix = _LENGTH.pack(len(self.key)) + self.key
 
     def take(self, box: Mapping[bytes, bytes]) -> Any:
         """The argument's value in *box*.
@@ -94,21 +86,19 @@ class Argument:
                 return None
             raise BadArguments(f"{self.name} is missing")
         try:
-            return self.type.decode(data)
+            return self.kind.decode(data)
         except ValueError as error:
             raise BadArguments(f"{self.name} cannot be read: {error}") from error
 
 
-@frozen
 class Rows:
     """An ``AmpList``: boxes of the same arguments, decoded to tuples in the order of these."""
 
-    columns: tuple[Argument, ...]
-    _quick: tuple[tuple[bytes, int, Callable[[bytes], Any]], ...] = field(init=False, repr=False)
+    __slots__ = ("_quick", "columns")
 
-    @_quick.default
-    def _make_quick(self) -> tuple[tuple[bytes, int, Callable[[bytes], Any]], ...]:
-        return tuple([(c.prefix, len(c.prefix) + 2, c.type.decode) for c in self.columns])
+    def __init__(self, columns: tuple[Argument, ...]) -> None:
+        self.columns = columns
+        self._quick = [(c.prefix, len(c.prefix) + 2, c.kind.decode) for c in columns]
 
     def encode(self, value: Iterable[tuple[Any, ...]] | bytes) -> bytes:
         """Rows as they travel; rows that were encoded one by one are taken as they are."""
@@ -119,7 +109,7 @@ class Rows:
     def encode_row(self, row: tuple[Any, ...]) -> bytes:
         """One box of the list."""
         pairs = zip(self.columns, row, strict=True)
-        return encode_pairs([(column.key, column.type.encode(cell)) for column, cell in pairs])
+        return encode_pairs([(column.key, column.kind.encode(cell)) for column, cell in pairs])
 
     def decode(self, data: bytes) -> list[tuple[Any, ...]]:
         rows, at = [], 0

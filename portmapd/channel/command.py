@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from struct import Struct
 from typing import Any
 
-from attrs import field, frozen
-
 from portmapd.channel.argument import INTEGER, UNICODE, Argument, Rows, list_of
 from portmapd.channel.box import END, Box, encode_pairs
 from portmapd.errors import (
@@ -58,22 +56,23 @@ SERVICE_ROW = Rows((_NAME, _USER, _PID, _PORT, _EXE))
 MAPPING_ROW = Rows((*_MAPPING, _OWNER))
 
 
-@frozen
 class Command:
     """A command, by what it takes and what it answers.
 
     :param arguments: of the box that asks.
     :param answer: of the box that answers.
+    :ivar key: its name, in bytes.
     """
 
-    name: str
-    arguments: tuple[Argument, ...] = ()
-    answer: tuple[Argument, ...] = ()
-    key: bytes = field(init=False)
+    __slots__ = ("answer", "arguments", "key", "name")
 
-    @key.default
-    def _make_key(self) -> bytes:
-        return self.name.encode()
+    def __init__(
+        self, name: str, arguments: tuple[Argument, ...] = (), answer: tuple[Argument, ...] = ()
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.answer = answer
+        self.key = name.encode()
 
     def ask(self, tag: bytes, values: Mapping[str, Any]) -> bytes:
         """The box that asks.
@@ -109,7 +108,7 @@ def _encode(
     arguments: tuple[Argument, ...], values: Mapping[str, Any]
 ) -> list[tuple[bytes, bytes]]:
     return [
-        (a.key, a.type.encode(values[a.name])) for a in arguments if values.get(a.name) is not None
+        (a.key, a.kind.encode(values[a.name])) for a in arguments if values.get(a.name) is not None
     ]
 
 

@@ -12,7 +12,6 @@ from threading import Thread
 from typing import Any
 
 import click
-from attrs import asdict
 
 from portmapd import __version__
 from portmapd.cli.child import Child
@@ -211,7 +210,7 @@ def _show(
     rows: Iterable[Sequence[object]],
 ) -> None:
     if as_json:
-        click.echo(json.dumps([asdict(value) for value in values], indent=2))
+        click.echo(json.dumps([value._asdict() for value in values], indent=2))
     elif values:
         for text in table(head, rows):
             click.echo(text)
@@ -240,4 +239,4 @@ def _change_line(change: Change) -> str:
 
 
 def _json_change(change: Change) -> str:
-    return json.dumps({"change": change.kind, **asdict(change.subject)})
+    return json.dumps({"change": change.kind, **change.subject._asdict()})

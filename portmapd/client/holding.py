@@ -7,9 +7,7 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from portmapd.channel import command as c
 from portmapd.client.exchange import Exchange
@@ -39,8 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@frozen(eq=False)
-class Operation:
+class Operation(NamedTuple):
     """One operation: its connection, and its time."""
 
     exchange: Exchange

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
-
-from attrs import evolve, frozen
+from typing import TYPE_CHECKING, NamedTuple
 
 from portmapd.errors import AlreadyRegistered, LimitExceeded, PortmapdError, Refusal
 
@@ -22,8 +20,7 @@ RETRY_WAIT = 0.1
 PASSING = (AlreadyRegistered, LimitExceeded)
 
 
-@frozen
-class Group:
+class Group(NamedTuple):
     """What was registered at once, and is registered again at once or not at all.
 
     :param services: the services, each as (name, port, flags).
@@ -46,11 +43,11 @@ class Group:
             return self
         ports = {port for _, port, _ in services}
         mappings = tuple([mapping for mapping in self.mappings if _port(mapping) in ports])
-        return evolve(self, services=services, mappings=mappings)
+        return Group(services, mappings)
 
     def without_mappings(self, gone: set[MappingFields]) -> Group:
         """The group without these mappings."""
-        return evolve(self, mappings=tuple([m for m in self.mappings if m not in gone]))
+        return Group(self.services, tuple([m for m in self.mappings if m not in gone]))
 
 
 #: A group, and why it was refused.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pwd
 from collections.abc import Iterable
 from enum import IntFlag
-from typing import Any
-
-from attrs import frozen
+from typing import Any, NamedTuple
 
 from portmapd.channel.box import Box
 from portmapd.channel.command import CHANGE, MAPPING_ROW, SERVICE_ROW
@@ -29,8 +27,7 @@ class Flags(IntFlag):
     PUBLIC = 2
 
 
-@frozen
-class Service:
+class Service(NamedTuple):
     """A registration of a name.
 
     :param name: the name.
@@ -48,8 +45,7 @@ class Service:
     exe: str
 
 
-@frozen
-class RpcMapping:
+class RpcMapping(NamedTuple):
     """An RPC program's version, mapped on a netid to a universal address."""
 
     program: int
@@ -59,8 +55,7 @@ class RpcMapping:
     owner: str
 
 
-@frozen
-class Change:
+class Change(NamedTuple):
     """Something that a watcher is told of.
 
     :param kind: ``registered``, ``deregistered``, ``mapped`` or ``unmapped``.

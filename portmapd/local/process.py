@@ -36,6 +36,17 @@ def open_pidfd(skt: socket.socket, pid: int) -> int:
         return os.pidfd_open(pid)
 
 
+def is_told_later() -> bool:
+    """Does the kernel tell the process of a socket at any time, whoever has its pid by then?"""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        try:
+            os.close(ours.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
+        except OSError:
+            return False
+    return True
+
+
 def has_ended(pidfd: int) -> bool:
     """Has the process ended?"""
     poll = select.poll()
@@ -98,11 +109,14 @@ class Processes:
     :param hub: where their pidfds are watched; anything with a reactor's ``addReader``,
         ``removeReader`` and ``callLater``.
     :param limit: the most services and mappings that one process may hold.
+    :ivar told_later: may a process be joined some time after it connected? If not, whoever has its
+        pid by then may be taken for it.
     """
 
     def __init__(self, hub: Any, limit: int) -> None:
         self._hub = hub
-        self._limit = limit
+        self.limit = limit
+        self.told_later = is_told_later()
         self._living: dict[tuple[int, int], Process] = {}
 
     def __len__(self) -> int:
@@ -122,7 +136,7 @@ class Processes:
             self._end(process)
             process = None
         if process is None:
-            process = Process(key, pidfd, Allowance(self._limit), self._end)
+            process = Process(key, pidfd, Allowance(self.limit), self._end)
             self._living[key] = process
             self._hub.addReader(process)
         else:

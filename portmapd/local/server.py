@@ -2,6 +2,8 @@
 
 import os
 import resource
+import socket
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -13,9 +15,10 @@ from twisted.logger import Logger
 
 from portmapd.channel.box import Box, BoxReader
 from portmapd.config import MAX_SERVICES
+from portmapd.local.newcomers import Newcomers
 from portmapd.local.process import Process, Processes, read_executable
 from portmapd.local.session import Daemon, Session
-from portmapd.local.watching import Watcher, Watchers
+from portmapd.local.watching import Watchers
 from portmapd.net.complaints import Complaints
 from portmapd.net.credentials import peer_credentials
 from portmapd.net.hub import Hub
@@ -24,7 +27,7 @@ from portmapd.net.pipelined import Pipelined
 from portmapd.net.taken import unusable_socket
 from portmapd.oncrpc.address import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.registry.holder import Holder
+from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.registry import Registry
 
 #: The name under which the daemon lists itself.
@@ -34,7 +37,7 @@ DIRECTORY_MODE = 0o755
 
 
 class Channel(Pipelined[Box]):
-    """One connection."""
+    """One connection, and the process at the other end of it."""
 
     factory: "ChannelFactory"
     _log = Logger()
@@ -43,20 +46,32 @@ class Channel(Pipelined[Box]):
 
     def connectionMade(self) -> None:
         self._reader = BoxReader()
-        skt = self.transport.getHandle()
-        peer = peer_credentials(skt)
+        peer = peer_credentials(self.transport.getHandle())
+        self.uid, self.pid = peer.uid, peer.pid
         try:
-            self._process = process = self.factory.processes.join(self, skt, peer.pid)
-        except OSError as error:
-            self._log.debug("pid {pid} is gone: {error}", pid=peer.pid, error=error)
-            self.transport.abortConnection()
+            self._session = self.factory.open(self)
+        except ProcessLookupError:
             return
-        exe = read_executable(peer.pid, process.pidfd)
-        self._watcher = Watcher(self.send)
-        self._session = self.factory.daemon.open(
-            Holder(peer.uid, peer.pid, exe, process.allowance), self._watcher
-        )
         self.transport.registerProducer(self, True)
+
+    def enter(self) -> None:
+        """Look at the process, if that was not done."""
+        if self._session is not None:
+            with suppress(ProcessLookupError):
+                self._session.enter()
+
+    def join(self) -> Allowance:
+        skt, pid = self.transport.getHandle(), self.pid
+        try:
+            self._process = self.factory.join(self, skt, pid)
+        except OSError as error:
+            self._log.debug("pid {pid} is gone: {error}", pid=pid, error=error)
+            self.end()
+            raise ProcessLookupError(f"pid {pid} is gone") from error
+        return self._process.allowance
+
+    def read_executable(self) -> str:
+        return read_executable(self.pid, self._process.pidfd) if self._process is not None else ""
 
     def dataReceived(self, data: bytes) -> None:
         self.take(self._reader.feed(data))
@@ -70,15 +85,17 @@ class Channel(Pipelined[Box]):
 
     def broke(self, fault: str) -> None:
         if self._session is not None:
-            self.factory.complain(self._session.holder, fault)
+            self.factory.complain(self, fault)
         self._close()
 
     def pauseProducing(self) -> None:
-        self._watcher.pause()
+        if self._session is not None:
+            self._session.pause()
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._watcher.resume()
+        if self._session is not None:
+            self._session.resume()
         super().resumeProducing()
 
     def end(self) -> None:
@@ -88,16 +105,13 @@ class Channel(Pipelined[Box]):
 
     def connectionLost(self, reason: object = None) -> None:
         self._close()
-        if self._process is not None:
-            self.factory.processes.leave(self, self._process)
-            self._process = None
-            # It leads back here: without it, nothing has to wait for the collector.
-            del self._watcher
-        self.factory.closed(self)
+        self.factory.closed(self, self._process)
+        self._process = None
 
     def _close(self) -> None:
         if self._session is not None:
             self._session.end()
+            # It leads back here: without it, nothing has to wait for the collector.
             self._session = None
 
 
@@ -106,6 +120,7 @@ class ChannelFactory(Factory):
 
     :param registry: what they register in.
     :param processes: whose they are.
+    :param newcomers: those whose process nobody has looked at.
     :param complaints: is told of those that break the language.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once.
@@ -114,35 +129,70 @@ class ChannelFactory(Factory):
     noisy = False
 
     def __init__(
-        self, registry: Registry, processes: Processes, complaints: Complaints, limit: int
+        self,
+        registry: Registry,
+        processes: Processes,
+        newcomers: Newcomers,
+        complaints: Complaints,
+        limit: int,
     ) -> None:
-        self.daemon = Daemon(registry, Watchers(registry), uuid4().hex)
-        self.processes = processes
+        self._daemon = Daemon(registry, Watchers(registry), uuid4().hex, processes.limit)
+        self._processes = processes
+        self._newcomers = newcomers
         self._complaints = complaints
         self._limit = limit
         self._open: set[Channel] = set()
         self._emptied: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: Any) -> Any:
-        if len(self._open) + len(self.processes) >= self._limit:
-            return None
+        if self._descriptors >= self._limit:
+            # Most of them have come from processes that are known.
+            self._newcomers.clear()
+            if self._descriptors >= self._limit:
+                return None
         channel = Channel()
         channel.factory = self
         self._open.add(channel)
         return channel
 
-    def closed(self, channel: Channel) -> None:
-        """*channel* has ended."""
+    @property
+    def _descriptors(self) -> int:
+        """How many there are, or will be once everyone's process is known, at most."""
+        return len(self._open) + len(self._processes) + len(self._newcomers)
+
+    def open(self, channel: Channel) -> Session:
+        """The session of a new connection.
+
+        :raises ProcessLookupError: its process has ended.
+        """
+        session = self._daemon.open(channel)
+        if self._processes.told_later:
+            self._newcomers.add(channel)
+        else:
+            session.enter()
+        return session
+
+    def join(self, channel: Channel, skt: socket.socket, pid: int) -> Process:
+        """The process of *channel*; arguments and errors as of :meth:`Processes.join`."""
+        self._newcomers.discard(channel)
+        return self._processes.join(channel, skt, pid)
+
+    def closed(self, channel: Channel, process: Process | None) -> None:
+        """*channel* has ended; *process* is the one that it joined."""
+        self._newcomers.discard(channel)
+        if process is not None:
+            self._processes.leave(channel, process)
         self._open.discard(channel)
         self._tell_emptied()
 
-    def complain(self, holder: Holder, fault: str) -> None:
-        """*holder* broke the language."""
-        caller = Caller(LOCAL, Audience.LOCAL, uid=holder.uid)
-        self._complaints.complain(caller, f"{fault} (pid {holder.pid})")
+    def complain(self, channel: Channel, fault: str) -> None:
+        """*channel* broke the language."""
+        caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
+        self._complaints.complain(caller, f"{fault} (pid {channel.pid})")
 
     def end(self) -> Deferred[None]:
         """End every connection; the deferred fires when they are closed."""
+        self._newcomers.stop()
         for channel in tuple(self._open):
             channel.end()
         emptied = Deferred[None]()
@@ -192,7 +242,8 @@ class ChannelService(TwistedService):
         if self._port is not None:
             return
         processes = Processes(self._hub, self._limit)
-        factory = ChannelFactory(self.registry, processes, self._complaints, _most_descriptors())
+        newcomers, most = Newcomers(self._hub), _most_descriptors()
+        factory = ChannelFactory(self.registry, processes, newcomers, self._complaints, most)
         port = UnixPort(self.path, factory, self._hub)
         try:
             _make_directory(os.path.dirname(self.path))

@@ -1,7 +1,7 @@
-"""What the commands of one connection do; pure but for the process that it knows of."""
+"""What the commands of one connection do, up to its socket and its process."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -23,13 +23,40 @@ from portmapd.errors import (
 from portmapd.local.listing import Filter, list_mappings, list_services
 from portmapd.local.watching import Watcher, Watchers
 from portmapd.portmapper.access import PROGRAM
-from portmapd.registry.holder import Holder
+from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import PUBLIC, RESERVED, Service, check_service
+from portmapd.registry.service import PUBLIC, RESERVED, check_service
 
 Answer = Mapping[str, Any]
 _NOTHING: Answer = {}
+
+
+class Peer(Protocol):
+    """The other end of a connection.
+
+    :ivar uid: the user who connected.
+    :ivar pid: the process that connected.
+    """
+
+    uid: int
+    pid: int
+
+    def join(self) -> Allowance:
+        """From now on, the end of the process is the end of the connection.
+
+        :return: what the process may hold.
+        :raises ProcessLookupError: it has ended, and so has the connection.
+        """
+        raise NotImplementedError
+
+    def read_executable(self) -> str:
+        """The path of the executable of the process, which was joined; empty if unknown."""
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """Write boxes."""
+        raise NotImplementedError
 
 
 @frozen
@@ -39,39 +66,87 @@ class Daemon:
     :param registry: what is registered.
     :param watchers: who watches it.
     :param instance: a name that no other start of the daemon has.
+    :param limit: the most services and mappings that one process may hold.
     """
 
     registry: Registry
     watchers: Watchers
     instance: str
+    limit: int
 
-    def open(self, holder: Holder, watcher: Watcher) -> "Session":
-        """Let the holder of a new connection in.
+    def open(self, peer: Peer) -> "Session":
+        """The session of a new connection.
 
-        If another executable stands for its process, that process is gone or has forked: what it
-        was is not known any more.
+        :raises ProcessLookupError: its process has ended.
         """
-        for other in self.registry.holders_of(holder.pid):
-            if other.exe != holder.exe:
-                self.registry.blank(other)
-        return Session(self, self.registry.open(holder), watcher)
+        session = Session(self, peer)
+        if any(other.exe for other in self.registry.holders_of(peer.pid)):
+            session.find_executable()
+        return session
 
 
 class Session:
     """One connection's side of the channel.
 
+    Most connections ask a question and are gone. So the process is looked at, and the connection
+    a holder, only from its first registration on; the executable, from the first public one.
+
     :param daemon: what it works on.
-    :param holder: what it registers belongs to.
-    :param watcher: tells its peer of changes.
+    :param peer: the other end.
     """
 
-    __slots__ = ("_daemon", "_watcher", "holder")
+    __slots__ = ("_daemon", "_holder", "_peer", "_watcher")
     _log = Logger()
 
-    def __init__(self, daemon: Daemon, holder: Holder, watcher: Watcher) -> None:
+    def __init__(self, daemon: Daemon, peer: Peer) -> None:
         self._daemon = daemon
-        self.holder = holder
-        self._watcher = watcher
+        self._peer = peer
+        self._holder: Holder | None = None
+        self._watcher: Watcher | None = None
+
+    def enter(self) -> Holder:
+        """The holder of the connection, which is in the registry from now on.
+
+        :raises ProcessLookupError: the process has ended.
+        """
+        if self._holder is None:
+            peer = self._peer
+            holder = Holder(peer.uid, peer.pid, allowance=peer.join())
+            self._holder = self._daemon.registry.open(holder)
+        return self._holder
+
+    def find_executable(self) -> str:
+        """The executable of the process; empty if unknown.
+
+        If another executable stands for the process, that process is gone, or has become another
+        program: what it was is not known any more.
+
+        :raises ProcessLookupError: the process has ended.
+        """
+        holder, registry = self.enter(), self._daemon.registry
+        if holder.exe is None:
+            holder.exe = self._peer.read_executable()
+            for other in registry.holders_of(holder.pid):
+                if other.exe and other.exe != holder.exe:
+                    registry.blank(other)
+        return holder.exe
+
+    def end(self) -> None:
+        """The connection has ended: nothing of it stays."""
+        if self._watcher is not None:
+            self._daemon.watchers.discard(self._watcher)
+        if self._holder is not None:
+            self._daemon.registry.close(self._holder)
+
+    def pause(self) -> None:
+        """The peer does not read."""
+        if self._watcher is not None:
+            self._watcher.pause()
+
+    def resume(self) -> None:
+        """The peer reads again."""
+        if self._watcher is not None:
+            self._watcher.resume()
 
     def answer(self, box: Box) -> bytes:
         """Serve a box; the box that answers it, or nothing if none is asked for."""
@@ -82,15 +157,12 @@ class Session:
             return command.reply(tag, values) if tag is not None else b""
         except Refusal as refusal:
             return c.encode_refusal(tag, refusal) if tag is not None else b""
+        except ProcessLookupError:
+            return b""
         except Exception:
-            self._log.failure("a command of pid {pid} failed", pid=self.holder.pid)
+            self._log.failure("a command of pid {pid} failed", pid=self._peer.pid)
             error = InternalError("the port mapper failed; its log tells how")
             return c.encode_refusal(tag, error) if tag is not None else b""
-
-    def end(self) -> None:
-        """The connection has ended: nothing of it stays."""
-        self._daemon.watchers.discard(self._watcher)
-        self._daemon.registry.close(self.holder)
 
     def _hello(self, version: int) -> Answer:
         if version != c.VERSION:
@@ -98,30 +170,25 @@ class Session:
         return {
             "version": c.VERSION,
             "instance": self._daemon.instance,
-            "limit": self.holder.allowance.limit or 0,
-            "uid": self.holder.uid,
-            "pid": self.holder.pid,
+            "limit": self._daemon.limit,
+            "uid": self._peer.uid,
+            "pid": self._peer.pid,
         }
 
     def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer:
-        new = [self._new_service(name, port, flags) for name, port, flags in services]
-        self._daemon.registry.register(*new)
-        return _NOTHING
-
-    def _new_service(self, name: str, port: str, flags: int) -> Service:
-        if name.endswith(RESERVED):
-            _check_reserved(name, port, flags)
-        else:
-            check_service(name, port, flags)
-        if flags & PUBLIC and not self.holder.exe:
+        for service in services:
+            _check_service(*service)
+        if any(flags & PUBLIC for _, _, flags in services) and not self.find_executable():
             raise ExecutableUnknown(
-                f"flags {flags}: the path of the executable of pid {self.holder.pid} is not known "
+                f"flags {PUBLIC}: the path of the executable of pid {self._peer.pid} is not known "
                 "(it was deleted, replaced, or may not be read)"
             )
-        return self.holder.new_service(name, port, flags)
+        holder = self.enter()
+        self._daemon.registry.register(*[holder.new_service(*service) for service in services])
+        return _NOTHING
 
     def _deregister(self, services: Sequence[tuple[str, str]]) -> Answer:
-        self._daemon.registry.deregister(self.holder, *services)
+        self._daemon.registry.deregister(self.enter(), *services)
         return _NOTHING
 
     def _list(
@@ -136,7 +203,7 @@ class Session:
         return {"services": services, "more": more}
 
     def _set_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
-        holder = self.holder
+        holder = self.enter()
         new = [mapping(*fields, owner=holder.owner, holder=holder) for fields in mappings]
         if any(m.program == PROGRAM for m in new):
             raise InvalidMapping(f"program {PROGRAM} is the port mapper's own")
@@ -145,7 +212,7 @@ class Session:
         return _NOTHING
 
     def _unset_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
-        held = self.holder.mappings
+        held = self.enter().mappings
         for program, version, netid, address in mappings:
             standing = held.get((program, version, netid))
             if standing is None or standing.address != address:
@@ -162,18 +229,24 @@ class Session:
         return {"mappings": mappings, "more": more}
 
     def _watch(self, names: list[str] | None) -> Answer:
+        self.enter()
+        if self._watcher is None:
+            self._watcher = Watcher(self._peer.send)
         self._daemon.watchers.add(self._watcher, frozenset(names or ()))
         return _NOTHING
 
     def _unwatch(self) -> Answer:
-        self._daemon.watchers.discard(self._watcher)
+        if self._watcher is not None:
+            self._daemon.watchers.discard(self._watcher)
         return _NOTHING
 
 
-def _check_reserved(name: str, port: str, flags: int) -> None:
-    if name != c.PID2EXE:
+def _check_service(name: str, port: str, flags: int) -> None:
+    if not name.endswith(RESERVED):
+        check_service(name, port, flags)
+    elif name != c.PID2EXE:
         raise ReservedName(f"name {name!r}: names that end in {RESERVED} are the port mapper's")
-    if port != c.ANY_PORT or flags != PUBLIC:
+    elif port != c.ANY_PORT or flags != PUBLIC:
         raise InvalidService(f"{c.PID2EXE} is registered with port {c.ANY_PORT} and flags {PUBLIC}")
 
 

@@ -35,13 +35,13 @@ class Holder:
 
     :param uid: the user of the process at the other end.
     :param pid: the process.
-    :param exe: the path of its executable; empty if unknown.
+    :param exe: the path of its executable; empty if it is unknown, None if nobody looked yet.
     :param allowance: shared by all holders of the process.
     """
 
     uid: int
     pid: int
-    exe: str = ""
+    exe: str | None = None
     allowance: Allowance = field(factory=Allowance)
     serial: int = 0
     services: dict[tuple[str, str], Service] = field(factory=dict, repr=False)

@@ -61,7 +61,7 @@ class Service:
     @property
     def exe(self) -> str:
         """The path of the process's executable; empty unless it is public and known."""
-        return self.holder.exe if self.flags & PUBLIC else ""
+        return self.holder.exe or "" if self.flags & PUBLIC else ""
 
     @property
     def place(self) -> tuple[int, int]:

@@ -160,6 +160,21 @@ def me(process: Registrant) -> tuple[int, int]:
     return os.geteuid(), process.pid
 
 
+def test_child_of_one_that_only_asked(registrant: Registrant) -> None:
+    """Neither does it keep a connection on which nothing was registered."""
+    with Talk(registrant.connect()) as talk:
+        assert talk.hello()["pid"] == registrant.pid
+        child = registrant.fork()
+        try:
+            registrant.kill()
+            ended = time.monotonic()
+            while not talk.is_closed():
+                assert time.monotonic() - ended < SOON
+                time.sleep(0.01)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_child_ends(watching: Talk, registrant: Registrant) -> None:
     """The end of a child ends nothing."""
     with Talk(registrant.connect()) as talk:

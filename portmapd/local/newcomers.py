@@ -1,0 +1,73 @@
+"""Connections that have registered nothing yet, and whose process nobody has looked at."""
+
+from itertools import islice
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+
+#: How long nobody looks at the process of a connection that only asks, in seconds.
+PATIENCE = 0.05
+#: How many are looked at in one turn of the reactor.
+BATCH = 16
+
+
+class Newcomer(Protocol):
+    """A connection whose process is to be looked at."""
+
+    def enter(self) -> None:
+        """Look at the process; from now on its end is the connection's."""
+
+
+class Newcomers:
+    """Has every connection that stays look at its process, a while after it came.
+
+    To look takes longer than all else that a question costs, and most connections that ask one are
+    gone by then.
+
+    :param hub: gives the time; anything with a reactor's ``callLater``.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._waiting: dict[Newcomer, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._waiting)
+
+    def add(self, newcomer: Newcomer) -> None:
+        """*newcomer* has come."""
+        self._waiting[newcomer] = None
+        self._look_after(PATIENCE)
+
+    def discard(self, newcomer: Newcomer) -> None:
+        """*newcomer* has looked at its process, or is gone."""
+        self._waiting.pop(newcomer, None)
+
+    def clear(self) -> None:
+        """Have all of them look now."""
+        while self._waiting:
+            self._look()
+
+    def stop(self) -> None:
+        """Nobody comes any more, and nobody is to look."""
+        self._waiting.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look_after(self, delay: float) -> None:
+        if self._call is None:
+            self._call = self._hub.callLater(delay, self._turn)
+
+    def _turn(self) -> None:
+        self._call = None
+        self._look()
+        if self._waiting:
+            self._look_after(0)
+
+    def _look(self) -> None:
+        for newcomer in tuple(islice(self._waiting, BATCH)):
+            newcomer.enter()
+            self.discard(newcomer)
