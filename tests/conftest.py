@@ -1,8 +1,17 @@
-"""What every test run offers: ``--nothing-skipped``."""
+"""What every test run offers: ``--nothing-skipped``, and signals as a terminal has them."""
 
+import signal
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+
+_USUAL: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -12,6 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test is a failed one (for machines that have every program)",
     )
+
+
+def pytest_configure() -> None:
+    """Undo what a background job inherits: it ignores signals that the tests send to programs."""
+    for number, handler in _USUAL.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(wrapper=True)
