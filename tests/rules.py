@@ -68,10 +68,10 @@ class Rules:
         self.connections.append(made)
         process.connections.append(made)
         if known:
-            self._look(made)
+            self.look(made)
         return made
 
-    def _look(self, connection: Connection) -> None:
+    def look(self, connection: Connection) -> None:
         """Look at the executable; others of the pid with another one are blanked."""
         if connection.exe is None:
             connection.exe = connection.process.exe
@@ -92,7 +92,7 @@ class Rules:
         """
         public = any(flags & 2 for _, _, flags in new)
         if public and all(each[0] not in RESERVED and is_valid(*each) for each in new):
-            self._look(connection)
+            self.look(connection)
         found = {fault for each in new for fault in self._service_faults(connection, *each)}
         keys = Counter((name, port) for name, port, _ in new)
         if max(keys.values(), default=0) > 1 or any(key in connection.services for key in keys):

@@ -295,9 +295,23 @@ class EndTests(ChannelTestCase):
 
     def test_process_of_old_kernels(self) -> None:
         """It is, at once, where the kernel could not tell later whose socket it is."""
-        self.processes.told_later = False
+        self.processes.has_peer_pidfd = False
         self.connect()
         self.assertEqual(len(self.processes), 1)
+
+    def test_process_of_the_broken(self) -> None:
+        """So is the process of who broke the language, and does not read what comes before."""
+        self.fill(300)
+        channel: Any = self.factory.buildProtocol(None)
+        peer = self.turns.connect(channel)
+        channel.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        peer.send(c.LIST.ask(b"1", {}) + BREAK)
+        self.turns.run()
+        self.turns.reactor.advance(PATIENCE)
+        self.assertEqual(len(self.processes), 1)
+        peer.close()
+        self.turns.run()
+        self.assertEqual(len(self.processes), 0)
 
     def test_no_cycles(self) -> None:
         """A connection that has ended takes no memory, without the collector."""

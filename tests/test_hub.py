@@ -50,6 +50,32 @@ class Pipe:
         os.close(self._theirs)
 
 
+class Heir:
+    """What has nothing to read, by the number of a descriptor that was another's.
+
+    :ivar served: how often it was served all the same.
+    """
+
+    def __init__(self, number: int) -> None:
+        ours, self._theirs = os.pipe()
+        os.dup2(ours, number)
+        os.close(ours)
+        self._number = number
+        self.served = 0
+
+    def fileno(self) -> int:
+        """The number."""
+        return self._number
+
+    def doRead(self) -> None:
+        """Be served."""
+        self.served += 1
+
+    def close(self) -> None:
+        """Close the other end."""
+        os.close(self._theirs)
+
+
 class HubTests(SynchronousTestCase):
     """Turns."""
 
@@ -92,6 +118,25 @@ class HubTests(SynchronousTestCase):
         pipes += [self.pipe(leave) for _ in range(3)]
         self.turns.turn()
         self.assertEqual(sum(pipe.served for pipe in pipes), 1)
+
+    def test_number_used_again(self) -> None:
+        """An event is not given to who has the number of its descriptor by now."""
+        pipes: list[Pipe] = []
+        heirs: list[Heir] = []
+
+        def replace(other: int) -> None:
+            if not heirs:
+                number = pipes[other].fileno()
+                self.hub.removeReader(pipes[other])
+                heirs.append(Heir(number))
+                self.addCleanup(heirs[0].close)
+                self.hub.addReader(heirs[0])
+                self.addCleanup(self.hub.removeReader, heirs[0])
+
+        pipes += [self.pipe(lambda: replace(1)), self.pipe(lambda: replace(0))]
+        self.turns.turn()
+        self.assertEqual(len(heirs), 1)
+        self.assertEqual(heirs[0].served, 0)
 
     def test_leaves_the_reactor(self) -> None:
         """The hub is in the reactor while somebody is in the hub."""

@@ -9,15 +9,24 @@ from portmapd.local.newcomers import BATCH, PATIENCE, Newcomers
 class Newcomer:
     """A connection.
 
-    :ivar entered: how often its process was looked at.
+    :ivar looks: how often its process was looked at.
     """
 
     def __init__(self) -> None:
-        self.entered = 0
+        self.looks = 0
 
-    def enter(self) -> None:
+    def look(self) -> None:
         """Look."""
-        self.entered += 1
+        self.looks += 1
+
+
+class Broken(Newcomer):
+    """A connection of which something is broken."""
+
+    def look(self) -> None:
+        """Look, and fail."""
+        super().look()
+        raise RuntimeError("broken")
 
 
 class NewcomersTests(SynchronousTestCase):
@@ -38,12 +47,12 @@ class NewcomersTests(SynchronousTestCase):
         """Whoever is still there is looked at, once; the next ones later."""
         first = self.come()
         self.clock.advance(PATIENCE * 0.9)
-        self.assertEqual(first[0].entered, 0)
+        self.assertEqual(first[0].looks, 0)
         self.clock.advance(PATIENCE * 0.1)
         second = self.come()
-        self.assertEqual((first[0].entered, second[0].entered, len(self.newcomers)), (1, 0, 1))
+        self.assertEqual((first[0].looks, second[0].looks, len(self.newcomers)), (1, 0, 1))
         self.clock.advance(PATIENCE)
-        self.assertEqual((first[0].entered, second[0].entered, len(self.newcomers)), (1, 1, 0))
+        self.assertEqual((first[0].looks, second[0].looks, len(self.newcomers)), (1, 1, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_gone(self) -> None:
@@ -52,24 +61,33 @@ class NewcomersTests(SynchronousTestCase):
         self.newcomers.discard(gone)
         self.newcomers.discard(gone)
         self.clock.advance(PATIENCE)
-        self.assertEqual((gone.entered, there.entered), (0, 1))
+        self.assertEqual((gone.looks, there.looks), (0, 1))
 
     def test_many(self) -> None:
         """Of very many, a batch is looked at in one turn, so that others have theirs."""
         made = self.come(3 * BATCH + 1)
         seen: list[int] = []
-        self.clock.callLater(PATIENCE, lambda: seen.append(sum(each.entered for each in made)))
+        self.clock.callLater(PATIENCE, lambda: seen.append(sum(each.looks for each in made)))
         self.clock.advance(PATIENCE)
         self.assertEqual(seen, [BATCH])
-        self.assertEqual({each.entered for each in made}, {1})
+        self.assertEqual({each.looks for each in made}, {1})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
         """All of them can be made to look now."""
         made = self.come(3 * BATCH + 1)
         self.newcomers.clear()
-        self.assertEqual({each.entered for each in made}, {1})
+        self.assertEqual({each.looks for each in made}, {1})
         self.assertEqual(len(self.newcomers), 0)
+
+    def test_failure(self) -> None:
+        """A failure is in the log, and keeps nobody else from being looked at."""
+        broken = Broken()
+        self.newcomers.add(broken)
+        (other,) = self.come()
+        self.clock.advance(PATIENCE)
+        self.assertEqual((broken.looks, other.looks), (1, 1))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_stopped(self) -> None:
         """When the service stops, nobody is looked at, and no call waits."""
@@ -77,4 +95,4 @@ class NewcomersTests(SynchronousTestCase):
         self.newcomers.stop()
         self.newcomers.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(newcomer.entered, 0)
+        self.assertEqual(newcomer.looks, 0)

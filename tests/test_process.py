@@ -57,6 +57,30 @@ class PidfdTests(SynchronousTestCase):
         self.assertRaises(OSError, open_pidfd, OldKernel(errno.EMFILE), os.getpid())
 
 
+class EndedTests(SynchronousTestCase):
+    """Processes that have ended."""
+
+    def test_join(self) -> None:
+        """A process that has ended is not joined, though its child may hold the socket."""
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("")
+            listening.listen()
+            child = os.fork()
+            if not child:
+                theirs = socket.socket(socket.AF_UNIX)
+                theirs.connect(listening.getsockname())
+                os._exit(0)
+            os.waitpid(child, 0)
+            ours, _ = listening.accept()
+        self.addCleanup(ours.close)
+        turns = Turns()
+        processes = Processes(turns.hub, 3)
+        before = set(os.listdir("/proc/self/fd"))
+        self.assertRaises(OSError, processes.join, Connection(), ours, child)
+        self.assertEqual(len(processes), 0)
+        self.assertEqual(set(os.listdir("/proc/self/fd")), before)
+
+
 class Connection:
     """A connection that can be ended."""
 

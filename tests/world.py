@@ -119,6 +119,12 @@ class World:
             if twin.held.process is process:
                 twin.real.process.exe = process.exe
 
+    def look(self) -> None:
+        """The executable of a connection's process is looked at, as it is a while after it came."""
+        twin = self.twin()
+        twin.real.session.find_executable()
+        self.rules.look(twin.held)
+
     def register(self) -> None:
         """Some services are registered."""
         twin = self.twin()
@@ -266,6 +272,7 @@ WEIGHTS: dict[Callable[[World], None], int] = {
     World.close: 6,
     World.exit: 1,
     World.execute: 1,
+    World.look: 3,
     World.register: 30,
     World.deregister: 14,
     World.set: 12,

@@ -1,7 +1,5 @@
 """What both clients of the local channel give and take; no Twisted."""
 
-from __future__ import annotations
-
 import pwd
 from collections.abc import Iterable
 from enum import IntFlag
@@ -28,7 +26,7 @@ class Flags(IntFlag):
 
 
 class Service(NamedTuple):
-    """A registration of a name.
+    """A registration of a name; a named tuple.
 
     :param name: the name.
     :param user: the uid of the process that registered it.
@@ -46,7 +44,7 @@ class Service(NamedTuple):
 
 
 class RpcMapping(NamedTuple):
-    """An RPC program's version, mapped on a netid to a universal address."""
+    """An RPC program's version, mapped on a netid to a universal address; a named tuple."""
 
     program: int
     version: int
@@ -56,7 +54,7 @@ class RpcMapping(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something that a watcher is told of.
+    """Something that a watcher is told of; a named tuple.
 
     :param kind: ``registered``, ``deregistered``, ``mapped`` or ``unmapped``.
     """

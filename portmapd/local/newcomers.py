@@ -1,21 +1,23 @@
-"""Connections that have registered nothing yet, and whose process nobody has looked at."""
+"""Connections whose process nobody has looked at."""
 
 from itertools import islice
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
-#: How long nobody looks at the process of a connection that only asks, in seconds.
+#: How long nobody looks at the process of a connection that makes nothing public, in seconds.
 PATIENCE = 0.05
 #: How many are looked at in one turn of the reactor.
-BATCH = 16
+BATCH = 8
 
 
 class Newcomer(Protocol):
     """A connection whose process is to be looked at."""
 
-    def enter(self) -> None:
-        """Look at the process; from now on its end is the connection's."""
+    def look(self) -> None:
+        """Look at the process."""
+        raise NotImplementedError
 
 
 class Newcomers:
@@ -26,6 +28,8 @@ class Newcomers:
 
     :param hub: gives the time; anything with a reactor's ``callLater``.
     """
+
+    _log = Logger()
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
@@ -69,5 +73,9 @@ class Newcomers:
 
     def _look(self) -> None:
         for newcomer in tuple(islice(self._waiting, BATCH)):
-            newcomer.enter()
             self.discard(newcomer)
+            try:
+                newcomer.look()
+            except Exception:
+                # The others must be looked at all the same.
+                self._log.failure("a process could not be looked at")

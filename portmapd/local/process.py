@@ -36,8 +36,8 @@ def open_pidfd(skt: socket.socket, pid: int) -> int:
         return os.pidfd_open(pid)
 
 
-def is_told_later() -> bool:
-    """Does the kernel tell the process of a socket at any time, whoever has its pid by then?"""
+def has_peer_pidfd() -> bool:
+    """Does the kernel tell whose a socket is at any time, whoever has the pid by then?"""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         try:
@@ -109,14 +109,14 @@ class Processes:
     :param hub: where their pidfds are watched; anything with a reactor's ``addReader``,
         ``removeReader`` and ``callLater``.
     :param limit: the most services and mappings that one process may hold.
-    :ivar told_later: may a process be joined some time after it connected? If not, whoever has its
-        pid by then may be taken for it.
+    :ivar has_peer_pidfd: may a process be joined some time after it connected? If not, whoever has
+        its pid by then may be taken for it.
     """
 
     def __init__(self, hub: Any, limit: int) -> None:
         self._hub = hub
         self.limit = limit
-        self.told_later = is_told_later()
+        self.has_peer_pidfd = has_peer_pidfd()
         self._living: dict[tuple[int, int], Process] = {}
 
     def __len__(self) -> int:
@@ -129,6 +129,9 @@ class Processes:
         :raises OSError: it has ended, or there are no descriptors left.
         """
         pidfd = open_pidfd(skt, pid)
+        if has_ended(pidfd):
+            os.close(pidfd)
+            raise ProcessLookupError(f"pid {pid} has ended")
         # Since Linux 6.9 the inode is the process's own; before, the pid alone tells them apart.
         key = pid, os.fstat(pidfd).st_ino
         process = self._living.get(key)

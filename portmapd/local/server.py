@@ -2,7 +2,6 @@
 
 import os
 import resource
-import socket
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -54,20 +53,22 @@ class Channel(Pipelined[Box]):
             return
         self.transport.registerProducer(self, True)
 
-    def enter(self) -> None:
-        """Look at the process, if that was not done."""
-        if self._session is not None:
-            with suppress(ProcessLookupError):
-                self._session.enter()
+    def look(self) -> None:
+        """Look at the process, which others may be waiting for."""
+        with suppress(ProcessLookupError):
+            # A connection that broke the language has no session, and ends with its process, too.
+            self.join()
+            if self._session is not None:
+                self._session.find_executable()
 
     def join(self) -> Allowance:
-        skt, pid = self.transport.getHandle(), self.pid
-        try:
-            self._process = self.factory.join(self, skt, pid)
-        except OSError as error:
-            self._log.debug("pid {pid} is gone: {error}", pid=pid, error=error)
-            self.end()
-            raise ProcessLookupError(f"pid {pid} is gone") from error
+        if self._process is None:
+            try:
+                self._process = self.factory.join(self)
+            except OSError as error:
+                self._log.debug("pid {pid} is gone: {error}", pid=self.pid, error=error)
+                self.end()
+                raise ProcessLookupError(f"pid {self.pid} is gone") from error
         return self._process.allowance
 
     def read_executable(self) -> str:
@@ -157,7 +158,7 @@ class ChannelFactory(Factory):
 
     @property
     def _descriptors(self) -> int:
-        """How many there are, or will be once everyone's process is known, at most."""
+        """How many there are, and may be once every newcomer's process is known."""
         return len(self._open) + len(self._processes) + len(self._newcomers)
 
     def open(self, channel: Channel) -> Session:
@@ -165,17 +166,17 @@ class ChannelFactory(Factory):
 
         :raises ProcessLookupError: its process has ended.
         """
-        session = self._daemon.open(channel)
-        if self._processes.told_later:
-            self._newcomers.add(channel)
-        else:
-            session.enter()
-        return session
+        if not self._processes.has_peer_pidfd:
+            channel.join()
+        self._newcomers.add(channel)
+        return self._daemon.open(channel)
 
-    def join(self, channel: Channel, skt: socket.socket, pid: int) -> Process:
-        """The process of *channel*; arguments and errors as of :meth:`Processes.join`."""
-        self._newcomers.discard(channel)
-        return self._processes.join(channel, skt, pid)
+    def join(self, channel: Channel) -> Process:
+        """The process of *channel*, which it has from now on.
+
+        :raises OSError: it has ended, or there are no descriptors left.
+        """
+        return self._processes.join(channel, channel.transport.getHandle(), channel.pid)
 
     def closed(self, channel: Channel, process: Process | None) -> None:
         """*channel* has ended; *process* is the one that it joined."""

@@ -88,8 +88,9 @@ class Daemon:
 class Session:
     """One connection's side of the channel.
 
-    Most connections ask a question and are gone. So the process is looked at, and the connection
-    a holder, only from its first registration on; the executable, from the first public one.
+    Most connections ask a question and are gone. So the process is not looked at before the first
+    registration, nor its executable before the first public one, unless somebody calls
+    :meth:`find_executable`.
 
     :param daemon: what it works on.
     :param peer: the other end.
@@ -178,9 +179,10 @@ class Session:
     def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer:
         for service in services:
             _check_service(*service)
-        if any(flags & PUBLIC for _, _, flags in services) and not self.find_executable():
+        public = next((flags for _, _, flags in services if flags & PUBLIC), 0)
+        if public and not self.find_executable():
             raise ExecutableUnknown(
-                f"flags {PUBLIC}: the path of the executable of pid {self._peer.pid} is not known "
+                f"flags {public}: the path of the executable of pid {self._peer.pid} is not known "
                 "(it was deleted, replaced, or may not be read)"
             )
         holder = self.enter()

@@ -19,6 +19,9 @@ from zope.interface import implementer
 
 #: How long one turn of the reactor may take, in seconds. The epoll keeps what was not served.
 TURN = 0.0005
+#: How long a turn may take, in seconds, in which nobody waits any more: who was served has often
+#: something to say again, or leaves, and that saves a turn.
+LINGER = 0.0001
 #: The most events that are taken out of the epoll at a time. All of these are served: what was
 #: taken stands behind the others next time, so that everyone has a turn, however busy one is.
 BATCH = 4
@@ -111,15 +114,16 @@ class Hub:
 
     def doRead(self) -> None:
         """Serve whoever has events, for one turn."""
-        ends = monotonic() + TURN
+        begun = monotonic()
         while self._epoll is not None:
             events = self._epoll.poll(0, BATCH)
-            for number, event in events:
-                descriptor = self._descriptors.get(number)
-                if descriptor is not None:
+            # Whoever is served may close others, and open new ones with their numbers.
+            ready = [(number, self._descriptors.get(number), event) for number, event in events]
+            for number, descriptor, event in ready:
+                if descriptor is not None and self._descriptors.get(number) is descriptor:
                     self.serve(descriptor, event)
-            # Who was served has often something to say again, or leaves: that saves a turn.
-            if not events or monotonic() > ends:
+            longest = TURN if len(events) == BATCH else LINGER
+            if not events or monotonic() - begun > longest:
                 break
 
     def serve(self, descriptor: Any, event: int = _IN) -> None:
