@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 from twisted.logger import LogEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box, BoxReader
@@ -312,6 +312,31 @@ class EndTests(ChannelTestCase):
         peer.close()
         self.turns.run()
         self.assertEqual(len(self.processes), 0)
+
+    def test_share(self) -> None:
+        """No user but root has more than a quarter of the connections."""
+        if os.geteuid() != 0:
+            raise SkipTest("to be several users takes root")
+        self.factory = self.made(descriptors=40)
+        mine = [self.connect_as(1) for _ in range(11)]
+        others = [self.connect_as(2), self.connect()]
+        self.turns.run()
+        self.assertEqual([is_closed(each) for each in mine], [False] * 10 + [True])
+        self.assertFalse(any(map(is_closed, others)))
+        mine[0].close()
+        self.turns.run()
+        self.assertFalse(is_closed(self.connect_as(1)))
+        self.assertTrue(is_closed(self.connect_as(1)))
+
+    def connect_as(self, uid: int) -> socket.socket:
+        """A connection of another user."""
+        os.seteuid(uid)
+        try:
+            peer = self.connect()
+        finally:
+            os.seteuid(0)
+        self.turns.run()
+        return peer
 
     def test_no_cycles(self) -> None:
         """A connection that has ended takes no memory, without the collector."""

@@ -23,6 +23,7 @@ from portmapd.net.credentials import peer_credentials
 from portmapd.net.hub import Hub
 from portmapd.net.listening import UnixPort
 from portmapd.net.pipelined import Pipelined
+from portmapd.net.shares import Shares
 from portmapd.net.taken import unusable_socket
 from portmapd.oncrpc.address import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
@@ -49,7 +50,9 @@ class Channel(Pipelined[Box]):
         self.uid, self.pid = peer.uid, peer.pid
         try:
             self._session = self.factory.open(self)
-        except ProcessLookupError:
+        except OSError as error:
+            self._log.debug("pid {pid} was not let in: {error}", pid=self.pid, error=error)
+            self.end()
             return
         self.transport.registerProducer(self, True)
 
@@ -124,7 +127,7 @@ class ChannelFactory(Factory):
     :param newcomers: those whose process nobody has looked at.
     :param complaints: is told of those that break the language.
     :param limit: the most descriptors that connections and processes may take; further connections
-        are closed at once.
+        are closed at once. One user may have a quarter of them.
     """
 
     noisy = False
@@ -142,6 +145,9 @@ class ChannelFactory(Factory):
         self._newcomers = newcomers
         self._complaints = complaints
         self._limit = limit
+        #: The superuser need not leave any to others, nor the user whose daemon it is.
+        self._unlimited = frozenset({0, os.geteuid()})
+        self._shares = Shares(limit)
         self._open: set[Channel] = set()
         self._emptied: list[Deferred[None]] = []
 
@@ -165,7 +171,10 @@ class ChannelFactory(Factory):
         """The session of a new connection.
 
         :raises ProcessLookupError: its process has ended.
+        :raises PermissionError: its user has too many.
         """
+        if channel.uid not in self._unlimited and not self._shares.take(channel.uid):
+            raise PermissionError(f"uid {channel.uid} has too many connections")
         if not self._processes.has_peer_pidfd:
             channel.join()
         self._newcomers.add(channel)
@@ -181,6 +190,8 @@ class ChannelFactory(Factory):
     def closed(self, channel: Channel, process: Process | None) -> None:
         """*channel* has ended; *process* is the one that it joined."""
         self._newcomers.discard(channel)
+        if channel.uid not in self._unlimited:
+            self._shares.give_back(channel.uid)
         if process is not None:
             self._processes.leave(channel, process)
         self._open.discard(channel)

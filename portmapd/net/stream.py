@@ -1,6 +1,5 @@
 """Program 100000 over streams: TCP and the rpcbind socket."""
 
-from collections import Counter
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -10,6 +9,7 @@ from twisted.internet.task import LoopingCall
 from portmapd.net.answering import Answering
 from portmapd.net.credentials import peer_credentials
 from portmapd.net.pipelined import Pipelined
+from portmapd.net.shares import Shares
 from portmapd.oncrpc.address import LOCAL, TCP, TCP6
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.record import RecordReader, mark
@@ -19,8 +19,6 @@ from portmapd.portmapper.caller import Audience, Caller
 IDLE = 60.0
 #: How often that is looked after within that time.
 SWEEPS = 4
-#: One user, or one other host, may have so many of a socket's streams: one in four.
-SHARES = 4
 #: The most streams of one listening socket.
 MAX_STREAMS = 1_024
 #: Where the parts of a record stand: its xid behind its mark, and the rest of its call.
@@ -101,7 +99,7 @@ class PortmapFactory(Factory):
     ) -> None:
         self.answering = answering
         self.streams: set[PortmapStream] = set()
-        self._shares: Counter[str] = Counter()
+        self._shares = Shares(limit)
         self.sweep = 0
         self._limit = limit
         self._idle = idle
@@ -121,16 +119,14 @@ class PortmapFactory(Factory):
     def add(self, stream: PortmapStream, caller: Caller) -> None:
         """*stream* of *caller* is open; it is closed if the caller has too many."""
         self.streams.add(stream)
-        self._shares[_who(caller)] += 1
-        if _is_shared(caller) and self._shares[_who(caller)] > max(self._limit // SHARES, 1):
+        if _is_shared(caller) and not self._shares.take(_who(caller)):
             stream.transport.abortConnection()
 
     def discard(self, stream: PortmapStream, caller: Caller) -> None:
         """*stream* of *caller* has ended."""
         self.streams.discard(stream)
-        self._shares[_who(caller)] -= 1
-        if not self._shares[_who(caller)]:
-            del self._shares[_who(caller)]
+        if _is_shared(caller):
+            self._shares.give_back(_who(caller))
 
     def startFactory(self) -> None:
         self._sweeping.start(self._idle / SWEEPS, now=False)
