@@ -132,6 +132,8 @@ class RegistrationTests(SocketTestCase):
         """A list of (name, port, flags) is one registration; flags may be left out."""
         found = registrations([("a", 1, Flags.PUBLIC), ["b", [2, "/s"]], ("a", 1, 2)])
         self.assertEqual(found, (("a", "1", 2), ("b", "2", 0), ("b", "/s", 0)))
+        found = registrations([("a", 1, 0), ("b", 2)], flags=Flags.EXCLUSIVE)
+        self.assertEqual(found, (("a", "1", 0), ("b", "2", 1)))
 
     def test_generated_names(self) -> None:
         """The list may be anything that can be iterated."""
@@ -144,7 +146,8 @@ class RegistrationTests(SocketTestCase):
 
     def test_bad_port(self) -> None:
         """Numbers that are no ports, and paths that are not absolute."""
-        for port in (0, -1, 65536, "0", "65536", "http", "run/s", "", [], [1, []], [0, 1], "٨٠"):
+        long = "9" * 5_000
+        for port in (0, -1, 65536, "0", "65536", long, "http", "run/s", "", [], [1, []], [0], "٨٠"):
             self.refused(lambda port=port: registrations(NAME, port), "port")  # type: ignore[misc]
 
     def test_sockets_that_do_not_listen(self) -> None:
@@ -188,7 +191,7 @@ class RegistrationTests(SocketTestCase):
 
     def test_bad_names(self) -> None:
         """What is neither a name nor a list of them."""
-        for names in (None, 5, [], [()], [("a",)], [("a", 1, 0, 0)], [(1, 2)], ["ab"]):
+        for names in (None, 5, b"a", [], [()], [("a",)], [("a", 1, 0, 0)], [(1, 2)], ["ab"]):
             self.refused(lambda names=names: registrations(names), "name")  # type: ignore[misc]
 
     def test_port_beside_list(self) -> None:
@@ -227,7 +230,6 @@ class RpcMappingTests(SocketTestCase):
             (socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", "tcp"),
             (socket.AF_INET, socket.SOCK_STREAM, "0.0.0.0", "tcp"),
             (socket.AF_INET, socket.SOCK_DGRAM, "127.0.0.1", "udp"),
-            (socket.AF_INET6, socket.SOCK_STREAM, "::", "tcp6"),
             (socket.AF_INET6, socket.SOCK_DGRAM, "::1", "udp6"),
         ):
             skt = self.made(family, kind, (host, 0))
@@ -235,6 +237,31 @@ class RpcMappingTests(SocketTestCase):
                 skt.listen()
             port = skt.getsockname()[1]
             self.assertEqual(self.mapped(skt), [(netid, f"{host}.{port >> 8}.{port & 255}")])
+
+    def test_both_families(self) -> None:
+        """A socket that IPv4 reaches as well has a mapping for each."""
+        for only, netids in ((0, ["tcp6", "tcp"]), (1, ["tcp6"])):
+            skt = self.made(socket.AF_INET6, socket.SOCK_STREAM)
+            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            skt.bind(("::", 0))
+            skt.listen()
+            port = skt.getsockname()[1]
+            hosts = {"tcp6": "::", "tcp": "0.0.0.0"}
+            expected = [(netid, f"{hosts[netid]}.{port >> 8}.{port & 255}") for netid in netids]
+            self.assertEqual(self.mapped(skt), expected)
+            self.assertEqual(len(registrations(NAME, skt)), 1)
+
+    def test_two_addresses(self) -> None:
+        """A version has one address on each netid; two are refused, with both."""
+        for ports in ([80, 81], [80, self.stream(socket.AF_INET, ("127.0.0.1", 0))]):
+            error = self.assertRaises(InvalidMapping, rpc_mappings, (300, 2), ports)
+            self.assertIn("on tcp", str(error))
+            self.assertIn("0.0.0.0.0.80", str(error))
+
+    def test_list_of_names(self) -> None:
+        """A list of names leaves open whose ports are mapped."""
+        error = self.assertRaises(InvalidMapping, rpc_mappings, (300, 2), None)
+        self.assertIn("one name", str(error))
 
     def test_given_netid_leaves_sockets_alone(self) -> None:
         """A socket's own netid counts, whatever is given for numbers."""
@@ -275,6 +302,6 @@ class RpcMappingTests(SocketTestCase):
 
     def test_bad_port(self) -> None:
         """A port that cannot be registered cannot be mapped."""
-        wrong: tuple[Any, ...] = (None, 0, "http", [])
+        wrong: tuple[Any, ...] = (0, "http", [])
         for port in wrong:
             self.assertRaises(InvalidService, rpc_mappings, (300, 2), port)

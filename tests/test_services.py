@@ -167,6 +167,7 @@ GOOD_SERVICES = [
     ("me@example.com", "/run/socket", EXCLUSIVE),
     ("x" * 255, "/" + "x" * 106, PUBLIC),
     ("é" * 127, "/run/a b", 3),
+    ("\N{ARABIC LETTER MEEM}\N{ZERO WIDTH NON-JOINER}\N{ARABIC LETTER KEHEH}.example", "1", 0),
 ]
 
 

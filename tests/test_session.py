@@ -151,7 +151,7 @@ class RegisterTests(SessionTestCase):
         new = ("a", "80", 0)
         self.refused(
             AlreadyRegistered,
-            "name a: it is registered on port 80",
+            "name a: port 80 comes twice",
             self.connection.register,
             new,
             new,

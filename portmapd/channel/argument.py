@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from operator import methodcaller
+from operator import index, methodcaller
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def _integer(data: bytes) -> int:
 
 
 #: A whole number, in decimal digits.
-INTEGER = Type(lambda value: b"%d" % value, _integer)
+INTEGER = Type(lambda value: b"%d" % index(value), _integer)
 
 #: Text, in UTF-8.
 UNICODE = Type(methodcaller("encode"), methodcaller("decode"))

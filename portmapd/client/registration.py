@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from errno import ENOTCONN
 from typing import Any
 
@@ -18,6 +19,8 @@ Registration = tuple[str, str, int]
 MappingFields = tuple[int, int, str, str]
 
 _LARGEST = 65_535
+#: The digits of the largest port; and how much is shown of what is none.
+_DIGITS, _SHOWN = 5, 64
 #: The items of (program, version, netid).
 _WITH_NETID = 3
 
@@ -39,19 +42,23 @@ class Place:
 def registrations(name: Any, port: Any = None, flags: int = 0) -> tuple[Registration, ...]:
     """The services of one registration.
 
-    :param name: the name; or a list of (name, port, flags), where *port* and *flags* are left out.
+    :param name: the name; or a list of (name, port, flags) or (name, port), where *port* is left
+        out.
     :param port: a number, the absolute path of a UNIX socket, a listening socket, what has
         ``getHost()`` such as Twisted's ``IListeningPort``, or a list of these; the same port twice
         counts once.
-    :param flags: :class:`~portmapd.client.values.Flags`.
+    :param flags: :class:`~portmapd.client.values.Flags`; of a list, those of the entries without.
     :raises InvalidService: an argument is none of these; the message names it.
     """
     if isinstance(name, str):
         found = [(name, place.port, _flags(flags)) for place in places(port)]
-    elif port is not None:
-        raise InvalidService("port: it is in the list of names already")
+    elif isinstance(name, bytes):
+        raise InvalidService(f"name {name!r} is no text")
     else:
-        found = [row for entry in _entries(name) for row in registrations(*entry)]
+        entries = _entries(name)
+        if port is not None:
+            raise InvalidService("port: it is in the list of names already")
+        found = [row for entry in entries for row in registrations(*entry[:2], (*entry, flags)[2])]
     return tuple(dict.fromkeys(found))
 
 
@@ -82,15 +89,29 @@ def rpc_mappings(rpc: Any, port: Any) -> tuple[MappingFields, ...]:
     :param rpc: (program, version), or (program, version, netid) for ports that are numbers, which
         are TCP's without it.
     :param port: as of :func:`registrations`.
-    :raises InvalidMapping: *rpc* is neither.
+    :raises InvalidMapping: *rpc* is neither, or the version would have two addresses on a netid.
     """
     program, version, netid = _version(rpc)
+    if port is None:
+        raise InvalidMapping("rpc: give one name and its port with it, and no list of names")
     found = places(port)
     sockets = {place.port for place in found if place.netid is not None}
     # The number of a socket's port says less than the socket itself.
     telling = [place for place in found if place.netid is not None or place.port not in sockets]
-    mappings = [_mapping(program, version, place, netid) for place in telling]
-    return tuple(dict.fromkeys(mappings))
+    mappings = {_mapping(program, version, place, netid): None for place in telling}
+    _check_netids(mappings)
+    return tuple(mappings)
+
+
+def _check_netids(mappings: Iterable[MappingFields]) -> None:
+    addresses: dict[str, str] = {}
+    for program, version, netid, address in mappings:
+        other = addresses.setdefault(netid, address)
+        if other != address:
+            raise InvalidMapping(
+                f"rpc: a version has one address on each netid, and program {program} version "
+                f"{version} would have {other} and {address} on {netid}"
+            )
 
 
 def _version(rpc: Any) -> tuple[int, int, Netid]:
@@ -123,8 +144,10 @@ def places(port: Any) -> list[Place]:
         return [_number(port)]
     if isinstance(port, str | bytes | os.PathLike):
         return [_text(os.fsdecode(port))]
-    if isinstance(port, socket.socket):
-        return [_of_socket(port)]
+    # Twisted's ports have a socket, which tells more than they do.
+    skt = port if isinstance(port, socket.socket) else getattr(port, "socket", None)
+    if isinstance(skt, socket.socket):
+        return _of_socket(skt)
     if hasattr(port, "getHost"):
         return [_of_listening(port)]
     raise InvalidService(
@@ -133,10 +156,12 @@ def places(port: Any) -> list[Place]:
 
 
 def _text(port: str) -> Place:
-    if port.isascii() and port.isdecimal():
+    if port.isascii() and port.isdecimal() and len(port) <= _DIGITS:
         return _number(int(port))
     if not port.startswith("/"):
-        raise InvalidService(f"port {port!r} is neither a number nor the absolute path of a socket")
+        raise InvalidService(
+            f"port {port[:_SHOWN]!r} is neither a number from 1 to {_LARGEST} nor an absolute path"
+        )
     return Place(port)
 
 
@@ -146,19 +171,29 @@ def _number(port: int, netid: Netid | None = None, host: str = "") -> Place:
     return Place(str(port), netid, host)
 
 
-def _of_socket(skt: socket.socket) -> Place:
+def _of_socket(skt: socket.socket) -> list[Place]:
     try:
         name = _bound_name(skt)
     except OSError as error:
         raise InvalidService(f"port: the socket cannot be asked ({error})") from error
     if skt.family == socket.AF_UNIX:
-        return _path(name)
+        return [_path(name)]
     netids = _BY_FAMILY.get(skt.family)
     if netids is None:
         raise InvalidService(f"port: sockets of family {skt.family} have no ports")
     if not name[1]:
         raise InvalidService("port: the socket is not bound")
-    return _number(name[1], netids[skt.type == socket.SOCK_STREAM], name[0].partition("%")[0])
+    streams = skt.type == socket.SOCK_STREAM
+    place = _number(name[1], netids[streams], name[0].partition("%")[0])
+    return [place, *_of_ipv4(skt, place, streams)]
+
+
+def _of_ipv4(skt: socket.socket, place: Place, streams: bool) -> list[Place]:
+    """Where IPv4 reaches a socket of IPv6, which is bound to *place*."""
+    if place.host != TCP6.wildcard or skt.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return []
+    netid = _BY_FAMILY[socket.AF_INET][streams]
+    return [Place(place.port, netid, netid.wildcard)]
 
 
 def _bound_name(skt: socket.socket) -> Any:

@@ -128,5 +128,6 @@ def _list_of(kind: type | tuple[type, ...], what: str, value: Any) -> list[Any]:
 def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
-    except KeyError:
+    # A name may be none that the user database could be asked for.
+    except (KeyError, ValueError):
         raise BadArguments(f"user: there is no user {name!r}") from None

@@ -263,21 +263,25 @@ class ChannelService(TwistedService):
         except (OSError, CannotListenError) as error:
             raise unusable_socket(self.path, error, "--local-socket") from error
         self._factory, self._port = factory, port
-        self._holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
-        self.registry.register(self._holder.new_service(ITSELF, self.path, 0))
 
     def startService(self) -> None:
         self.privilegedStartService()
         super().startService()
+        # Not before: twistd has become the user that it was told to be by now.
+        if self._holder is None:
+            self._holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
+            self.registry.register(self._holder.new_service(ITSELF, self.path, 0))
 
     def stopService(self) -> Deferred[Any]:
         """Close the socket and every connection; the deferred fires when they are closed."""
         super().stopService()
         factory, port = self._factory, self._port
-        if factory is None or port is None or self._holder is None:
+        if factory is None or port is None:
             return succeed(None)
         self._factory = self._port = None
-        self.registry.close(self._holder)
+        if self._holder is not None:
+            self.registry.close(self._holder)
+            self._holder = None
         return gatherResults([maybeDeferred(port.stopListening), factory.end()])
 
 

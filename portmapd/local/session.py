@@ -249,7 +249,10 @@ def _check_service(name: str, port: str, flags: int) -> None:
     elif name != c.PID2EXE:
         raise ReservedName(f"name {name!r}: names that end in {RESERVED} are the port mapper's")
     elif port != c.ANY_PORT or flags != PUBLIC:
-        raise InvalidService(f"{c.PID2EXE} is registered with port {c.ANY_PORT} and flags {PUBLIC}")
+        raise InvalidService(
+            f"port {port!r}, flags {flags}: {c.PID2EXE} is registered with port {c.ANY_PORT} and "
+            f"flags {PUBLIC}"
+        )
 
 
 def _unknown(box: Box) -> NoReturn:

@@ -51,8 +51,12 @@ class Registry:
         taken: set[Key] = set()
         for m in new:
             standing = self.mappings.get(*m.key)
-            if standing is not None or m.key in taken:
-                raise AlreadyRegistered(_taken(m, standing or m))
+            if standing is not None:
+                raise AlreadyRegistered(_taken(m, standing))
+            if m.key in taken:
+                raise AlreadyRegistered(
+                    f"program {m.program} version {m.version} on {m.netid} comes twice"
+                )
             taken.add(m.key)
         self._commit_mappings((), new)
 
@@ -104,7 +108,9 @@ class Registry:
         keys: set[tuple[str, str]] = set()
         for service in new:
             key = service.name, service.port
-            if key in holder.services or key in keys:
+            if key in keys:
+                raise AlreadyRegistered(f"name {service.name}: port {service.port} comes twice")
+            if key in holder.services:
                 raise AlreadyRegistered(
                     f"name {service.name}: it is registered on port {service.port} on this "
                     f"connection, by uid {holder.uid}, pid {holder.pid}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from attrs import define, field
 
@@ -19,6 +20,9 @@ PUBLIC = 2
 
 #: The longest name, in bytes: that of a domain name.
 MAX_NAME = 255
+
+#: Unicode's categories of control characters, and of what is no character by itself.
+_CONTROL = ("Cc", "Cs")
 
 #: Names with this ending belong to the port mapper.
 RESERVED = ".portmapd"
@@ -74,7 +78,7 @@ def check_service(name: str, port: str, flags: int) -> None:
 
     :raises InvalidService: one is out of its range or form; the message names it.
     """
-    if not name.isprintable() or " " in name:
+    if " " in name or (not name.isprintable() and any(map(_is_control, name))):
         raise InvalidService(f"name {name!r}: no space and no control character is allowed")
     if not name or len(name.encode()) > MAX_NAME:
         raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
@@ -84,6 +88,11 @@ def check_service(name: str, port: str, flags: int) -> None:
         )
     if flags & ~(EXCLUSIVE | PUBLIC):
         raise InvalidService(f"flags {flags}: only 1 (exclusive) and 2 (public) are known")
+
+
+def _is_control(char: str) -> bool:
+    """Is it a space, a control character or none at all? A joiner of letters is not."""
+    return char.isspace() or category(char) in _CONTROL
 
 
 def _is_port(port: str) -> bool:
