@@ -7,7 +7,9 @@ from twisted.logger import LogLevel, capturedLogs
 
 from portmapd.channel import command as c
 from portmapd.channel.path import asking_socket
-from portmapd.client.lasting import CONNECT_TIMEOUT
+from portmapd.client.connecting import TIMEOUT
+from portmapd.client.dial import QUEUE_WAIT
+from portmapd.client.lasting import GREETING_TIMEOUT
 from portmapd.client.local import Portmapper
 from portmapd.client.patience import FIRST_WAIT, JITTER, LONGEST_WAIT
 from portmapd.client.standing import RETRIES, RETRY_WAIT, Group
@@ -50,6 +52,33 @@ class ConnectingTests(PortmapperTestCase):
             self.fails(result, f"no daemon answers at {PATH}", DaemonUnreachable)
         self.idle()
 
+    def test_full_queue(self) -> None:
+        """A daemon whose queue is full is asked again, for some time, and with short waits."""
+        result = self.client.list()
+        for _ in range(round(TIMEOUT / QUEUE_WAIT / 2)):
+            self.socket.fill()
+            self.reactor.advance(QUEUE_WAIT)
+        self.assertNoResult(result)
+        self.connect()
+        self.successResultOf(result)
+
+    def test_full_queue_stays(self) -> None:
+        """One whose queue stays full does not answer; the error says why."""
+        result = self.client.list()
+        self.socket.fill()
+        self.reactor.advance(TIMEOUT)
+        self.socket.fill()
+        self.fails(result, "its queue of connections is full); is portmapd", DaemonUnreachable)
+        self.idle()
+
+    def test_closed_while_the_queue_is_full(self) -> None:
+        """A client that is closed meanwhile asks no more."""
+        result = self.client.list()
+        self.socket.fill()
+        self.successResultOf(self.client.close())
+        self.failureResultOf(result, ClientClosed)
+        self.idle()
+
     def test_again_after_a_refusal(self) -> None:
         """The next operation tries anew."""
         self.client.reg("a", 80).addErrback(lambda _: None)
@@ -70,7 +99,7 @@ class ConnectingTests(PortmapperTestCase):
         """What takes the connection and says nothing is given up after a while."""
         result = self.client.list()
         wire = self.socket.accept()
-        self.reactor.advance(CONNECT_TIMEOUT - 1)
+        self.reactor.advance(GREETING_TIMEOUT - 1)
         self.assertNoResult(result)
         self.reactor.advance(1)
         self.assertTrue(wire.transport.disconnecting)

@@ -30,6 +30,11 @@ class PathTests(SynchronousTestCase):
         os.chown(self.own, os.geteuid(), -1)
         self.assertEqual((asking_socket(), serving_socket()), (self.own, self.own))
 
+    def test_given(self) -> None:
+        """The path that a client was given counts."""
+        self.assertEqual(asking_socket(Path("/run/s")), "/run/s")
+        self.assertEqual(asking_socket("s"), "s")
+
     def test_others(self) -> None:
         """Another user's socket is not asked."""
         self.be(os.stat(self.own).st_uid + 4242)

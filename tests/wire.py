@@ -126,8 +126,15 @@ class Socket:
 
     def refuse(self) -> None:
         """Let it fail."""
+        self._fail("Nobody listens")
+
+    def fill(self) -> None:
+        """Let it fail as Twisted does when the queue of the daemon's socket is full."""
+        self._fail(Failure(ConnectionDone()))
+
+    def _fail(self, why: Any) -> None:
         factory = self.reactor.unixClients[-1][1]
-        factory.clientConnectionFailed(None, Failure(ConnectError(string="Nobody listens")))
+        factory.clientConnectionFailed(None, Failure(ConnectError(string=why)))
 
 
 class PortmapperTestCase(SynchronousTestCase):

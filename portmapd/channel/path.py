@@ -17,11 +17,15 @@ def serving_socket() -> str | None:
     return SYSTEM_SOCKET if os.geteuid() == 0 else user_socket()
 
 
-def asking_socket() -> str:
-    """Where a client of ours asks by default: the user's own daemon if there is one.
+def asking_socket(path: str | os.PathLike[str] | None = None) -> str:
+    """Where a client of ours asks.
 
-    Root asks the system's: after ``su``, the directory may still be another user's.
+    :param path: the socket that it was given; None: the user's own daemon's if there is one, else
+        the system's. Root asks the system's: after ``su``, the directory may still be another
+        user's.
     """
+    if path is not None:
+        return os.fspath(path)
     own = user_socket()
     return own if own is not None and os.geteuid() != 0 and _is_ours(own) else SYSTEM_SOCKET
 

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from io import TextIOWrapper
-from typing import NoReturn
-
-import click
-
-from portmapd.cli.command import portmapctl
-from portmapd.cli.ending import DONE, USAGE, Ending, ending_of
-from portmapd.cli.text import line
-from portmapd.errors import PortmapdError
-
-#: The status that a shell gives to what SIGINT ended.
-INTERRUPTED = 130
+import signal
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run ``portmapctl``, and exit with its status.
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``portmapctl``.
 
     :param arguments: what stands behind its name; None: the process's own arguments.
+    :return: its exit status.
     """
-    ending = _run(arguments)
-    if ending.why:
-        click.echo(f"portmapctl: {line(ending.why)}", err=True)
-    sys.exit(ending.status)
+    # Python's own handler would print a traceback, already while the rest is imported.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from portmapd.cli.invocation import invoke
 
-
-def _run(arguments: Sequence[str] | None) -> Ending:
-    # No locale has a character for everything that a daemon may send.
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        status = portmapctl.main(arguments, "portmapctl", standalone_mode=False)
-    except Ending as ending:
-        return ending
-    except PortmapdError as error:
-        return ending_of(error)
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "portmapctl"
-        return Ending(USAGE, f"{error.format_message().rstrip('.')}; see {path} --help")
-    except click.Abort:
-        return Ending(INTERRUPTED)
-    return Ending(status if isinstance(status, int) else DONE)
+    return invoke(arguments)

@@ -1,5 +1,7 @@
 """``python -m portmapd.cli``: the same as ``portmapctl``."""
 
+import sys
+
 from portmapd.cli import main
 
-main()
+sys.exit(main())

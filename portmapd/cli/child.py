@@ -19,6 +19,9 @@ HANDED_ON = {
     signal.SIGUSR1,
     signal.SIGUSR2,
 }
+#: Those that a terminal sends to the command as well, for it does to all that run in front; but
+#: when it hangs up, it tells the leader of its session alone.
+_SENT_TO_BOTH = {signal.SIGINT, signal.SIGQUIT}
 _AWAITED = HANDED_ON | {signal.SIGCHLD}
 
 #: Statuses that shells give to commands that cannot be run, or are not there; and what they add to
@@ -61,8 +64,9 @@ class Child:
         """Hand signals on until the command ends; its exit status, as a shell gives it."""
         while (status := self._process.poll()) is None:
             said = signal.sigwaitinfo(_AWAITED)
-            # What a terminal sends (then the code is the kernel's) the command gets by itself.
-            if said.si_signo in HANDED_ON and said.si_code <= 0:
+            # The code is the kernel's.
+            has_it = said.si_signo in _SENT_TO_BOTH and said.si_code > 0
+            if said.si_signo in HANDED_ON and not has_it:
                 self._process.send_signal(said.si_signo)
         return status if status >= 0 else SIGNALLED - status
 

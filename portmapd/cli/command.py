@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from stat import S_ISFIFO
 from threading import Thread
 from typing import Any
 
 import click
 
 from portmapd import __version__
+from portmapd.cli import parameter
 from portmapd.cli.child import Child
-from portmapd.cli.ending import DONE, REFUSED, Ending, ending_of
+from portmapd.cli.ending import REFUSED, Ending, ending_of, unwritten
 from portmapd.cli.text import cell, columns, line, table
 from portmapd.client.blocking import Flags, Group, Portmapper, RpcMapping, Service
-from portmapd.client.registration import registrations
 from portmapd.client.values import Change
-from portmapd.errors import InvalidService, PortmapdError, Terminated
+from portmapd.errors import PortmapdError, Terminated
 
 #: The heads of the tables.
 _SERVICES = ("NAME", "USER", "PID", "PORT", "EXE")
@@ -31,39 +31,15 @@ _WIDTHS = (12, 24, 8, 7, 5, 0)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-def _port(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """A port number, or an absolute path."""
-    try:
-        ((_, port, _),) = registrations("any", value)
-    except InvalidService as error:
-        raise click.BadParameter(str(error)) from None
-    return port
-
-
-def _program(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
-    """A program's number and its version."""
-    if value is None:
-        return None
-    program, _, version = value.partition(":")
-    try:
-        return int(program), int(version)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not PROG:VERS, two numbers") from None
-
-
 class Commands(click.Group):
-    """Commands that are done when the reader of their output has enough."""
+    """Commands whose output may have no reader any more, or no room."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(context)
-        except BrokenPipeError:
-            # What is buffered still would be written at the exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Ending(DONE) from None
+        except OSError as error:
+            raise unwritten(error) from None
 
 
 @click.group(cls=Commands, no_args_is_help=False)
@@ -89,16 +65,27 @@ Connect = Callable[..., Portmapper]
 
 @portmapctl.command()
 @click.argument("name", required=False)
-@click.option("--user", metavar="U", help="Only those that this user, or uid, registered.")
-@click.option("--pid", metavar="P", type=int, help="Only those that this process registered.")
+@click.option(
+    "--user",
+    metavar="U",
+    callback=parameter.user,
+    help="Only those that this user, or uid, registered.",
+)
+@click.option(
+    "--pid", metavar="P", callback=parameter.pid, help="Only those that this process registered."
+)
 @as_json
 @click.pass_obj
 def services(
-    connect: Connect, name: str | None, user: str | None, pid: int | None, as_json: bool
+    connect: Connect,
+    name: str | None,
+    user: Sequence[int] | None,
+    pid: int | None,
+    as_json: bool,
 ) -> None:
     """List the services that are registered; with NAME, those of that name."""
     with connect() as portmapper:
-        found = portmapper.list(name, _user(user), pid)
+        found = portmapper.list(name, user, pid)
     rows = sorted(found, key=lambda s: (s.name, s.user, s.pid, str(s.port)))
     _show(as_json, rows, _SERVICES, map(_service_cells, rows))
     if not found:
@@ -116,7 +103,7 @@ def mappings(connect: Connect, as_json: bool) -> None:
 
 
 @portmapctl.command()
-@click.argument("pid", type=int)
+@click.argument("pid", callback=parameter.pid)
 @as_json
 @click.pass_obj
 def pid2exe(connect: Connect, pid: int, as_json: bool) -> None:
@@ -145,29 +132,38 @@ def watch(connect: Connect, names: Sequence[str], as_json: bool) -> None:
     """
     with connect() as portmapper:
         try:
-            for change in portmapper.watch(names or None, terminator=_pipe()):
+            # Elsewhere it may kill the process, but here it is the usual end.
+            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            for change in portmapper.watch(names or None, terminator=_reader_gone()):
                 click.echo(_json_change(change) if as_json else _change_line(change))
         except (KeyboardInterrupt, Terminated):
             pass
 
 
-def _pipe() -> int | None:
-    """Standard output if it is a pipe: that tells when its reader has gone; None if it is not."""
+def _reader_gone() -> select.epoll | None:
+    """What becomes readable when standard output has no reader any more; None: it is a file."""
     try:
-        descriptor = sys.stdout.fileno()
-        return descriptor if S_ISFIFO(os.fstat(descriptor).st_mode) else None
+        poll = select.epoll()
+        # Errors and hang-ups, which no one has to ask for; not what is there to be read.
+        poll.register(sys.stdout.fileno(), 0)
     except (AttributeError, OSError, ValueError):
-        # It is closed.
+        # It cannot be waited for, or is closed.
         return None
+    return poll
 
 
 @portmapctl.command()
-@click.argument("name")
-@click.argument("port", callback=_port)
+@click.argument("name", callback=parameter.service_name)
+@click.argument("port", callback=parameter.port)
 @click.option("--exclusive", is_flag=True, help="Keep the user's other processes from the name.")
 @click.option("--public", is_flag=True, help="Show portmapctl's executable in listings.")
-@click.option("--rpc", metavar="PROG:VERS", callback=_program, help="Map an RPC program, too.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "--rpc", metavar="PROG:VERS", callback=parameter.program, help="Map an RPC program, too."
+)
+@click.argument(
+    "command", nargs=-1, required=True, type=click.UNPROCESSED, callback=parameter.command_line
+)
 @click.pass_obj
 def run(
     connect: Connect,
@@ -197,10 +193,6 @@ def _tell_lost(group: Group, why: PortmapdError) -> None:
     names = ", ".join(dict.fromkeys(name for name, _, _ in group.services))
     said = f"{names} is not registered any more: {ending_of(why).why}"
     click.echo(f"portmapctl: {line(said)}", err=True)
-
-
-def _user(user: str | None) -> int | str | None:
-    return int(user) if user is not None and user.isascii() and user.isdecimal() else user
 
 
 def _show(

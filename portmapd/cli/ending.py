@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
@@ -34,8 +37,26 @@ class Ending(Exception):
 def ending_of(error: PortmapdError) -> Ending:
     """The end that *error* makes."""
     status = UNREACHABLE if isinstance(error, DaemonUnreachable | CallTimedOut) else REFUSED
-    advice = next((_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE), "")
-    return Ending(status, _joined(str(error), advice))
+    return Ending(status, _joined(str(error), _advice(error)))
+
+
+def unwritten(error: OSError) -> Ending:
+    """The end where standard output cannot be written; what is buffered for it is dropped.
+
+    A reader who has gone had enough.
+    """
+    # Else the exit would try to write it once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, ConnectionError):
+        return Ending(DONE)
+    why = error.strerror or error
+    return Ending(REFUSED, f"the output cannot be written ({why}); have it go somewhere else")
+
+
+def _advice(error: PortmapdError) -> str:
+    if isinstance(error.__cause__, PermissionError):
+        return _FORBIDDEN
+    return next((_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE), "")
 
 
 def _joined(why: str, advice: str) -> str:
@@ -43,6 +64,10 @@ def _joined(why: str, advice: str) -> str:
     return f"{why}{between}{advice}" if advice else why
 
 
+#: What to do where the daemon's socket is out of reach.
+_FORBIDDEN = (
+    "get the permission to enter its directory and to write to it, or give another with --socket"
+)
 #: What to do, where the error does not say it itself.
 _ADVICE: dict[type, str] = {
     AlreadyRegistered: "end that process, or take another name or port",

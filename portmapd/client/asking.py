@@ -73,7 +73,8 @@ class Asking:
 
     async def unset(self, mapping: MappingFields) -> None:
         """Undo a mapping."""
-        await self._link.ask(c.UNSET_MAPPINGS, {"mappings": [mapping]})
+        link = await self._link.open()
+        await link.ask(c.UNSET_MAPPINGS, {"mappings": [mapping]})
         self._link.standing.unset([mapping])
 
 

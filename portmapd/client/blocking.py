@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -55,34 +56,40 @@ class Portmapper:
     - :exc:`~portmapd.errors.CallTimedOut` if it takes longer than *timeout*. Its connection is
       closed, for the answer may still come; so what was registered is gone until the next
       operation;
-    - :exc:`~portmapd.errors.ClientClosed` after :meth:`close`;
+    - :exc:`~portmapd.errors.ClientClosed` after :meth:`close`, also if it waits meanwhile;
     - :exc:`~portmapd.errors.Terminated` if its *terminator*, a descriptor or what has
       ``fileno()``, becomes readable while it waits. The connection to the daemon is closed, and
       everything that was registered through it is gone for good.
 
-    Threads may share it; one operation is done at a time. A process that forks keeps what it
-    registered; the child's copy has nothing registered, and connects by itself. As a context
-    manager it is closed at the end of the block.
+    Threads may share it. The daemon is asked for one operation at a time; the others wait, which
+    counts as their time: one that runs out of it meanwhile leaves the connection alone, but one
+    that is terminated closes it, and the operation that it waited for raises
+    :exc:`~portmapd.errors.DaemonUnreachable`.
+
+    A process that forks keeps what it registered; the child's copy has nothing registered, and
+    connects by itself. As a context manager it is closed at the end of the block.
 
     :param path: the path of the daemon's socket; None: the user's own daemon's if there is one,
         else, and for root, the system's.
     :param timeout: how long an operation may take, in seconds; None: as long as it takes.
     :param lost: is called with each :class:`~portmapd.client.standing.Group` that could not be
-        registered again, and the exception that says why; None: the logger ``portmapd`` of the
-        logging module warns of it.
+        registered again, and the exception that says why, after the operation that connected. It
+        may use the client; what it raises is logged. None: the logger ``portmapd`` of the logging
+        module warns of the group.
     :raises ValueError: *timeout* is not positive.
+    :raises OSError: the process may open no more descriptors.
     """
 
     def __init__(
         self,
-        path: str | None = None,
+        path: str | PathLike[str] | None = None,
         timeout: float | None = TIMEOUT,
         lost: Lost | None = None,
     ) -> None:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout {timeout}: give seconds, more than 0")
         self._timeout = timeout
-        self._holding = Holding(asking_socket() if path is None else path, lost)
+        self._holding = Holding(asking_socket(path), lost)
 
     def reg(
         self,
@@ -97,9 +104,10 @@ class Portmapper:
         :param name: the name; or a list of (name, port, flags), to register several at once.
         :param port: a number, the absolute path of a UNIX socket, a listening socket, or a list of
             these; the same port twice counts once.
-        :param flags: :class:`~portmapd.client.values.Flags`.
+        :param flags: :class:`~portmapd.client.values.Flags`. Of a list, those of its entries
+            without.
         :param rpc: (program, version) or (program, version, netid): the ports become its RPC
-            mappings, too; None: they do not.
+            mappings, too, one for each netid; None: they do not.
         """
         # Here and below: a program that only asks starts without what it does not use.
         from portmapd.client.registration import registrations, rpc_mappings
@@ -111,7 +119,7 @@ class Portmapper:
     def _register(self, group: Group, terminator: Terminator | None) -> None:
         with self._operation(terminator) as operation:
             operation.register(group)
-            self._holding.standing.add(group)
+            operation.standing.add(group)
 
     def dereg(self, name: Any, port: Any = None, terminator: Terminator | None = None) -> None:
         """Undo a registration, and keep the others; arguments as of :meth:`reg`.
@@ -125,7 +133,7 @@ class Portmapper:
     def _deregister(self, keys: Sequence[tuple[str, str]], terminator: Terminator | None) -> None:
         with self._operation(terminator) as operation:
             operation.ask(c.DEREGISTER, {"services": keys})
-            operation.unset(self._holding.standing.deregistered(keys))
+            operation.unset(operation.standing.deregistered(keys))
 
     def list(
         self, name: Any = None, user: Any = None, pid: Any = None,
@@ -137,8 +145,9 @@ class Portmapper:
         :param user: a uid or a user's name, or several; None: any.
         :param pid: a process, or several; None: any.
         """
+        wanted = _wanted(name, user, pid)
         with self._operation(terminator) as operation:
-            return _services(operation, name, user, pid)
+            return _services(operation, wanted)
 
     def connect(self, name: str, user: Any, terminator: Terminator | None = None) -> socket.socket:
         """Connect to a service of that name and user.
@@ -150,8 +159,12 @@ class Portmapper:
         :raises NotListed: none is registered.
         :raises NotAccepted: none of them accepts.
         """
-        with self._operation(terminator) as operation:
-            return dial_any(name, _services(operation, name, user), operation.patience)
+        wanted = _wanted(name, user)
+        with self._holding.waiting(self._timeout, terminator) as patience:
+            with self._holding.asking(patience) as operation:
+                services = _services(operation, wanted)
+            # Other threads may ask meanwhile.
+            return dial_any(name, services, patience)
 
     def connect_root(self, name: str, terminator: Terminator | None = None) -> socket.socket:
         """Connect to a service of that name that root registered; see :meth:`connect`."""
@@ -183,7 +196,16 @@ class Portmapper:
         address: str,
         terminator: Terminator | None = None,
     ) -> None:
-        """Map an RPC program's version on *netid* to a universal address (RFC 5665)."""
+        """Map an RPC program's version on *netid* to a universal address (RFC 5665).
+
+        :param program: 0 to 4294967295, but not the port mapper's own.
+        :param version: 0 to 4294967295.
+        :param netid: ``udp``, ``tcp``, ``udp6``, ``tcp6`` or ``local``.
+        :param address: such as ``127.0.0.1.3.232`` for port 1000; a path for netid local.
+        :raises InvalidMapping: an argument is none of these.
+        :raises AlreadyRegistered: it is mapped, by whomever.
+        :raises LimitExceeded: the process would hold more than the daemon lets it.
+        """
         mapping = program, version, netid, address
         self._register(Group(mappings=(mapping,)), terminator)
 
@@ -195,11 +217,14 @@ class Portmapper:
         address: str,
         terminator: Terminator | None = None,
     ) -> None:
-        """Undo :meth:`set`."""
+        """Undo :meth:`set`; the arguments are the same.
+
+        :raises NotRegistered: it is not set through this client.
+        """
         mappings: Sequence[MappingFields] = [(program, version, netid, address)]
         with self._operation(terminator) as operation:
             operation.ask(c.UNSET_MAPPINGS, {"mappings": mappings})
-            self._holding.standing.unset(mappings)
+            operation.standing.unset(mappings)
 
     def mappings(self, terminator: Terminator | None = None) -> Sequence[RpcMapping]:
         """Every RPC mapping, of whatever origin."""
@@ -212,21 +237,15 @@ class Portmapper:
         """Changes, from what is registered now on, as an iterator.
 
         It has a connection of its own, and outlives the daemon's restarts; a daemon that stays
-        away for longer than the timeout raises :exc:`~portmapd.errors.DaemonUnreachable`.
+        away for longer than the timeout raises :exc:`~portmapd.errors.DaemonUnreachable`. It ends
+        when it, or the client, is closed, by another thread too.
 
         :param names: the name, or the names, whose services are watched; None: all, and the RPC
             mappings.
         """
         from portmapd.client.changes import Changes
 
-        self._holding.check_open()
-        return Changes(
-            self._holding.path,
-            names_of(names) or (),
-            self._timeout,
-            terminator,
-            self._holding.abandon,
-        )
+        return Changes(self._holding, names_of(names) or (), self._timeout, terminator)
 
     def hold(self, terminator: Terminator | None = None) -> None:
         """Wait, and keep everything registered over the daemon's restarts.
@@ -237,7 +256,12 @@ class Portmapper:
         self._holding.hold(self._timeout, terminator)
 
     def close(self) -> None:
-        """Close the connection for good; everything that was registered through it is gone."""
+        """Close the connection for good; everything that was registered through it is gone.
+
+        It takes effect at once: operations of other threads that wait, and later ones, raise
+        :exc:`~portmapd.errors.ClientClosed`; iterations over changes end, and :meth:`hold`
+        returns.
+        """
         self._holding.close()
 
     def __enter__(self) -> Self:
@@ -255,8 +279,11 @@ class Portmapper:
         return self._holding.operation(self._timeout, terminator)
 
 
-def _services(operation: Operation, name: Any, user: Any = None, pid: Any = None) -> Services:
-    wanted = {"names": names_of(name), "users": user_ids(user), "pids": pids_of(pid)}
+def _wanted(name: Any, user: Any, pid: Any = None) -> Mapping[str, Any]:
+    return {"names": names_of(name), "users": user_ids(user), "pids": pids_of(pid)}
+
+
+def _services(operation: Operation, wanted: Mapping[str, Any]) -> Services:
     return _rows(operation.pages(c.LIST, "services", wanted, service_of))
 
 

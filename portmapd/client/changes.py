@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,11 +11,12 @@ from portmapd.channel import command as c
 from portmapd.channel.box import Box
 from portmapd.client.census import Census
 from portmapd.client.exchange import Exchange
-from portmapd.client.holding import Operation
+from portmapd.client.holding import Holding, Operation
 from portmapd.client.patience import Patience, Terminator, waits
+from portmapd.client.standing import Standing
 from portmapd.client.values import Change, Service, change_of, mapping_of, service_of
 from portmapd.client.watching import Subject, View
-from portmapd.errors import DaemonUnreachable, Terminated
+from portmapd.errors import ClientClosed, DaemonUnreachable, Terminated
 
 
 class Changes(Iterator[Change]):
@@ -23,31 +24,30 @@ class Changes(Iterator[Change]):
 
     It has a connection of its own. What the daemon left out for a reader who is slow, or while it
     was restarted, comes as the difference to what is registered then. A program that catches
-    :exc:`~portmapd.errors.DaemonUnreachable` may go on with it later. It is a context manager,
-    which closes it.
+    :exc:`~portmapd.errors.DaemonUnreachable` may go on with it later. When it is closed, or the
+    client is, by another thread too, it ends after the changes that came already. It is a context
+    manager, which closes it.
 
-    :param path: the daemon's socket.
+    :param holding: the client's; it is abandoned if the watching is terminated.
     :param names: the names whose services are watched; empty: all, and the RPC mappings.
     :param timeout: how long, in seconds, a daemon that is gone is waited for, and one that is
         there may take to list what is registered; None: for ever.
     :param terminator: ends it by becoming readable.
-    :param terminated: is called then.
     :raises DaemonUnreachable: there is no daemon.
+    :raises ClientClosed: the client is closed.
     """
 
     def __init__(
         self,
-        path: str,
+        holding: Holding,
         names: Iterable[str],
         timeout: float | None,
         terminator: Terminator | None,
-        terminated: Callable[[], object],
     ) -> None:
-        self._path = path
+        self._holding = holding
         self._view = View(frozenset(names))
         self._timeout = timeout
         self._terminator = terminator
-        self._terminated = terminated
         self._exchange: Exchange | None = None
         self._is_closed = False
         self._overflowed = False
@@ -55,14 +55,19 @@ class Changes(Iterator[Change]):
         self._census: Census | None = None
         self._mapped: list[Change] = []
         with self._until_terminated():
-            self._begin(Patience(timeout, terminator))
+            self._begin(self._patience(timeout))
 
     def __next__(self) -> Change:
         changes = self._view.changes
         with self._until_terminated():
-            while not changes and not self._is_closed:
-                self._follow()
+            try:
+                while not changes and not self._is_closed:
+                    self._follow()
+            except ClientClosed:
+                self._is_closed = True
         if not changes:
+            # It may have connected again while another thread closed it.
+            self._disconnect()
             raise StopIteration
         return changes.popleft()
 
@@ -88,8 +93,11 @@ class Changes(Iterator[Change]):
             yield
         except Terminated:
             self.close()
-            self._terminated()
+            self._holding.abandon()
             raise
+
+    def _patience(self, timeout: float | None) -> Patience:
+        return self._holding.patience(timeout, self._terminator)
 
     def _disconnect(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -101,16 +109,20 @@ class Changes(Iterator[Change]):
         exchange = self._exchange
         if exchange is None or not exchange.is_ours:
             return self._begin_again()
-        # If it breaks it is closed, which the next turn sees.
-        with suppress(DaemonUnreachable):
+        try:
             if self._overflowed:
-                self._list(Operation(exchange, Patience(self._timeout, self._terminator)))
+                self._list(_operation(exchange, self._patience(self._timeout)))
             else:
-                exchange.listen(Patience(None, self._terminator))
+                exchange.listen(self._patience(None))
+        except ClientClosed:
+            raise
+        except DaemonUnreachable:
+            # It is closed, which the next turn sees.
+            pass
         return None
 
     def _begin_again(self) -> None:
-        patience = Patience(self._timeout, self._terminator)
+        patience = self._patience(self._timeout)
         for wait in waits():
             try:
                 return self._begin(patience)
@@ -122,14 +134,15 @@ class Changes(Iterator[Change]):
 
     def _begin(self, patience: Patience) -> None:
         self._disconnect()
-        operation = Operation(Exchange(self._path, patience, self._event), patience)
+        exchange = Exchange(self._holding.path, patience, self._event)
+        operation = _operation(exchange, patience)
         try:
             operation.ask(c.WATCH, {"names": self._names})
             self._list(operation)
         except BaseException:
-            operation.exchange.close()
+            exchange.close()
             raise
-        self._exchange = operation.exchange
+        self._exchange = exchange
 
     @property
     def _names(self) -> list[str] | None:
@@ -170,6 +183,11 @@ class Changes(Iterator[Change]):
             self._census.happened(change)
         else:
             self._mapped.append(change)
+
+
+def _operation(exchange: Exchange, patience: Patience) -> Operation:
+    """An operation on a connection through which nothing is registered."""
+    return Operation(exchange, patience, Standing())
 
 
 def _count(operation: Operation, census: Census, wanted: Mapping[str, Any]) -> None:

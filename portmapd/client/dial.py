@@ -74,7 +74,8 @@ def dial_any(name: str, services: Sequence[Service], patience: Patience) -> sock
             skt.setblocking(True)
             return skt
     raise NotAccepted(
-        f"{len(services)} services {name} are registered, and none accepts a connection: {reason}"
+        f"of the services {name}, {len(services)} in number, none accepts a connection; "
+        f"the last one: {reason or 'it has no address'}"
     )
 
 

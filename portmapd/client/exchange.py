@@ -7,7 +7,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from portmapd.channel import command as c
@@ -138,17 +138,20 @@ class Exchange:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Close the connection; what was registered through it is gone.
+    def shut_down(self) -> None:
+        """End the connection; what was registered through it is gone, and what waits fails.
 
-        In a process that forked, the connection of the one it forked from stays.
+        The descriptor stays open, for another thread may wait for it. In a process that forked,
+        the connection of the one it forked from stays.
         """
         if self.is_ours:
-            try:
-                # A forked child may have the descriptor, too.
+            with suppress(OSError):
                 self._skt.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+
+    def close(self) -> None:
+        """Close the connection; what was registered through it is gone."""
+        # A forked child may have the descriptor, too.
+        self.shut_down()
         self._skt.close()
 
 

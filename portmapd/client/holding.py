@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from portmapd.channel import command as c
 from portmapd.client.exchange import Exchange
-from portmapd.client.patience import Patience, Terminator, waits
-from portmapd.client.standing import (
-    PASSING,
-    RETRIES,
-    RETRY_WAIT,
-    Group,
-    Lost,
-    Refused,
-    Standing,
-)
+from portmapd.client.patience import Closing, Patience, Terminator, waits
+from portmapd.client.standing import PASSING, RETRIES, RETRY_WAIT, Group, Lost, Refused, Standing
 from portmapd.errors import (
     CallTimedOut,
     ClientClosed,
@@ -32,16 +24,22 @@ from portmapd.errors import (
 )
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from portmapd.client.registration import MappingFields
 
 T = TypeVar("T")
 
+#: How often a terminator is looked at while another thread's operation is waited for, in seconds.
+TURN = 0.05
+
 
 class Operation(NamedTuple):
-    """One operation: its connection, and its time."""
+    """One operation: its connection, its time, and what stands on that connection."""
 
     exchange: Exchange
     patience: Patience
+    standing: Standing
 
     def ask(self, command: c.Command, values: Mapping[str, Any]) -> Any:
         """Ask *command*; see :meth:`~portmapd.client.exchange.Exchange.ask`."""
@@ -90,12 +88,12 @@ class Operation(NamedTuple):
             with suppress(NotRegistered):
                 self.ask(c.UNSET_MAPPINGS, {"mappings": [mapping]})
 
-    def restore(self, groups: Iterable[Group]) -> list[Refused]:
-        """Register *groups*, each all or nothing, on a new connection.
+    def restore(self) -> list[Refused]:
+        """Register what stands on a new connection, each group all or nothing.
 
-        :return: the groups that are refused for good.
+        :return: the groups that are refused for good, which do not stand any more.
         """
-        refused = self._register_each(groups)
+        refused = self._register_each(self.standing)
         for _ in range(RETRIES):
             again = [group for group, why in refused if isinstance(why, PASSING)]
             if not again:
@@ -103,6 +101,8 @@ class Operation(NamedTuple):
             self.patience.pause(RETRY_WAIT)
             for_good = [(group, why) for group, why in refused if not isinstance(why, PASSING)]
             refused = for_good + self._register_each(again)
+        for group, _ in refused:
+            self.standing.discard(group)
         return refused
 
     def _register_each(self, groups: Iterable[Group]) -> list[Refused]:
@@ -120,51 +120,76 @@ class Holding:
 
     :param path: the daemon's socket.
     :param lost: is told what could not be restored; None: the log of the logging module is.
-    :ivar standing: what is registered.
     """
 
     def __init__(self, path: str, lost: Lost | None) -> None:
         self.path = path
-        self.standing = Standing()
         self._lost = lost
-        self._lock = RLock()
-        self._exchange: Exchange | None = None
-        self._is_closed = False
+        self._closing = Closing(path)
         self._pid = os.getpid()
+        self._exchange: Exchange | None = None
+        self._standing = Standing()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        # A signal handler may close the client in the middle of an operation.
+        #: Is held for as long as an operation has the connection.
+        self._lock = RLock()
+        #: Is held for a moment: what stands is what stands on this very connection.
+        self._pairing = RLock()
+
+    def patience(self, timeout: float | None, terminator: Terminator | None) -> Patience:
+        """The time of an operation that begins now; closing the client ends it.
+
+        :raises ClientClosed: it was closed for good.
+        """
+        self._notice_fork()
+        self._closing.check()
+        return Patience(timeout, terminator, self._closing)
+
+    @contextmanager
+    def waiting(self, timeout: float | None, terminator: Terminator | None) -> Iterator[Patience]:
+        """Give the block its time; if it is terminated, everything is abandoned."""
+        patience = self.patience(timeout, terminator)
+        try:
+            yield patience
+        except Terminated:
+            self.abandon()
+            raise
+
+    @contextmanager
+    def asking(self, patience: Patience) -> Iterator[Operation]:
+        """Give the block a connection on which everything stands, once no other thread has it.
+
+        :raises DaemonUnreachable: there is no daemon.
+        :raises ClientClosed: it was closed for good.
+        """
+        refused: list[Refused] = []
+        try:
+            with self._locked(patience):
+                yield self._connected(patience, refused)
+        finally:
+            # The application's code may use the client, and wait for other threads that do.
+            self._report(refused)
 
     @contextmanager
     def operation(
         self, timeout: float | None, terminator: Terminator | None
     ) -> Iterator[Operation]:
-        """Give the block a connection on which everything stands.
-
-        :raises DaemonUnreachable: there is no daemon.
-        :raises ClientClosed: it was closed for good.
-        """
-        self._notice_fork()
-        with self._lock:
-            patience = Patience(timeout, terminator)
-            try:
-                yield self._connected(patience)
-            except Terminated:
-                self.abandon()
-                raise
+        """Both :meth:`waiting` and :meth:`asking`."""
+        with self.waiting(timeout, terminator) as patience, self.asking(patience) as operation:
+            yield operation
 
     def hold(self, timeout: float | None, terminator: Terminator | None) -> None:
         """Connect again whenever the connection breaks, until it is closed for good.
 
         :param timeout: how long one attempt may take, in seconds.
         """
-        patience = Patience(None, terminator)
         delays = waits()
-        try:
-            while not self._is_closed:
+        with suppress(ClientClosed), self.waiting(None, terminator) as patience:
+            while True:
                 self._wait_until_broken(timeout, terminator, patience)
-                if not self._is_closed:
-                    patience.pause(next(delays))
-        except Terminated:
-            self.abandon()
-            raise
+                patience.pause(next(delays))
 
     def _wait_until_broken(
         self, timeout: float | None, terminator: Terminator | None, patience: Patience
@@ -182,64 +207,94 @@ class Holding:
             finally:
                 os.close(descriptor)
             # It may have been the answer to another thread's operation.
-            with self._lock:
+            with self._locked(patience):
                 standing = self._exchange is not None and self._exchange.stands
 
     def abandon(self) -> None:
-        """Close the connection: nothing that was registered through it stands any more."""
-        with self._lock:
-            self.standing.clear()
-            self._disconnect()
+        """Close the connection: nothing that was registered through it stands any more.
 
-    def check_open(self) -> None:
-        """Raise :exc:`~portmapd.errors.ClientClosed` if it was closed for good."""
-        if self._is_closed:
-            raise ClientClosed(f"the client of {self.path} is closed; make another Portmapper")
+        An operation that another thread waits for fails.
+        """
+        with self._pairing:
+            self._standing = Standing()
+            exchange = self._exchange
+            if exchange is not None:
+                exchange.shut_down()
+        # Otherwise the thread that has the connection, or the next one, closes it.
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._exchange is exchange:
+                    self._disconnect()
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
-        """Close it for good."""
+        """Close it for good; operations that wait fail at once."""
         self._notice_fork()
+        self._closing.close()
         with self._lock:
-            self._is_closed = True
             self.abandon()
 
     def _notice_fork(self) -> None:
         """Leave what was registered before a fork to the process that registered it."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            # The thread that held the old one may not be in this process.
-            self._lock = RLock()
+            # The threads that held them may not be in this process.
+            self._make_locks()
+            if not self._closing.is_closed:
+                self._closing = Closing(self.path)
             self.abandon()
+
+    @contextmanager
+    def _locked(self, patience: Patience) -> Iterator[None]:
+        lock = self._lock
+        while not lock.acquire(timeout=min(max(patience.left, 0), TURN)):
+            patience.pause(0)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _disconnect(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.close()
 
-    def _connected(self, patience: Patience) -> Operation:
-        self.check_open()
-        if self._exchange is not None and self._exchange.stands:
-            return Operation(self._exchange, patience)
+    def _connected(self, patience: Patience, refused: list[Refused]) -> Operation:
+        """An operation on a connection on which everything stands.
+
+        :param refused: gets what is refused for good when it is registered again.
+        """
+        self._closing.check()
+        with self._pairing:
+            if self._exchange is not None and self._exchange.stands:
+                return Operation(self._exchange, patience, self._standing)
         self._disconnect()
-        operation = Operation(Exchange(self.path, patience), patience)
+        exchange = Exchange(self.path, patience)
+        with self._pairing:
+            self._exchange = exchange
+            operation = Operation(exchange, patience, self._standing)
         try:
-            refused = operation.restore(self.standing)
+            refused += operation.restore()
         except BaseException:
-            operation.exchange.close()
+            self._disconnect()
             raise
-        self._exchange = operation.exchange
-        self._report(refused)
         return operation
 
-    def _report(self, refused: Sequence[Refused]) -> None:
-        for group, _ in refused:
-            self.standing.discard(group)
+    def _report(self, refused: Iterable[Refused]) -> None:
         for group, why in refused:
-            (self._lost or _log)(group, why)
+            try:
+                (self._lost or _log)(group, why)
+            except Exception:
+                _logger().exception("%s failed for %s", self._lost, group)
 
 
 def _log(group: Group, why: PortmapdError) -> None:
+    _logger().warning("%s could not be registered again: %s", group, why)
+
+
+def _logger() -> Logger:
     # Few programs come here, and it takes long to import.
     import logging
 
-    logging.getLogger("portmapd").warning("%s could not be registered again: %s", group, why)
+    return logging.getLogger("portmapd")

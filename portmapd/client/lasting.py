@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box
+from portmapd.client.connecting import QueueEndpoint, Single, sentence
 from portmapd.client.link import Link
 from portmapd.client.patience import FIRST_WAIT, JITTER, LONGEST_WAIT
 from portmapd.client.restoring import restore
@@ -25,8 +25,8 @@ from portmapd.client.standing import RETRY_WAIT, Group, Lost, Refused, Standing
 from portmapd.errors import ClientClosed, DaemonUnreachable, PortmapdError
 from portmapd.oncrpc.address import MAX_PATH
 
-#: How long the daemon has to take a connection, and to greet on it, in seconds.
-CONNECT_TIMEOUT = 10.0
+#: How long the daemon has to greet on a connection, in seconds.
+GREETING_TIMEOUT = 10.0
 
 
 class LastingLink:
@@ -68,15 +68,6 @@ class LastingLink:
         #: Connections that are not closed yet, and who waits for that.
         self._links: set[Link] = set()
         self._closing: list[Deferred[None]] = []
-
-    async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask *command*, on a connection that is made if there is none.
-
-        :raises Refusal: the daemon refuses.
-        :raises DaemonUnreachable: there is no daemon, or the connection broke before it answered.
-        """
-        link = await self.open()
-        return await link.ask(command, values)
 
     async def open(self) -> Link:
         """The connection, on which everything stands.
@@ -122,13 +113,12 @@ class LastingLink:
 
     async def _dial(self) -> Link:
         self._check_path()
-        endpoint = UNIXClientEndpoint(self._reactor, self.path, CONNECT_TIMEOUT)
         link = Link(self.path, self._event, self._broken)
         try:
-            await connectProtocol(endpoint, link)
+            await QueueEndpoint(self._reactor, self.path).connect(Single(link))
         except (ConnectError, OSError) as error:
             raise DaemonUnreachable(
-                f"no daemon answers at {self.path} ({error}); is portmapd running there?"
+                f"no daemon answers at {self.path} ({sentence(error)}); is portmapd running there?"
             ) from error
         return link
 
@@ -144,7 +134,7 @@ class LastingLink:
         """Be sure that it is a daemon, and one that speaks our version."""
         hello = link.ask(c.HELLO, {"version": c.VERSION})
         try:
-            await hello.addTimeout(CONNECT_TIMEOUT, self._reactor)
+            await hello.addTimeout(GREETING_TIMEOUT, self._reactor)
         except defer.TimeoutError:
             raise self._unanswered() from None
 

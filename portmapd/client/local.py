@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Sequence
+from os import PathLike
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -45,7 +46,9 @@ class Portmapper:
       the daemon is closed, and everything that was registered through it is gone. Cancelling the
       Deferred does the same.
 
-    There is no limit to how long an operation waits for a daemon that does not answer; give it
+    An operation without a connection waits 10 seconds at most for the daemon to take one, and 10
+    more for its greeting; then it fails with :exc:`~portmapd.errors.DaemonUnreachable`. On a
+    connection there is no limit to how long it waits for a daemon that does not answer; give it
     one with ``addTimeout``, which cancels.
 
     :param reactor: the application's reactor; None: the one that is installed.
@@ -56,13 +59,13 @@ class Portmapper:
     """
 
     def __init__(
-        self, reactor: Any = None, path: str | None = None, lost: Lost | None = None
+        self, reactor: Any = None, path: str | PathLike[str] | None = None, lost: Lost | None = None
     ) -> None:
         self._reactor = _installed() if reactor is None else reactor
         self._subscriptions = subscriptions = Subscriptions()
         self._link = LastingLink(
             self._reactor,
-            asking_socket() if path is None else path,
+            asking_socket(path),
             lost,
             subscriptions.resume,
             subscriptions.event,
@@ -84,9 +87,10 @@ class Portmapper:
         :param name: the name; or a list of (name, port, flags), to register several at once.
         :param port: a number, the absolute path of a UNIX socket, a listening socket, an
             ``IListeningPort``, or a list of these; the same port twice counts once.
-        :param flags: :class:`~portmapd.client.values.Flags`; 0: none.
+        :param flags: :class:`~portmapd.client.values.Flags`; 0: none. Of a list, those of its
+            entries without.
         :param rpc: (program, version) or (program, version, netid): the ports become its RPC
-            mappings, too; None: they do not.
+            mappings, too, one for each netid; None: they do not.
         :raises AlreadyRegistered: the name is taken, or the program's version on that netid.
         :raises LimitExceeded: the process would hold more than the daemon lets it.
         :raises ExecutableUnknown: it is to be public, and this process's executable is not known.
@@ -128,7 +132,7 @@ class Portmapper:
         """Connect to a service of that name and user.
 
         Its registrations are tried in random order, over TCP (127.0.0.1, then ::1) or UNIX
-        sockets, until one accepts.
+        sockets, until one accepts. Each address has 10 seconds for that.
 
         :param user: a uid, or a user's name; None: any.
         :param factory: makes the protocol; the Deferred fires with it once it is connected.

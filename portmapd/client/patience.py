@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from portmapd.errors import BadArguments, CallTimedOut, Terminated
+from portmapd.errors import BadArguments, CallTimedOut, ClientClosed, Terminated
 
 #: ``select.poll`` takes no longer times, in milliseconds.
 _LONGEST = (1 << 31) - 1
@@ -31,12 +31,48 @@ class HasFileno(Protocol):
 Terminator = int | HasFileno
 
 
+class Closing:
+    """Whether a client is closed for good; closing it ends every wait, of any thread.
+
+    The descriptor stays open for as long as any thread may wait for it.
+
+    :param path: the daemon's socket, which the error names.
+    :raises OSError: the process may open no more descriptors.
+    """
+
+    _descriptor = -1
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = os.eventfd(0)
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        """What is readable once the client is closed."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close it."""
+        self.is_closed = True
+        os.eventfd_write(self._descriptor, 1)
+
+    def check(self) -> None:
+        """Raise :exc:`~portmapd.errors.ClientClosed` if it is closed."""
+        if self.is_closed:
+            raise ClientClosed(f"the client of {self._path} is closed; make another Portmapper")
+
+    def __del__(self, close: Callable[[int], object] = os.close) -> None:
+        if self._descriptor >= 0:
+            close(self._descriptor)
+
+
 class Patience:
     """One operation's time.
 
     :param timeout: how long it may take, in seconds; None: as long as it takes.
     :param terminator: a descriptor, or what has one, that ends it by becoming readable; None:
         nothing does.
+    :param closing: whether the client is closed, which ends it, too; None: it is never closed.
     :param clock: gives the time in seconds.
     :raises ValueError: *timeout* is not positive.
     :raises BadArguments: *terminator* is no open descriptor.
@@ -46,12 +82,14 @@ class Patience:
         self,
         timeout: float | None,
         terminator: Terminator | None = None,
+        closing: Closing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout {timeout}: give seconds, more than 0")
         self._timeout = timeout
         self._terminator = _descriptor(terminator)
+        self._closing = closing
         self._clock = clock
         self._end = math.inf if timeout is None else clock() + timeout
 
@@ -62,7 +100,8 @@ class Patience:
 
     def within(self, seconds: float) -> Patience:
         """A part of this time, of at most so many seconds."""
-        return Patience(max(min(self.left, seconds), 0.001), self._terminator, self._clock)
+        part = max(min(self.left, seconds), 0.001)
+        return Patience(part, self._terminator, self._closing, self._clock)
 
     def wait(self, descriptor: int, events: int) -> None:
         """Wait until *descriptor* is ready.
@@ -70,29 +109,38 @@ class Patience:
         :param events: for what, as ``select.poll`` names it.
         :raises CallTimedOut: the time is over.
         :raises Terminated: the terminator became readable.
+        :raises ClientClosed: the client was closed.
         """
-        if not self._is_ready(self.left, (descriptor, events)):
-            raise CallTimedOut(f"there was no answer in {self._timeout:g} s")
+        if self.left <= 0 or not self._is_ready(self.left, (descriptor, events)):
+            raise CallTimedOut(f"there was no answer in {self._length}")
 
     def pause(self, seconds: float) -> None:
-        """Wait for so many seconds.
+        """Wait for so many seconds; raises as :meth:`wait` does.
 
-        :raises CallTimedOut: the time is over.
-        :raises Terminated: the terminator became readable.
+        :param seconds: 0: just raise what there is to raise.
         """
         if self.left <= 0:
-            raise CallTimedOut(f"it was not done in {self._timeout:g} s")
+            raise CallTimedOut(f"it was not done in {self._length}")
         self._is_ready(min(seconds, self.left))
 
+    @property
+    def _length(self) -> str:
+        assert self._timeout is not None
+        return f"{round(self._timeout, 2):g} s"
+
     def _is_ready(self, seconds: float, *descriptors: tuple[int, int]) -> bool:
-        if seconds <= 0:
-            return False
         poll = select.poll()
+        if self._closing is not None:
+            self._closing.check()
+            poll.register(self._closing, select.POLLIN)
         for descriptor, events in descriptors:
             poll.register(descriptor, events)
         if self._terminator is not None:
             poll.register(self._terminator, select.POLLIN)
-        ready = poll.poll(min(math.ceil(min(seconds, _LONGEST) * 1000), _LONGEST))
+        milliseconds = math.ceil(min(max(seconds, 0), _LONGEST) * 1000)
+        ready = poll.poll(min(milliseconds, _LONGEST))
+        if self._closing is not None:
+            self._closing.check()
         if any(descriptor == self._terminator for descriptor, _ in ready):
             raise Terminated("the terminator became readable; the connection is closed")
         return bool(ready)

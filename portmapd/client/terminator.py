@@ -62,5 +62,5 @@ def _duplicate(terminator: Terminator) -> int:
         return os.dup(number)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BadArguments(
-            f"terminator {terminator!r} neither is nor has an open descriptor: {error}"
+            f"terminator {terminator!r} is no open descriptor, and has none: {error}"
         ) from error

@@ -193,23 +193,6 @@ def test_not_restored(daemon: Mortal, told: bool, caplog: pytest.LogCaptureFixtu
         assert names(portmapper) == ["b"]
 
 
-def test_fault_in_callback(daemon: Mortal) -> None:
-    """An exception of the callback comes out of the operation; the connection is not harmed."""
-
-    def report(group: Group, why: PortmapdError) -> None:
-        raise KeyError(why)
-
-    with Portmapper(daemon.path, lost=report) as portmapper:
-        portmapper.reg("taken", 2)
-        portmapper.reg("b", 3)
-        restart(daemon)
-        with Talk(daemon.path) as talk:
-            talk.register(("taken", "1", 1))
-            with pytest.raises(KeyError):
-                portmapper.list()
-            assert sorted(names(portmapper)) == ["b", "taken"]
-
-
 def test_own_ghost(daemon: Mortal) -> None:
     """What our own broken connection holds for a moment longer is waited for."""
     with Portmapper(daemon.path) as portmapper:

@@ -191,9 +191,9 @@ PORTS: dict[str, tuple[Callable[[str], Any], str, str]] = {
         "127.0.0.1.{}.{}",
     ),
     "TCP6": (
-        lambda path: EVERYTHING.listenTCP(0, Factory(), interface="::"),
+        lambda path: EVERYTHING.listenTCP(0, Factory(), interface="::1"),
         "tcp6",
-        "::.{}.{}",
+        "::1.{}.{}",
     ),
     "UDP": (lambda path: EVERYTHING.listenUDP(0, DatagramProtocol()), "udp", "0.0.0.0.{}.{}"),
     "UNIX": (lambda path: EVERYTHING.listenUNIX(path, Factory()), "local", ""),
@@ -259,7 +259,7 @@ async def test_all_or_nothing(channel: Served) -> None:
         await other.reg("b", 80, Flags.EXCLUSIVE)
         for register in (
             lambda: client.reg("a", 80, rpc=(400001, 1)),
-            lambda: client.reg("a", [80, 81], rpc=(400002, 1)),
+            lambda: client.reg("a", ["/run/a", 80], rpc=(400001, 1)),
             lambda: client.reg([("a", 80, 0), ("b", 81, 0)]),
         ):
             with pytest.raises(AlreadyRegistered):

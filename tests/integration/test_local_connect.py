@@ -2,21 +2,23 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.protocol import Factory, Protocol
 
 from portmapd.client.local import Portmapper
 from portmapd.errors import BadArguments, ClientClosed, NotAccepted, NotListed
-from tests.integration.clients import listed, pause, portmapper, until
+from tests.integration.clients import listed, mortal, pause, portmapper, until
 from tests.integration.embedded import asynchronous, needs_ipv6
+from tests.integration.namespace import Namespace
 from tests.integration.talk import Served
 
 EVERYTHING: Any = reactor
@@ -158,21 +160,141 @@ async def test_not_listed(channel: Served) -> None:
         assert len(await listed(client)) == 3
 
 
+class Failing(Protocol):
+    """Fails when it is connected."""
+
+    def connectionMade(self) -> None:
+        raise ZeroDivisionError
+
+
+def _fail() -> Protocol:
+    raise ZeroDivisionError
+
+
+def _none() -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [(_fail, ZeroDivisionError), (Failing, ZeroDivisionError), (_none, NoProtocol)],
+)
 @asynchronous
-async def test_application_fails(channel: Served, tmp_path: Path) -> None:
-    """What the application's factory raises is not taken for a service that does not accept."""
-
-    class Failing(Factory):
-        noisy = False
-
-        def buildProtocol(self, addr: Any) -> Any:
-            raise ZeroDivisionError
-
+async def test_application_fails(
+    channel: Served, tmp_path: Path, make: Any, error: type[Exception]
+) -> None:
+    """What the application's code raises is not taken for a service that does not accept."""
+    factory = Factory.forProtocol(make)
+    factory.noisy = False
+    # A protocol that is None has no factory.
+    factory.buildProtocol = lambda addr: make()  # type: ignore[method-assign]
     path = str(tmp_path / "socket")
     async with portmapper(channel.path) as client, greeting(client, "a", path):
-        with pytest.raises(ZeroDivisionError):
-            await client.connect_any("a", Failing())
+        with pytest.raises(error):
+            await client.connect_any("a", factory)
         assert len(await listed(client)) == 1
+
+
+class Counting(Hearers):
+    """Counts how often it starts and stops."""
+
+    def __init__(self) -> None:
+        self.counts = [0, 0]
+
+    def startFactory(self) -> None:
+        self.counts[0] += 1
+
+    def stopFactory(self) -> None:
+        self.counts[1] += 1
+
+
+@contextmanager
+def filled(path: str) -> Iterator[int]:
+    """Fill the queue of the UNIX socket *path* for the block.
+
+    It gives the number of connections in it.
+    """
+    with ExitStack() as stack:
+        count = 0
+        while True:
+            skt = stack.enter_context(socket.socket(socket.AF_UNIX))
+            skt.setblocking(False)
+            if skt.connect_ex(path):
+                break
+            count += 1
+        yield count
+
+
+@asynchronous
+async def test_full_queue(channel: Served, tmp_path: Path) -> None:
+    """A place in the queue of a UNIX socket is waited for; its factory starts but once."""
+    path, factory = str(tmp_path / "socket"), Counting()
+    async with portmapper(channel.path) as client:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen(0)
+            await client.reg("a", listening)
+            with filled(path) as count:
+                connecting = client.connect_any("a", factory)
+                await pause(0.3)
+                assert not connecting.called
+            for _ in range(count):
+                listening.accept()[0].close()
+            protocol: Any = await connecting
+            assert factory.counts == [1, 0]
+            with listening.accept()[0] as accepted:
+                accepted.send(b"hello")
+            assert await heard(protocol) == b"hello"
+            assert factory.counts == [1, 1]
+
+
+@asynchronous
+async def test_full_queue_of_the_daemon(tmp_path: Path) -> None:
+    """An operation waits for a place in the daemon's queue."""
+    with mortal(tmp_path) as daemon:
+        async with portmapper(daemon.path) as client:
+            daemon.freeze()
+            with filled(daemon.path):
+                waiting = client.list("a")
+                await pause(0.3)
+                assert not waiting.called
+            daemon.thaw()
+            assert await waiting == []
+
+
+_TO_ITSELF = """
+import sys
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import react
+from portmapd.client.connecting import connect_to_any
+from portmapd.client.values import Service
+from portmapd.errors import NotAccepted
+
+async def main(reactor):
+    built = []
+    factory = Factory.forProtocol(lambda: built.append(1) or Protocol())
+    said = set()
+    for _ in range(20):
+        try:
+            await connect_to_any(reactor, "a", [Service("a", 0, 1, 40004, "")], factory)
+        except NotAccepted as error:
+            said.add(str(error))
+    print(len(built), reactor.getReaders() + reactor.getWriters())
+    print(*said, sep="\\n")
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
+
+
+def test_to_itself(namespace: Namespace) -> None:
+    """A connection of a socket to itself, on a port where nobody listens, is none."""
+    # The kernel chooses one of these for the client's end.
+    ports = "/proc/sys/net/ipv4/ip_local_port_range"
+    namespace.run("sh", "-c", f"echo 40004 40005 >{ports}")
+    said = namespace.run(sys.executable, "-c", _TO_ITSELF)
+    assert "nothing listens there" in said
+    assert said.startswith("0 "), said
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, capturedLogs
 
 from portmapd.client.local import Portmapper
 from portmapd.client.standing import Group
@@ -109,6 +109,20 @@ async def test_operation_waits(tmp_path: Path) -> None:
                 await client.list()
             daemon.start()
             assert await listed(client) == [("a", 80)]
+
+
+@asynchronous
+async def test_log_without_a_daemon(tmp_path: Path) -> None:
+    """While there is no daemon, the log does not grow."""
+    with mortal(tmp_path) as daemon:
+        async with portmapper(daemon.path) as client:
+            await client.reg("a", 80)
+            with capturedLogs() as events:
+                daemon.kill()
+                await pause(1)
+            assert [event["log_format"] for event in events] == []
+            daemon.start()
+            await until_listed(client, ("a", 80))
 
 
 @asynchronous

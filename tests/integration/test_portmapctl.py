@@ -1,12 +1,15 @@
 """``portmapctl``, as a shell runs it."""
 
+import ctypes
 import fcntl
 import json
 import os
 import pwd
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -30,11 +33,18 @@ NAME = "printer.example.com"
 PROGRAM = 400_001
 COMMAND = (sys.executable, "-m", "portmapd.cli")
 
-#: Says that it is there; tells of the first SIGINT or SIGTERM, and how many more came with it.
+#: More digits than Python makes into a number.
+DIGITS = "9" * 5000
+
+#: prctl(2): take a capability from what is run from here on; and those by which root may enter
+#: every directory (capabilities(7)).
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+
+#: Says that it is there; tells of the first of these signals, and how many more came with it.
 COUNT = """
 import signal, sys, time
 came = []
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: came.append(number))
 print("ready", flush=True)
 while not came:
@@ -63,7 +73,7 @@ class Shell:
     """Runs ``portmapctl`` with a daemon's socket."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.options = ("--socket", path)
 
     def run(self, *words: str) -> Said:
         """Run it until it ends."""
@@ -74,7 +84,7 @@ class Shell:
     def start(self, *words: str, **options: object) -> "subprocess.Popen[str]":
         """Start it."""
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-            [*COMMAND, "--socket", self._path, *words],
+            [*COMMAND, *self.options, *words],
             cwd=TOP,
             text=True,
             **{
@@ -150,7 +160,9 @@ def test_no_service(shell: Shell) -> None:
     said = shell.run("services", "nobody", "--json")
     assert json.loads(said.out) == []
     said.ends(1, ".*")
-    shell.run("services", "--user", "no-such-user").ends(1, "user: there is no user .*; .*")
+    shell.run("services", "--user", "nobody-at-all").ends(
+        1, "user: there is no user 'nobody-at-all'; give the name of one, or a uid"
+    )
 
 
 def test_mappings(shell: Shell, portmapper: Portmapper) -> None:
@@ -253,6 +265,50 @@ def test_reader_has_enough(shell: Shell) -> None:
     watching.stderr.close()
 
 
+def test_reader_of_a_socket_has_enough(shell: Shell) -> None:
+    """So it does when its output is a socket; what that reader sends is not looked at."""
+    ours, theirs = socket.socketpair()
+    watching = shell.start("watch", stdout=theirs)
+    theirs.close()
+    ours.sendall(b"to be ignored")
+    assert ours.recv(1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        watching.wait(0.5)
+    ours.close()
+    assert watching.wait(PATIENCE) == 0
+    assert watching.communicate()[1] == ""
+
+
+def test_own_output_is_no_end(shell: Shell, portmapper: Portmapper, tmp_path: Path) -> None:
+    """Where it could read what it writes, that does not end it."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    portmapper.reg(NAME, 1)
+    with path.open("r+b", buffering=0) as fifo:
+        watching = shell.start("watch", NAME, stdout=fifo)
+        assert select.select([fifo], [], [], PATIENCE)[0]
+        with pytest.raises(subprocess.TimeoutExpired):
+            watching.wait(0.5)
+        portmapper.reg(NAME, 2)
+        said = b""
+        while b" 2\n" not in said:
+            said += fifo.read(4096)
+    assert end(watching, signal.SIGINT).status == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("services",), ("services", "--json"), ("mappings",), ("watch",), ("--help",)],
+    ids=" ".join,
+)
+def test_no_room(shell: Shell, words: tuple[str, ...]) -> None:
+    """Output that cannot be written: status 1, and a line that says why."""
+    with open("/dev/full", "wb") as full:
+        process = shell.start(*words, stdout=full)
+        _, why = process.communicate(timeout=PATIENCE)
+    Said(process.returncode, "", why).ends(1, r"the output cannot .* \(No space left .*\); .*")
+
+
 # Running a command
 
 
@@ -283,6 +339,15 @@ def test_run_path(shell: Shell, portmapper: Portmapper) -> None:
     eventually(lambda: portmapper.list(NAME) == [], "it is gone", PATIENCE)
 
 
+def test_run_a_dash(shell: Shell) -> None:
+    """Behind a first --, a name may begin with a dash; the second one is no command."""
+    list_it = ("sh", "-c", 'exec "$@" | grep -o "^-n "', "sh", *COMMAND)
+    for words in (("--", "-n", "80", "--"), ("--", "-n", "80")):
+        said = shell.run("run", *words, *list_it, *shell.options, "services", "--", "-n")
+        assert said == Said(0, "-n \n", "")
+    assert shell.run("run", NAME, "80", "--", "echo", "--", "-n").out == "-- -n\n"
+
+
 def test_statuses(shell: Shell, tmp_path: Path) -> None:
     """It ends with the status of the command, or 128 and the signal's number."""
     assert shell.run("run", NAME, "1", "--", "sh", "-c", "exit 200").status == 200
@@ -295,7 +360,6 @@ def test_statuses(shell: Shell, tmp_path: Path) -> None:
 def test_not_run(shell: Shell, tmp_path: Path) -> None:
     """If the registration is refused, the command is not run."""
     mark = tmp_path / "ran"
-    shell.run("run", "a b", "1", "--", "touch", str(mark)).ends(1, "name 'a b': .*; .*")
     shell.run("run", "a.portmapd", "1", "--", "touch", str(mark)).ends(1, "name .*; .*")
     shell.run("run", NAME, "1", "--rpc", "100000:2", "--", "touch", str(mark)).ends(1, ".*; .*")
     assert not mark.exists()
@@ -310,8 +374,9 @@ def test_signals(shell: Shell, number: signal.Signals) -> None:
     assert end(running, number) == Said(9, f"{int(number)}\n", "")
 
 
-def test_interrupt_of_a_terminal(shell: Shell) -> None:
-    """What a terminal sends to both, the command gets once."""
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["interrupt", "hang-up"])
+def test_terminal(shell: Shell, hangs_up: bool) -> None:
+    """The command gets once what a terminal sends to both, and what it sends to portmapctl."""
     main, terminal = os.openpty()
 
     def take_terminal() -> None:
@@ -322,13 +387,18 @@ def test_interrupt_of_a_terminal(shell: Shell) -> None:
         "run", NAME, "1", "--", sys.executable, "-c", COUNT,
         stdin=terminal, preexec_fn=take_terminal,
     ) as running:  # fmt: skip
+        os.close(terminal)
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
-        os.write(main, b"\x03")
-        assert running.stdout.readline() == f"{int(signal.SIGINT)}\n"
+        if hangs_up:
+            os.close(main)
+        else:
+            os.write(main, b"\x03")
+        number = signal.SIGHUP if hangs_up else signal.SIGINT
+        assert running.stdout.readline() == f"{int(number)}\n"
         assert running.wait(PATIENCE) == 9
-    os.close(main)
-    os.close(terminal)
+    if not hangs_up:
+        os.close(main)
 
 
 def test_killed(shell: Shell, portmapper: Portmapper) -> None:
@@ -380,15 +450,27 @@ def test_run_loses(shell: Shell, daemon: Mortal, portmapper: Portmapper) -> None
         ("nonsense",),
         ("services", "a", "b"),
         ("services", "--pid", "one"),
+        ("services", "--pid", DIGITS),
+        ("services", "--pid", "4194305"),
+        ("services", "--user", DIGITS),
+        ("services", "--user", "4294967296"),
         ("pid2exe",),
+        ("pid2exe", DIGITS),
         ("run", NAME),
         ("run", NAME, "80"),
         ("run", NAME, "0", "true"),
         ("run", NAME, "printer.sock", "true"),
+        ("run", NAME, DIGITS, "true"),
+        ("run", NAME, "/" + 107 * "a", "true"),
+        ("run", "a b", "80", "true"),
+        ("run", "--", "-n", "80", "--"),
         ("run", NAME, "80", "--rpc", "5", "true"),
+        ("run", NAME, "80", "--rpc", "5:", "true"),
+        ("run", NAME, "80", "--rpc", "5:-1", "true"),
+        ("run", NAME, "80", "--rpc", "4294967296:1", "true"),
         ("run", NAME, "80", "true", "--nonsense"),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(words)[:60],
 )
 def test_usage(words: tuple[str, ...]) -> None:
     """Wrong usage: status 2, and one line, without a daemon."""
@@ -407,6 +489,38 @@ def test_no_daemon(words: tuple[str, ...]) -> None:
     said = Shell("/no\nwhere").run(*words)
     said.ends(3, r"no daemon answers at /no\\nwhere .* start it with .* --socket")
     assert said.out == ""
+
+
+def test_no_permission(daemon: Mortal, shell: Shell) -> None:
+    """A socket that may not be reached: status 3, and no advice to start what runs."""
+    folder = Path(daemon.path).parent
+    folder.chmod(0)
+    try:
+        process = shell.start("services", preexec_fn=enter_no_directory)
+        out, why = process.communicate(timeout=PATIENCE)
+    finally:
+        folder.chmod(0o700)
+    Said(process.returncode, out, why).ends(3, r".* \(Permission denied\).* get the permission .*")
+    assert "start it" not in why
+
+
+def enter_no_directory() -> None:
+    """Have root enter no directories but those that anybody with its uid may."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def test_interrupted(daemon: Mortal, shell: Shell) -> None:
+    """SIGINT ends it without a word: while it starts, and while it waits for an answer."""
+    daemon.freeze()
+    for begun in ("click", "portmapd.cli.command"):
+        asking = shell.start("services", env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+        assert asking.stderr is not None
+        next(line for line in asking.stderr if line.split("|")[-1].strip() == begun)
+        said = end(asking, signal.SIGINT)
+        assert said.status == -signal.SIGINT
+        assert "Traceback" not in said.why
+    daemon.thaw()
 
 
 def test_help(shell: Shell) -> None:
