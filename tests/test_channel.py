@@ -11,9 +11,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from portmapd.channel import command as c
 from portmapd.channel.box import Box, BoxReader
+from portmapd.local.connection import Channel, ChannelFactory
 from portmapd.local.newcomers import PATIENCE, Newcomers
 from portmapd.local.process import Processes
-from portmapd.local.server import Channel, ChannelFactory
 from portmapd.local.watching import MAX_WAITING
 from portmapd.net.complaints import MAX_LINES, Complaints
 from portmapd.registry.holder import Holder
