@@ -3,6 +3,9 @@
 import errno
 import os
 import socket
+import subprocess
+import sys
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -62,21 +65,18 @@ class EndedTests(SynchronousTestCase):
 
     def test_join(self) -> None:
         """A process that has ended is not joined, though its child may hold the socket."""
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind("")
+        with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"{folder}/s")
             listening.listen()
-            child = os.fork()
-            if not child:
-                theirs = socket.socket(socket.AF_UNIX)
-                theirs.connect(listening.getsockname())
-                os._exit(0)
-            os.waitpid(child, 0)
+            code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+            child = subprocess.Popen([sys.executable, "-c", code, f"{folder}/s"])
+            child.wait()
             ours, _ = listening.accept()
         self.addCleanup(ours.close)
         turns = Turns()
         processes = Processes(turns.hub, 3)
         before = set(os.listdir("/proc/self/fd"))
-        self.assertRaises(OSError, processes.join, Connection(), ours, child)
+        self.assertRaises(OSError, processes.join, Connection(), ours, child.pid)
         self.assertEqual(len(processes), 0)
         self.assertEqual(set(os.listdir("/proc/self/fd")), before)
 
