@@ -62,12 +62,13 @@ class Rules:
     others: dict[tuple[int, int, str], tuple[str, str]] = field(factory=dict)
 
     def connect(self, process: Process) -> Connection:
-        """Make a connection; it is looked at if the executable of another of its pid is known."""
+        """Make a connection; it is looked at if another of its pid has made something public."""
         made = Connection(process)
-        known = any(other.exe for other in self.connections if other.process.pid == process.pid)
+        others = [other for other in self.connections if other.process.pid == process.pid]
+        public = any(flags & 2 for other in others for flags in other.services.values())
         self.connections.append(made)
         process.connections.append(made)
-        if known:
+        if public:
             self.look(made)
         return made
 

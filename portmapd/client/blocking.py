@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from portmapd.channel import command as c
 from portmapd.channel.path import asking_socket
 from portmapd.client.dial import dial_any
-from portmapd.client.holding import Holding, Operation
+from portmapd.client.holding import Holding
+from portmapd.client.operating import Operation
 from portmapd.client.patience import Terminator
 from portmapd.client.standing import Group, Lost
 from portmapd.client.values import (

@@ -11,7 +11,8 @@ from portmapd.channel import command as c
 from portmapd.channel.box import Box
 from portmapd.client.census import Census
 from portmapd.client.exchange import Exchange
-from portmapd.client.holding import Holding, Operation
+from portmapd.client.holding import Holding
+from portmapd.client.operating import Operation
 from portmapd.client.patience import Patience, Terminator, waits
 from portmapd.client.standing import Standing
 from portmapd.client.values import Change, Service, change_of, mapping_of, service_of

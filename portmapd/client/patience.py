@@ -88,7 +88,7 @@ class Patience:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout {timeout}: give seconds, more than 0")
         self._timeout = timeout
-        self._terminator = _descriptor(terminator)
+        self._terminator = None if terminator is None else descriptor_of(terminator)
         self._closing = closing
         self._clock = clock
         self._end = math.inf if timeout is None else clock() + timeout
@@ -157,9 +157,11 @@ def waits() -> Iterator[float]:
         wait = min(2 * wait, LONGEST_WAIT)
 
 
-def _descriptor(terminator: Terminator | None) -> int | None:
-    if terminator is None:
-        return None
+def descriptor_of(terminator: Terminator) -> int:
+    """The descriptor that *terminator* is or has.
+
+    :raises BadArguments: it is no open descriptor.
+    """
     try:
         number = terminator if isinstance(terminator, int) else terminator.fileno()
         os.fstat(number)

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
+from portmapd.client.values import is_number
 from portmapd.errors import InvalidMapping, InvalidService
 from portmapd.oncrpc.address import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, Netid, format_address
 
@@ -19,8 +20,8 @@ Registration = tuple[str, str, int]
 MappingFields = tuple[int, int, str, str]
 
 _LARGEST = 65_535
-#: The digits of the largest port; and how much is shown of what is none.
-_DIGITS, _SHOWN = 5, 64
+#: How much is shown of what is no port.
+_SHOWN = 64
 #: The items of (program, version, netid).
 _WITH_NETID = 3
 
@@ -58,7 +59,11 @@ def registrations(name: Any, port: Any = None, flags: int = 0) -> tuple[Registra
         entries = _entries(name)
         if port is not None:
             raise InvalidService("port: it is in the list of names already")
-        found = [row for entry in entries for row in registrations(*entry[:2], (*entry, flags)[2])]
+        found = [
+            row
+            for one, where, *own in entries
+            for row in registrations(one, where, *(own or [flags]))
+        ]
     return tuple(dict.fromkeys(found))
 
 
@@ -156,7 +161,7 @@ def places(port: Any) -> list[Place]:
 
 
 def _text(port: str) -> Place:
-    if port.isascii() and port.isdecimal() and len(port) <= _DIGITS:
+    if is_number(port):
         return _number(int(port))
     if not port.startswith("/"):
         raise InvalidService(

@@ -7,8 +7,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from portmapd.client.patience import Terminator
-from portmapd.errors import BadArguments
+from portmapd.client.patience import Terminator, descriptor_of
 
 
 @implementer(IReadDescriptor)
@@ -27,7 +26,7 @@ class Watch:
     ) -> None:
         self._reactor = reactor
         self._fired = fired
-        self._descriptor = _duplicate(terminator)
+        self._descriptor = os.dup(descriptor_of(terminator))
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -54,13 +53,3 @@ class Watch:
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends, or the terminator broke, which counts as its being readable."""
         self.doRead()
-
-
-def _duplicate(terminator: Terminator) -> int:
-    try:
-        number = terminator if isinstance(terminator, int) else terminator.fileno()
-        return os.dup(number)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise BadArguments(
-            f"terminator {terminator!r} is no open descriptor, and has none: {error}"
-        ) from error

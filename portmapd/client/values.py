@@ -66,10 +66,11 @@ class Change(NamedTuple):
 def service_of(row: tuple[Any, ...]) -> Service:
     """The service in a row of a listing."""
     name, user, pid, port, exe = row
-    return Service(name, user, pid, int(port) if _is_number(port) else port, exe)
+    return Service(name, user, pid, int(port) if is_number(port) else port, exe)
 
 
-def _is_number(port: str) -> bool:
+def is_number(port: str) -> bool:
+    """Is it a port in digits, though perhaps one too large?"""
     return port.isascii() and port.isdecimal() and len(port) <= _DIGITS
 
 

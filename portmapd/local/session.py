@@ -80,7 +80,7 @@ class Daemon:
         :raises ProcessLookupError: its process has ended.
         """
         session = Session(self, peer)
-        if any(other.exe for other in self.registry.holders_of(peer.pid)):
+        if self.registry.has_public(peer.pid):
             session.find_executable()
         return session
 
@@ -124,13 +124,21 @@ class Session:
 
         :raises ProcessLookupError: the process has ended.
         """
-        holder, registry = self.enter(), self._daemon.registry
+        holder = self.enter()
         if holder.exe is None:
-            holder.exe = self._peer.read_executable()
-            for other in registry.holders_of(holder.pid):
-                if other.exe and other.exe != holder.exe:
-                    registry.blank(other)
+            exe = self._peer.read_executable()
+            self._blank_others(holder.pid, exe)
+            holder.exe = exe
         return holder.exe
+
+    def _blank_others(self, pid: int, exe: str) -> None:
+        registry = self._daemon.registry
+        known = (other for other in registry.holders_of(pid) if other.exe)
+        # All that are known are the same, so that the first one tells: there may be a thousand.
+        first = next(known, None)
+        if first is not None and first.exe != exe:
+            for other in (first, *known):
+                registry.blank(other)
 
     def end(self) -> None:
         """The connection has ended: nothing of it stays."""

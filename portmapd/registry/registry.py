@@ -4,13 +4,14 @@ Every change is checked whole, then made whole; whoever follows that kind of cha
 is done, in order.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from portmapd.errors import AlreadyRegistered, NotRegistered
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, Mappings
-from portmapd.registry.service import Names, Service
+from portmapd.registry.service import PUBLIC, Names, Service
 
 #: Is told of the changes of one transaction. It must not raise, nor change the registry.
 Follower = Callable[[Sequence[Change]], None]
@@ -24,6 +25,8 @@ class Registry:
         self.names = Names()
         self._holders: dict[int, Holder] = {}
         self._processes: dict[int, dict[Holder, None]] = {}
+        #: How many public services each process has; none that has none.
+        self._public: Counter[int] = Counter()
         self._serial = 0
         self._followers: dict[Kind, list[Follower]] = {kind: [] for kind in Kind}
 
@@ -101,6 +104,8 @@ class Registry:
         for service in new:
             holder.services[service.name, service.port] = service
             self.names.add(service)
+            if service.flags & PUBLIC:
+                self._public[holder.pid] += 1
         holder.allowance.held += len(new)
         self._tell(Kind.REGISTERED, new)
 
@@ -146,7 +151,14 @@ class Registry:
             del service.holder.services[service.name, service.port]
             service.holder.allowance.held -= 1
             self.names.discard(service)
+            if service.flags & PUBLIC:
+                self._forget_public(service.pid)
         self._tell(Kind.DEREGISTERED, old)
+
+    def _forget_public(self, pid: int) -> None:
+        self._public[pid] -= 1
+        if not self._public[pid]:
+            del self._public[pid]
 
     def services(self) -> Iterator[Service]:
         """Every service, in the order of :attr:`Service.place`."""
@@ -165,6 +177,10 @@ class Registry:
     def holders_of(self, pid: int) -> Iterable[Holder]:
         """The open holders of that process."""
         return self._processes.get(pid, {})
+
+    def has_public(self, pid: int) -> bool:
+        """Has that process public services?"""
+        return pid in self._public
 
     def holders_after(self, serial: int) -> Iterator[Holder]:
         """The open holders whose serial is at least *serial*, in order."""

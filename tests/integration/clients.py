@@ -1,5 +1,6 @@
 """Clients of the local channel in the test's own process, and a daemon that may be killed."""
 
+import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from portmapd.client import blocking
 from portmapd.client.local import Portmapper
 from portmapd.client.subscription import Watching
 from portmapd.client.values import Change
@@ -89,6 +91,11 @@ async def until(true: Callable[[], object], what: str) -> None:
     while not true():
         assert anything.seconds() < end, f"not in {PATIENCE:g} s: {what}"
         await pause()
+
+
+def names(portmapper: blocking.Portmapper) -> list[str]:
+    """The names that this process has registered."""
+    return [service.name for service in portmapper.list(pid=os.getpid())]
 
 
 class Mortal:

@@ -6,6 +6,7 @@ logged error. One that expects a logged error asks for ``logged_errors`` and tak
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_twisted import blockon
@@ -15,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from tests.integration.clients import Mortal, mortal
 from tests.integration.namespace import Namespace, found, why_no_namespace
 from tests.integration.talk import Served, served
 
@@ -75,6 +77,13 @@ def channel(request: pytest.FixtureRequest) -> Iterator[Served]:
     """
     options = request.node.get_closest_marker("options")
     with served(*(options.args if options else ())) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Mortal]:
+    """Give a daemon that may be killed."""
+    with mortal(tmp_path) as running:
         yield running
 
 

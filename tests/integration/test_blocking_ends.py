@@ -21,7 +21,7 @@ from portmapd.errors import (
     PortmapdError,
     Terminated,
 )
-from tests.integration.clients import Mortal, mortal
+from tests.integration.clients import Mortal, mortal, names
 from tests.integration.exchange import PATIENCE
 from tests.integration.namespace import eventually
 from tests.integration.registrant import Registrant
@@ -33,18 +33,6 @@ PROGRAM = 400_001
 
 #: Threads that other tests left do nothing that a child could wait for.
 MAY_FORK = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Mortal]:
-    """Give a daemon that may be killed."""
-    with mortal(tmp_path) as running:
-        yield running
-
-
-def names(portmapper: Portmapper) -> list[str]:
-    """The names that this process has registered."""
-    return [service.name for service in portmapper.list(pid=ME)]
 
 
 def settled(portmapper: Portmapper, expected: list[str]) -> None:

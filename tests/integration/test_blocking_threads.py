@@ -13,7 +13,7 @@ import pytest
 
 from portmapd.client.blocking import Group, Portmapper
 from portmapd.errors import CallTimedOut, ClientClosed, DaemonUnreachable, Terminated
-from tests.integration.clients import Mortal, mortal, told
+from tests.integration.clients import Mortal, names, told
 from tests.integration.exchange import PATIENCE
 from tests.integration.namespace import eventually
 from tests.integration.talk import Talk
@@ -24,18 +24,6 @@ ME = os.getpid()
 SOON = 1.0
 #: How long a thread has to come to where it waits, in seconds.
 TURN = 0.2
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Mortal]:
-    """Give a daemon that may be killed."""
-    with mortal(tmp_path) as running:
-        yield running
-
-
-def names(portmapper: Portmapper) -> list[str]:
-    """The names that this process has registered."""
-    return [service.name for service in portmapper.list(pid=ME)]
 
 
 class Doing:

@@ -20,7 +20,7 @@ import pytest
 from attrs import frozen
 
 from portmapd.client.blocking import Portmapper, Service
-from tests.integration.clients import Mortal, mortal
+from tests.integration.clients import Mortal
 from tests.integration.exchange import PATIENCE
 from tests.integration.namespace import TOP, eventually
 from tests.integration.registrant import Registrant
@@ -94,13 +94,6 @@ class Shell:
                 **options,
             },
         )
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Mortal]:
-    """Give a daemon."""
-    with mortal(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture
