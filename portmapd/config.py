@@ -10,6 +10,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from pathlib import Path
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -18,6 +19,7 @@ from portmapd.channel.path import serving_socket
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.address import MAX_PATH
 from portmapd.portmapper.access import Callit, Network, Policy
+from portmapd.portmapper.caller import RESERVED_PORTS
 
 #: The port of program 100000, and the one that is served where that takes rights we lack.
 PORT = 111
@@ -35,6 +37,14 @@ def default_port() -> int:
 def default_rpc_socket() -> str | None:
     """The rpcbind socket for root; none for others."""
     return RPC_SOCKET if os.geteuid() == 0 else None
+
+
+def unprivileged_port_start() -> int:
+    """The first port that any user of this host may bind."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return RESERVED_PORTS
 
 
 def _check_port(config: object, attribute: "Attribute[int]", port: int) -> None:
@@ -106,7 +116,10 @@ def parse_network(text: str) -> Network:
     try:
         if not isinstance(text, str):
             raise ValueError("it is no text")
-        return ip_network(text, strict=False)
+        network = ip_network(text, strict=False)
+        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+            raise ValueError("IPv4 callers have IPv4 addresses here, and no IPv4-mapped ones")
+        return network
     except ValueError as error:
         raise ConfigurationError(
             f"{text!r} is no network: {error}; give it like 192.0.2.0/24 or 2001:db8::/32"
@@ -170,4 +183,5 @@ class Config:
     @property
     def policy(self) -> Policy:
         """The part that says who may do what."""
-        return Policy(self.trust, self.allow, self.insecure, self.callit)
+        reserved = min(RESERVED_PORTS, unprivileged_port_start())
+        return Policy(self.trust, self.allow, self.insecure, self.callit, reserved)

@@ -170,9 +170,9 @@ AUDIENCES = [
     ("127.0.0.1", Audience.LOCAL, Audience.LOCAL),
     ("127.255.255.254", Audience.LOCAL, Audience.LOCAL),
     ("::1", Audience.LOCAL, Audience.LOCAL),
-    ("::ffff:127.0.0.1", Audience.LOCAL, Audience.LOCAL),
+    ("::ffff:127.0.0.1", Audience.EXCLUDED, Audience.EXCLUDED),
     ("10.1.2.3", Audience.TRUSTED, Audience.TRUSTED),
-    ("::ffff:10.1.2.3", Audience.TRUSTED, Audience.TRUSTED),
+    ("::ffff:10.1.2.3", Audience.EXCLUDED, Audience.EXCLUDED),
     ("2001:db8:1::7", Audience.TRUSTED, Audience.TRUSTED),
     ("192.0.2.7", Audience.STRANGER, Audience.STRANGER),
     ("198.51.100.1", Audience.STRANGER, Audience.EXCLUDED),
@@ -199,6 +199,12 @@ class AudienceTests(SynchronousTestCase):
         policy = Policy(self.trusted, (*self.trusted, ip_network("192.0.2.0/24")))
         for host, _, audience in AUDIENCES:
             self.assertIs(policy.audience(host), audience, host)
+
+    def test_from_outside(self) -> None:
+        """A loopback address that came in over another interface is forged."""
+        for host in ("127.0.0.1", "127.255.255.254", "::1"):
+            self.assertIs(Policy().audience(host, from_outside=True), Audience.EXCLUDED, host)
+        self.assertIs(Policy().audience("10.1.2.3", from_outside=True), Audience.STRANGER)
 
     def test_trusted_is_not_allowed(self) -> None:
         """To be trusted does not let one in."""
@@ -233,6 +239,11 @@ class CallerTests(SynchronousTestCase):
         """Owners are derived as rpcbind derives them."""
         for caller, owner in OWNERS:
             self.assertEqual(caller.owner, owner, str(caller))
+
+    def test_owner_without_reserved_ports(self) -> None:
+        """Where anybody may bind a port, it makes nobody superuser."""
+        free = [evolve(loopback(UDP, port), reserved_ports=80) for port in (79, 80, 700)]
+        self.assertEqual([caller.owner for caller in free], ["superuser", "unknown", "unknown"])
 
     def test_owner_over_the_socket(self) -> None:
         """Over the rpcbind socket, the user counts and nothing else."""

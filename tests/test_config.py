@@ -98,6 +98,8 @@ REFUSED: list[tuple[str, Any, str]] = [
         for text in ("", "lan", "10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "10.0.0.0/-1")
     ),
     ("trust", "10.0.0.0/8", NO_NETWORK.format("1")),
+    ("trust", ("::ffff:10.0.0.0/104",), NO_NETWORK.format("::ffff:10.0.0.0/104")),
+    ("allow", ("::ffff:10.99.0.2",), NO_NETWORK.format("::ffff:10.99.0.2")),
     *(
         ("callit", value, f"callit {value!r} is none of off, local, null, all")
         for value in ("", "LOCAL", "none", None, True)

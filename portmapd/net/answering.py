@@ -42,16 +42,25 @@ class Answering:
         self._answers = answers
         self._forwarder = forwarder
         self._complaints = complaints
-        self._audiences: dict[str, Audience] = {}
+        self._audiences: dict[tuple[str, bool], Audience] = {}
 
-    def audience(self, host: str) -> Audience:
-        """The audience that callers at *host* belong to."""
-        audience = self._audiences.get(host)
+    def audience(self, host: str, from_outside: bool = False) -> Audience:
+        """The audience that callers at *host* belong to; see :meth:`Policy.audience`."""
+        key = host, from_outside
+        audience = self._audiences.get(key)
         if audience is None:
             if len(self._audiences) >= MAX_HOSTS:
                 self._audiences.clear()
-            audience = self._audiences[host] = self._policy.audience(host)
+            audience = self._audiences[key] = self._policy.audience(host, from_outside)
         return audience
+
+    def caller(
+        self, netid: Netid, host: str, port: int, reached: str, from_outside: bool = False
+    ) -> Caller:
+        """The caller at *port* of *host* who asked the address *reached* over the network."""
+        audience = self.audience(host, from_outside)
+        reserved = self._policy.reserved_ports
+        return Caller(netid, audience, host, port, reached, reserved_ports=reserved)
 
     def shelf(self, netid: Netid, audience: Audience, reached: str) -> Shelf:
         """The replies known for these readers; a reply found there may be sent as it is."""

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from portmapd.net.answer import Shelf
 from portmapd.net.answering import Answering
 from portmapd.net.batch import Batch
+from portmapd.net.listening import LOOPBACK_INDEX, confine
 from portmapd.oncrpc.address import UDP, UDP6
 from portmapd.oncrpc.message import XID
 from portmapd.portmapper.caller import Caller
@@ -58,11 +59,13 @@ class PortmapDatagram(DatagramProtocol):
         self.reached = reached
         self.netid = UDP6 if ":" in reached else UDP
 
-    def caller(self, address: Any, reached: str) -> Caller:
-        """The caller at *address*, who asked *reached*."""
+    def caller(self, address: Any, reached: str, from_outside: bool = False) -> Caller:
+        """The caller at *address*, who asked *reached*.
+
+        :param from_outside: the datagram came in over another interface than loopback.
+        """
         host, port = address[:2]
-        audience = self.answering.audience(host)
-        return Caller(self.netid, audience, host, port, reached)
+        return self.answering.caller(self.netid, host, port, reached, from_outside)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         caller = self.caller(addr, self.reached)
@@ -94,12 +97,13 @@ class DatagramPort(Port):
 
     def __init__(self, port: int, protocol: PortmapDatagram, reactor: Any) -> None:
         super().__init__(port, protocol, protocol.reached, MAX_REQUEST, reactor)
-        self._informed = protocol.reached == protocol.netid.wildcard
+        self._informed = True
         self._shelves: dict[bytes, Shelf] = {}
 
     def createInternetSocket(self) -> socket.socket:
         """The socket, with the options that make it ours alone, informed and roomy."""
         skt: socket.socket = super().createInternetSocket()
+        self._informed = not confine(skt, self.interface)
         if self.addressFamily == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             skt.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, self._informed)
@@ -113,7 +117,7 @@ class DatagramPort(Port):
         # The base class would lose the interface's scope, and leave open what it cannot bind.
         self._preexistingSocket = self._bound()
         super().startListening()
-        if self._informed and self.addressFamily == socket.AF_INET6:
+        if self.interface == UDP6.wildcard:
             _join(self.socket)
         self._batch = Batch(self.socket, self._informed)
 
@@ -136,7 +140,7 @@ class DatagramPort(Port):
     def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
         address = _address(name)
         reached = _reached(info) if info else self.interface.partition("%")[0]
-        caller = self.protocol.caller(address, reached)
+        caller = self.protocol.caller(address, reached, _is_from_outside(info))
         self._remember(key, caller)
         respond = partial(self._respond, address, info)
         reply = self.protocol.answering.answer(message, caller, respond)
@@ -181,6 +185,15 @@ def _reached(info: bytes) -> str:
     if len(info) == _PKTINFO.size:
         return socket.inet_ntop(socket.AF_INET, _PKTINFO.unpack(info)[1])
     return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(info)[0])
+
+
+def _is_from_outside(info: bytes) -> bool:
+    """Did the datagram come in over another interface than loopback?
+
+    Of IPv6 the kernel itself drops what claims to come from ::1 and does not. A socket without
+    packet information is confined to loopback.
+    """
+    return len(info) == _PKTINFO.size and _PKTINFO.unpack(info)[0] != LOOPBACK_INDEX
 
 
 def _from(info: bytes) -> tuple[int, int, bytes]:

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import main, tcp, unix
@@ -18,6 +19,25 @@ BACKLOG = 1_024
 _CLOSED = Failure(main.CONNECTION_DONE)
 #: The most connections taken in one turn.
 ACCEPTS = 4
+#: The loopback interface has this index in every network namespace.
+LOOPBACK_INDEX = 1
+
+
+def confine(skt: socket.socket, host: str) -> bool:
+    """Have a socket for a loopback address hear the loopback interface alone.
+
+    With the kernel's ``route_localnet`` switched on, other hosts reach these addresses, from them.
+
+    :return: was it done? It is not for other addresses, nor where we lack the right to.
+    """
+    if not ip_address(host.partition("%")[0]).is_loopback:
+        return False
+    name = socket.if_indextoname(LOOPBACK_INDEX).encode()
+    try:
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+    except PermissionError:
+        return False
+    return True
 
 
 class Eager(tcp.Connection):
@@ -75,6 +95,7 @@ class TcpPort(PatientPort):
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = super().createInternetSocket()
+        confine(skt, self.interface)
         if self.addressFamily == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         return skt

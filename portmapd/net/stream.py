@@ -159,4 +159,4 @@ def _caller(transport: Any, answering: Answering) -> Caller:
         return Caller(LOCAL, Audience.LOCAL, uid=uid)
     netid = TCP6 if ":" in peer.host else TCP
     reached = ours.host.partition("%")[0]
-    return Caller(netid, answering.audience(peer.host), peer.host, peer.port, reached)
+    return answering.caller(netid, peer.host, peer.port, reached)

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from portmapd.portmapper.caller import Audience, Caller
+from portmapd.portmapper.caller import RESERVED_PORTS, Audience, Caller
 from portmapd.registry.mapping import SUPERUSER, Mapping
 
 Network = IPv4Network | IPv6Network
@@ -34,20 +34,30 @@ class Policy:
     :param insecure: SET and UNSET are taken from everywhere.
     :param callit: which calls are forwarded; callers on this host are served unless it is OFF,
         others nothing (LOCAL), procedure 0 (NULL), or as callers on this host (ALL).
+    :param reserved_ports: a port of this host below this number is the superuser's to bind.
     """
 
     trusted: tuple[Network, ...] = ()
     allowed: tuple[Network, ...] = ()
     insecure: bool = False
     callit: Callit = Callit.LOCAL
+    reserved_ports: int = RESERVED_PORTS
 
-    def audience(self, host: str) -> Audience:
-        """The audience that a caller at *host*, an IPv4 or IPv6 address, belongs to."""
+    def audience(self, host: str, from_outside: bool = False) -> Audience:
+        """The audience that a caller at *host* belongs to.
+
+        An IPv4-mapped address is nobody's source: sockets of IPv6 serve IPv6 alone, and the
+        kernel delivers what claims such a source all the same.
+
+        :param host: IPv4 or IPv6 address, which a sender over UDP chooses.
+        :param from_outside: the message came in over another interface than loopback, so that a
+            loopback address is forged.
+        """
         address = ip_address(host.partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+            return Audience.EXCLUDED
         if address.is_loopback:
-            return Audience.LOCAL
+            return Audience.EXCLUDED if from_outside else Audience.LOCAL
         if self.allowed and not any(address in network for network in self.allowed):
             return Audience.EXCLUDED
         trusted = any(address in network for network in self.trusted)

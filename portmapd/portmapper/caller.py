@@ -8,7 +8,7 @@ from portmapd.oncrpc.address import Netid
 from portmapd.registry.holder import owner_of
 from portmapd.registry.mapping import SUPERUSER
 
-#: Ports below this one need the superuser's rights to be bound.
+#: Ports below this one need the superuser's rights to be bound, unless the host says otherwise.
 RESERVED_PORTS = 1024
 
 
@@ -31,6 +31,7 @@ class Caller:
     :param port: its port; 0 for netid local.
     :param reached: the address of ours that it asked; empty for netid local.
     :param uid: its user, as the kernel tells over the rpcbind socket; None otherwise.
+    :param reserved_ports: a port of this host below this number is the superuser's to bind.
     """
 
     netid: Netid
@@ -39,6 +40,7 @@ class Caller:
     port: int = 0
     reached: str = ""
     uid: int | None = None
+    reserved_ports: int = RESERVED_PORTS
 
     @property
     def owner(self) -> str:
@@ -48,7 +50,7 @@ class Caller:
         """
         if self.uid is not None:
             return owner_of(self.uid)
-        reserved = self.audience is Audience.LOCAL and self.port < RESERVED_PORTS
+        reserved = self.audience is Audience.LOCAL and self.port < self.reserved_ports
         return SUPERUSER if reserved else "unknown"
 
     def __str__(self) -> str:
