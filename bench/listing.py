@@ -8,8 +8,8 @@ from typing import Any
 from bench.errors import MeasureError
 from bench.servers import Running
 from portmapd.channel.box import BoxReader
-from portmapd.channel.command import LIST
-from portmapd.local.server import ITSELF
+from portmapd.channel.commands import LIST
+from portmapd.server.channel_service import ITSELF
 
 ANSWER_LIMIT = 20.0
 """Seconds to wait for an answer."""

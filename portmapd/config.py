@@ -15,9 +15,9 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from portmapd.channel.path import serving_socket
+from portmapd.channel.socket_path import serving_socket
 from portmapd.errors import ConfigurationError
-from portmapd.oncrpc.address import MAX_PATH
+from portmapd.oncrpc.netid import MAX_PATH
 from portmapd.portmapper.access import Callit, Network, Policy
 from portmapd.portmapper.caller import RESERVED_PORTS
 

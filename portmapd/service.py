@@ -5,10 +5,10 @@ from typing import Any
 from twisted.application.service import MultiService
 
 from portmapd.config import Config
-from portmapd.local.server import ChannelService
-from portmapd.net.liveness import Liveness
-from portmapd.net.rpc import RpcService
 from portmapd.registry.registry import Registry
+from portmapd.server.channel_service import ChannelService
+from portmapd.server.liveness import Liveness
+from portmapd.server.rpc_service import RpcService
 
 
 class PortmapperService(MultiService):
@@ -32,7 +32,11 @@ class PortmapperService(MultiService):
         Liveness(self.registry, reactor, config.liveness).setServiceParent(self)
         if config.local_socket is not None:
             ChannelService(
-                config.local_socket, reactor, self.registry, config.max_services, self._rpc.hub
+                config.local_socket,
+                reactor,
+                self.registry,
+                config.max_services,
+                self._rpc.epoll_group,
             ).setServiceParent(self)
 
     def privilegedStartService(self) -> None:

@@ -19,8 +19,8 @@ from portmapd.errors import (
     ProgramUnavailable,
     Unanswerable,
 )
-from portmapd.oncrpc.address import format_address
 from portmapd.oncrpc.message import Call, decode_call, refusal, success, xid_of
+from portmapd.oncrpc.netid import format_address
 from portmapd.oncrpc.xdr import uint
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import mapping

@@ -11,12 +11,12 @@ from twisted.application.service import Application, Service
 from twisted.internet import reactor
 from twisted.logger import Logger
 
-from portmapd.local.server import ChannelService
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import EXCLUSIVE
 from portmapd.registry.service import Service as Worker
+from portmapd.server.channel_service import ChannelService
 
 WORKER = "worker.example.com"
 FRONT = "front.example.com"

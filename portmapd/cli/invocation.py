@@ -8,7 +8,7 @@ from io import TextIOWrapper
 
 import click
 
-from portmapd.cli.command import portmapctl
+from portmapd.cli.commands import portmapctl
 from portmapd.cli.ending import DONE, USAGE, Ending, ending_of, unwritten
 from portmapd.cli.text import line
 from portmapd.errors import PortmapdError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.client.lasting import LastingLink
 from portmapd.client.link import Link
 from portmapd.client.registration import MappingFields, registrations, rpc_mappings

@@ -9,8 +9,8 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from portmapd.channel import command as c
-from portmapd.channel.path import asking_socket
+from portmapd.channel import commands as c
+from portmapd.channel.socket_path import asking_socket
 from portmapd.client.dial import dial_any
 from portmapd.client.holding import Holding
 from portmapd.client.operating import Operation

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.channel.box import Box
 from portmapd.client.census import Census
 from portmapd.client.exchange import Exchange

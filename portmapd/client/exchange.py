@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.client.dial import dial
 from portmapd.client.patience import Patience

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.channel.box import Box
 from portmapd.client.connecting import QueueEndpoint, Single, sentence
 from portmapd.client.link import Link
@@ -23,7 +23,7 @@ from portmapd.client.patience import FIRST_WAIT, JITTER, LONGEST_WAIT
 from portmapd.client.restoring import restore
 from portmapd.client.standing import RETRY_WAIT, Group, Lost, Refused, Standing
 from portmapd.errors import ClientClosed, DaemonUnreachable, PortmapdError
-from portmapd.oncrpc.address import MAX_PATH
+from portmapd.oncrpc.netid import MAX_PATH
 
 #: How long the daemon has to greet on a connection, in seconds.
 GREETING_TIMEOUT = 10.0

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Protocol
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 
-from portmapd.channel import command as c
-from portmapd.channel.path import asking_socket
+from portmapd.channel import commands as c
+from portmapd.channel.socket_path import asking_socket
 from portmapd.client.asking import Asking
 from portmapd.client.connecting import connect_to_any
 from portmapd.client.lasting import LastingLink

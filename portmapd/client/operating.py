@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.client.exchange import Exchange
 from portmapd.client.patience import Patience
 from portmapd.client.standing import PASSING, RETRIES, RETRY_WAIT, Group, Refused, Standing

@@ -18,7 +18,7 @@ from portmapd.client.stream import StreamTransport
 from portmapd.oncrpc.message import NOBODY, XID, Call, Credential, decode_reply, encode_call
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.access import PROGRAM
-from portmapd.portmapper.forwarding import RemoteCall, encode_remote_call
+from portmapd.portmapper.callit import RemoteCall, encode_remote_call
 from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb, read_rpcb
 from portmapd.portmapper.v2 import (
     CallResult,
@@ -183,7 +183,7 @@ class PortmapClient:
         """Ask for the address of a program's version, on this client's own transport.
 
         :return: a universal address (RFC 5665, 5.2.3), see
-            :func:`~portmapd.oncrpc.address.split_address`; for transport ``local`` a path; empty
+            :func:`~portmapd.oncrpc.netid.split_address`; for transport ``local`` a path; empty
             if the program is not registered there.
         :raises ValueError: a number does not fit 32 bits.
         """

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from portmapd.client.values import is_number
 from portmapd.errors import InvalidMapping, InvalidService
-from portmapd.oncrpc.address import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, Netid, format_address
+from portmapd.oncrpc.netid import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, Netid, format_address
 
 #: A service as it is registered: name, port, flags.
 Registration = tuple[str, str, int]

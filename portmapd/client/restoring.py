@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.client.link import Link
 from portmapd.client.standing import PASSING, RETRIES, Group, Refused
 from portmapd.errors import Refusal

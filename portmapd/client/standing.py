@@ -107,7 +107,7 @@ class Standing:
 def _port(mapping: MappingFields) -> str:
     """The port, or the path, of a mapping as services have it."""
     # Few programs come here, and it takes long to import.
-    from portmapd.oncrpc.address import LOCAL, split_address
+    from portmapd.oncrpc.netid import LOCAL, split_address
 
     *_, netid, address = mapping
     return address if netid == LOCAL.name else str(split_address(address)[1])

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.channel.box import Box
 from portmapd.client.asking import pages
 from portmapd.client.census import Census

@@ -6,7 +6,7 @@ from enum import IntFlag
 from typing import Any, NamedTuple
 
 from portmapd.channel.box import Box
-from portmapd.channel.command import CHANGE, MAPPING_ROW, SERVICE_ROW
+from portmapd.channel.commands import CHANGE, MAPPING_ROW, SERVICE_ROW
 from portmapd.errors import BadArguments
 
 #: Kinds of change that a service's row comes with; the others come with a mapping's.

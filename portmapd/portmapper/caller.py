@@ -4,7 +4,7 @@ from enum import Enum
 
 from attrs import frozen
 
-from portmapd.oncrpc.address import Netid
+from portmapd.oncrpc.netid import Netid
 from portmapd.registry.holder import owner_of
 from portmapd.registry.mapping import SUPERUSER
 

@@ -4,18 +4,18 @@ from attrs import frozen
 
 from portmapd.errors import InvalidMapping
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.address import (
+from portmapd.oncrpc.message import Credential
+from portmapd.oncrpc.netid import (
     NETIDS,
     format_address,
     from_netbuf,
     split_address,
     to_netbuf,
 )
-from portmapd.oncrpc.message import Credential
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.forwarding import RemoteCall, read_remote_call, relay
+from portmapd.portmapper.callit import RemoteCall, read_remote_call, relay
 from portmapd.portmapper.procedure import Context, Procedure, Relay, Results
-from portmapd.portmapper.setting import check_modify, set_mapping, unset_mappings
+from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappings
 from portmapd.portmapper.statistics import Lookup
 from portmapd.portmapper.v2 import null, read_nothing
 from portmapd.registry.mapping import Mapping

@@ -3,12 +3,12 @@
 from attrs import frozen
 
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.address import NETIDS, PROTOCOLS, format_address
 from portmapd.oncrpc.message import Credential
+from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.forwarding import RemoteCall, read_remote_call, relay
+from portmapd.portmapper.callit import RemoteCall, read_remote_call, relay
 from portmapd.portmapper.procedure import Context, Procedure, Relay, Results
-from portmapd.portmapper.setting import check_modify, set_mapping, unset_mappings
+from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappings
 from portmapd.portmapper.statistics import Lookup
 
 VERSION = 2

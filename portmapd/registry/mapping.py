@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from portmapd.errors import InvalidMapping
-from portmapd.oncrpc.address import NETIDS, Netid, parse_address
+from portmapd.oncrpc.netid import NETIDS, Netid, parse_address
 
 if TYPE_CHECKING:
     from portmapd.registry.holder import Holder
@@ -29,7 +29,7 @@ class Mapping:
 
     :param program: program number, 0 to 2^32-1.
     :param version: version number, 0 to 2^32-1.
-    :param netid: name of the transport, see :data:`portmapd.oncrpc.address.NETIDS`.
+    :param netid: name of the transport, see :data:`portmapd.oncrpc.netid.NETIDS`.
     :param address: universal address (RFC 5665); for netid ``local`` a path.
     :param owner: who registered it: ``superuser``, a decimal uid, or ``unknown``.
     :param port: the address's port; 0 for netid ``local``.

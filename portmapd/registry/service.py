@@ -9,7 +9,7 @@ from unicodedata import category
 from attrs import define, field
 
 from portmapd.errors import InvalidService
-from portmapd.oncrpc.address import MAX_PATH
+from portmapd.oncrpc.netid import MAX_PATH
 
 if TYPE_CHECKING:
     from portmapd.registry.holder import Holder

@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from tests.integration.clients import Mortal, mortal
-from tests.integration.namespace import Namespace, found, why_no_namespace
-from tests.integration.talk import Served, served
+from tests.support.clients import Mortal, mortal
+from tests.support.namespace import Namespace, found, why_no_namespace
+from tests.support.talk import Served, served
 
 #: What a test closed has so many turns of so many seconds to be gone from the reactor.
 TURNS, TURN = 50, 0.02

@@ -9,8 +9,8 @@ from twisted.internet.defer import gatherResults
 from portmapd.errors import DaemonUnreachable
 from portmapd.portmapper.v2 import CallResult
 from portmapd.registry.mapping import mapping
-from tests.integration.embedded import asking, asynchronous, needs_ipv6, serving
-from tests.integration.peers import echo, peering
+from tests.support.embedded import asking, asynchronous, needs_ipv6, serving
+from tests.support.peers import echo, peering
 
 both = pytest.mark.parametrize("transport", ["udp", "tcp"])
 

@@ -24,9 +24,9 @@ from portmapd.errors import (
     Refusal,
     ReservedName,
 )
-from tests.integration.exchange import PATIENCE
-from tests.integration.namespace import eventually
-from tests.integration.talk import Served, served
+from tests.support.exchange import PATIENCE
+from tests.support.namespace import eventually
+from tests.support.talk import Served, served
 
 ME, UID = os.getpid(), os.geteuid()
 EXE = os.path.realpath("/proc/self/exe")

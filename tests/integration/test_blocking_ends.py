@@ -21,11 +21,11 @@ from portmapd.errors import (
     PortmapdError,
     Terminated,
 )
-from tests.integration.clients import Mortal, mortal, names
-from tests.integration.exchange import PATIENCE
-from tests.integration.namespace import eventually
-from tests.integration.registrant import Registrant
-from tests.integration.talk import Talk
+from tests.support.clients import Mortal, mortal, names
+from tests.support.exchange import PATIENCE
+from tests.support.namespace import eventually
+from tests.support.registrant import Registrant
+from tests.support.talk import Talk
 
 ME = os.getpid()
 NAME = "printer.example.com"

@@ -13,10 +13,10 @@ import pytest
 
 from portmapd.client.blocking import Group, Portmapper
 from portmapd.errors import CallTimedOut, ClientClosed, DaemonUnreachable, Terminated
-from tests.integration.clients import Mortal, names, told
-from tests.integration.exchange import PATIENCE
-from tests.integration.namespace import eventually
-from tests.integration.talk import Talk
+from tests.support.clients import Mortal, names, told
+from tests.support.exchange import PATIENCE
+from tests.support.namespace import eventually
+from tests.support.talk import Talk
 
 ME = os.getpid()
 

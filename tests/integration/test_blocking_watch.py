@@ -13,9 +13,9 @@ import pytest
 from portmapd.client.blocking import Portmapper, Service
 from portmapd.client.changes import Changes
 from portmapd.errors import BadArguments, DaemonUnreachable, Terminated
-from tests.integration.clients import ITSELF, Mortal, mortal, told
-from tests.integration.exchange import PATIENCE
-from tests.integration.talk import Talk
+from tests.support.clients import ITSELF, Mortal, mortal, told
+from tests.support.exchange import PATIENCE
+from tests.support.talk import Talk
 
 ME, UID = os.getpid(), os.geteuid()
 PROGRAM = 400_001

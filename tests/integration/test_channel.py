@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
@@ -21,9 +21,9 @@ from portmapd.errors import (
     UnknownCommand,
     UnsupportedVersion,
 )
-from tests.integration.host import daemon, twistd
-from tests.integration.namespace import eventually
-from tests.integration.talk import Served, Talk, served
+from tests.support.host import daemon, twistd
+from tests.support.namespace import eventually
+from tests.support.talk import Served, Talk, served
 
 ME = (os.geteuid(), os.getpid())
 OWNER = str(os.geteuid()) if os.geteuid() else "superuser"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.channel import command as c
+from portmapd.channel import commands as c
 from portmapd.channel.box import MAX_BOX, MAX_PAIRS, MAX_VALUE, encode_box, encode_pairs
-from tests.integration.namespace import eventually
-from tests.integration.talk import Served, Talk
+from tests.support.namespace import eventually
+from tests.support.talk import Served, Talk
 
 BROKEN = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",

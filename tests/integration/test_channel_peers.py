@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.channel.command import WATCH
+from portmapd.channel.commands import WATCH
 from portmapd.errors import AlreadyRegistered, ExecutableUnknown, LimitExceeded
-from tests.integration.registrant import Registrant
-from tests.integration.talk import Served, Talk
+from tests.support.registrant import Registrant
+from tests.support.talk import Served, Talk
 
 PID2EXE = ("pid2exe.portmapd", "*", 2)
 EXE = os.path.realpath("/proc/self/exe")

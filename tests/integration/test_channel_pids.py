@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.channel.command import REGISTER, WATCH
+from portmapd.channel.commands import REGISTER, WATCH
 from portmapd.errors import ExecutableUnknown, LimitExceeded
-from tests.integration.daemon import portmapd
-from tests.integration.namespace import Namespace, Started
-from tests.integration.registrant import Registrant
-from tests.integration.talk import Talk
 from tests.integration.test_channel_peers import EXE, PID2EXE, executable
+from tests.support.daemon import portmapd
+from tests.support.namespace import Namespace, Started
+from tests.support.registrant import Registrant
+from tests.support.talk import Talk
 
 #: The process id that comes again; no other process of the namespace gets near it by itself.
 PID = 20_000

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.channel.command import WATCH
+from portmapd.channel.commands import WATCH
 from portmapd.errors import AlreadyRegistered
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
 from portmapd.portmapper.v2 import Pmap, encode_pmap
-from tests.integration.daemon import portmapd
-from tests.integration.exchange import connect_local, exchange, question, run_as
-from tests.integration.namespace import Namespace, eventually
-from tests.integration.registrant import Registrant
-from tests.integration.talk import Served, Talk
+from tests.support.daemon import portmapd
+from tests.support.exchange import connect_local, exchange, question, run_as
+from tests.support.namespace import Namespace, eventually
+from tests.support.registrant import Registrant
+from tests.support.talk import Served, Talk
 
 TCP = (400001, 1, "tcp", "127.0.0.1.8.1")
 UDP = (400001, 1, "udp", "0.0.0.0.8.2")

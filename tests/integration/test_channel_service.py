@@ -13,13 +13,13 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import deferLater
 
 from portmapd.errors import ConfigurationError
-from portmapd.local.server import ChannelService
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
-from tests import stock
-from tests.integration.embedded import asynchronous, serving
+from portmapd.server.channel_service import ChannelService
 from tests.integration.test_channel_stock import connected, service
+from tests.support import stock_amp as stock
+from tests.support.embedded import asynchronous, serving
 
 ITSELF = "portmapd.portmapd"
 

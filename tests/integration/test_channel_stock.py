@@ -13,9 +13,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
-from tests import stock
-from tests.integration.embedded import asynchronous
-from tests.integration.talk import Served
+from tests.support import stock_amp as stock
+from tests.support.embedded import asynchronous
+from tests.support.talk import Served
 
 ME = {"user": os.geteuid(), "pid": os.getpid()}
 TCP = {"program": 400001, "version": 1, "netid": "tcp", "address": "127.0.0.1.8.1"}

@@ -12,9 +12,9 @@ import pytest
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.xdr import uint
 from portmapd.portmapper.v2 import Pmap, encode_pmap
-from tests.integration.exchange import connect, exchange, question
-from tests.integration.namespace import eventually
-from tests.integration.talk import Served
+from tests.support.exchange import connect, exchange, question
+from tests.support.namespace import eventually
+from tests.support.talk import Served
 
 PROCESSES = 5
 #: Five thousand connections in all; fewer where nobody may have so many.

@@ -25,8 +25,8 @@ from portmapd.errors import (
 )
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import refusal, success, xid_of
-from tests.integration.embedded import asking, asynchronous
-from tests.integration.peers import Peer, Respond, Send, peering, silent
+from tests.support.embedded import asking, asynchronous
+from tests.support.peers import Peer, Respond, Send, peering, silent
 
 UDP = socket.IPPROTO_UDP
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import TWISTD
-from tests.integration.namespace import PATH, TOP, Namespace
-from tests.integration.session import play
+from tests.support.console_session import play
+from tests.support.daemon import TWISTD
+from tests.support.namespace import PATH, TOP, Namespace
 
 EXAMPLES = TOP / "docs" / "examples"
 

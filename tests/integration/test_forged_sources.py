@@ -12,10 +12,10 @@ from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.xdr import Reader, uint
 from portmapd.portmapper.rpcbind import read_rpcb
 from portmapd.portmapper.v2 import Pmap, encode_pmap
-from tests.integration.daemon import portmapd
-from tests.integration.exchange import exchange, question
-from tests.integration.frames import frame, hardware_address
-from tests.integration.namespace import Namespace
+from tests.support.daemon import portmapd
+from tests.support.exchange import exchange, question
+from tests.support.frames import frame, hardware_address
+from tests.support.namespace import Namespace
 
 pytestmark = pytest.mark.broadcast
 

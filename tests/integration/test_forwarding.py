@@ -10,7 +10,6 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.threads import deferToThread
 
 from portmapd.errors import CallTimedOut, ProgramUnavailable
-from portmapd.net.forwarding import MAX_CALLS
 from portmapd.oncrpc.message import (
     decode_call,
     decode_reply,
@@ -20,13 +19,14 @@ from portmapd.oncrpc.message import (
     xid_of,
 )
 from portmapd.portmapper.caller import RESERVED_PORTS
-from portmapd.portmapper.forwarding import RemoteCall, encode_remote_call
+from portmapd.portmapper.callit import RemoteCall, encode_remote_call
 from portmapd.portmapper.v2 import CallResult
 from portmapd.registry.mapping import mapping
+from portmapd.server.call_forwarder import MAX_CALLS
 from portmapd.service import PortmapperService
-from tests.integration.embedded import asking, asynchronous, needs_ipv6, serving
-from tests.integration.exchange import connect, exchange, question
-from tests.integration.peers import Peer, Respond, Send, echo, peering, silent
+from tests.support.embedded import asking, asynchronous, needs_ipv6, serving
+from tests.support.exchange import connect, exchange, question
+from tests.support.peers import Peer, Respond, Send, echo, peering, silent
 
 PROGRAM = 200100
 

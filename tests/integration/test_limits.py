@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from twisted.internet.threads import deferToThread
 
-from portmapd.net.stream import MAX_STREAMS
 from portmapd.oncrpc.message import decode_reply, xid_of
 from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, mark
 from portmapd.oncrpc.xdr import uint
 from portmapd.portmapper.v2 import Pmap, encode_pmap
-from tests.integration.embedded import asking, asynchronous, serving
-from tests.integration.exchange import connect, connect_local, exchange, question, receive_record
-from tests.integration.host import Daemon, daemon
+from portmapd.server.stream import MAX_STREAMS
+from tests.support.embedded import asking, asynchronous, serving
+from tests.support.exchange import connect, connect_local, exchange, question, receive_record
+from tests.support.host import Daemon, daemon
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 HOST = "127.0.0.1"
@@ -31,7 +31,7 @@ def is_served(skt: socket.socket) -> bool:
 
 
 def is_closed(skt: socket.socket) -> bool:
-    """Whether the other end closes a stream, instead of answering."""
+    """Whether the other end closes a stream, instead of call_server."""
     try:
         return skt.recv(1) == b""
     except ConnectionResetError:

@@ -10,9 +10,9 @@ import pytest
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
-from tests.integration.daemon import portmapd
-from tests.integration.exchange import PATIENCE, exchange, question
-from tests.integration.namespace import Namespace
+from tests.support.daemon import portmapd
+from tests.support.exchange import PATIENCE, exchange, question
+from tests.support.namespace import Namespace
 
 pytestmark = pytest.mark.broadcast
 
@@ -29,7 +29,7 @@ def link_local(namespace: Namespace, interface: str) -> tuple[str, int]:
 
 def ask(namespace: Namespace, *words: str) -> str:
     """What the client says, asking from within the namespace."""
-    return namespace.run(sys.executable, "-m", "tests.integration.ask", *words).strip()
+    return namespace.run(sys.executable, "-m", "tests.support.ask", *words).strip()
 
 
 def reached(namespace: Namespace, kind: socket.SocketKind, host: str, scope: int) -> str:

@@ -27,9 +27,9 @@ from portmapd.errors import (
     NotRegistered,
     ReservedName,
 )
-from tests.integration.clients import listed, mapped, portmapper
-from tests.integration.embedded import asynchronous
-from tests.integration.talk import Served
+from tests.support.clients import listed, mapped, portmapper
+from tests.support.embedded import asynchronous
+from tests.support.talk import Served
 
 ME = (os.geteuid(), os.getpid())
 OWNER = str(ME[0]) if ME[0] else "superuser"

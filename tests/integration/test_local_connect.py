@@ -16,10 +16,10 @@ from twisted.internet.protocol import Factory, Protocol
 
 from portmapd.client.local import Portmapper
 from portmapd.errors import BadArguments, ClientClosed, NotAccepted, NotListed
-from tests.integration.clients import listed, mortal, pause, portmapper, until
-from tests.integration.embedded import asynchronous, needs_ipv6
-from tests.integration.namespace import Namespace
-from tests.integration.talk import Served
+from tests.support.clients import listed, mortal, pause, portmapper, until
+from tests.support.embedded import asynchronous, needs_ipv6
+from tests.support.namespace import Namespace
+from tests.support.talk import Served
 
 EVERYTHING: Any = reactor
 

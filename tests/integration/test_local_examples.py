@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import TWISTD
-from tests.integration.namespace import PATH, TOP, Namespace, Started, eventually
-from tests.integration.session import play, steps
+from tests.support.console_session import play, steps
+from tests.support.daemon import TWISTD
+from tests.support.namespace import PATH, TOP, Namespace, Started, eventually
 
 EXAMPLES = TOP / "docs" / "examples" / "local"
 PROGRAMS = f"{Path(TWISTD).parent}:{PATH}"

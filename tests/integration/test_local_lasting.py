@@ -16,9 +16,9 @@ from portmapd.client.local import Portmapper
 from portmapd.client.standing import Group
 from portmapd.client.values import Flags
 from portmapd.errors import AlreadyRegistered, DaemonUnreachable, PortmapdError
-from tests.integration.clients import listed, mapped, mortal, pause, portmapper, until, until_listed
-from tests.integration.embedded import asynchronous
-from tests.integration.talk import Served, Talk
+from tests.support.clients import listed, mapped, mortal, pause, portmapper, until, until_listed
+from tests.support.embedded import asynchronous
+from tests.support.talk import Served, Talk
 
 EVERYTHING: Any = reactor
 

@@ -17,10 +17,10 @@ from twisted.internet.protocol import Factory
 
 from portmapd.client.local import Portmapper
 from portmapd.errors import BadArguments, DaemonUnreachable, Terminated
-from tests.integration.clients import Mortal, listed, mapped, mortal, portmapper
-from tests.integration.embedded import asynchronous
-from tests.integration.exchange import PATIENCE
-from tests.integration.talk import Served, Talk
+from tests.support.clients import Mortal, listed, mapped, mortal, portmapper
+from tests.support.embedded import asynchronous
+from tests.support.exchange import PATIENCE
+from tests.support.talk import Served, Talk
 
 EVERYTHING: Any = reactor
 

@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 
 from portmapd.client.subscription import Watching
 from portmapd.errors import ClientClosed
-from tests.integration.clients import changes, mortal, pause, portmapper, told, until
-from tests.integration.embedded import asynchronous
-from tests.integration.talk import Served
+from tests.support.clients import changes, mortal, pause, portmapper, told, until
+from tests.support.embedded import asynchronous
+from tests.support.talk import Served
 
 CAME, WENT = "registered", "deregistered"
 

@@ -13,10 +13,10 @@ from portmapd.errors import DaemonUnreachable, ProgramMismatch, SystemFailure
 from portmapd.portmapper.rpcbind import Rpcb
 from portmapd.portmapper.v2 import CallResult, Pmap
 from portmapd.registry.mapping import Mapping, mapping
-from tests.integration.embedded import asking, asynchronous, needs_ipv6, serving
-from tests.integration.exchange import free_port
-from tests.integration.host import daemon
-from tests.integration.peers import echo, peering, silent
+from tests.support.embedded import asking, asynchronous, needs_ipv6, serving
+from tests.support.exchange import free_port
+from tests.support.host import daemon
+from tests.support.peers import echo, peering, silent
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 

@@ -20,11 +20,11 @@ import pytest
 from attrs import frozen
 
 from portmapd.client.blocking import Portmapper, Service
-from tests.integration.clients import Mortal
-from tests.integration.exchange import PATIENCE
-from tests.integration.namespace import TOP, eventually
-from tests.integration.registrant import Registrant
-from tests.integration.talk import Talk
+from tests.support.clients import Mortal
+from tests.support.exchange import PATIENCE
+from tests.support.namespace import TOP, eventually
+from tests.support.registrant import Registrant
+from tests.support.talk import Talk
 
 ME, UID = os.getpid(), os.geteuid()
 USER = pwd.getpwuid(UID).pw_name
@@ -506,7 +506,7 @@ def enter_no_directory() -> None:
 def test_interrupted(daemon: Mortal, shell: Shell) -> None:
     """SIGINT ends it without a word: while it starts, and while it waits for an answer."""
     daemon.freeze()
-    for begun in ("click", "portmapd.cli.command"):
+    for begun in ("click", "portmapd.cli.commands"):
         asking = shell.start("services", env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
         assert asking.stderr is not None
         next(line for line in asking.stderr if line.split("|")[-1].strip() == begun)

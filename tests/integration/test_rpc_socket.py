@@ -14,8 +14,8 @@ from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
-from tests.integration.embedded import asking, asynchronous, serving
-from tests.integration.exchange import connect_local, exchange, question, run_as
+from tests.support.embedded import asking, asynchronous, serving
+from tests.support.exchange import connect_local, exchange, question, run_as
 
 SET, UNSET = 1, 2
 

@@ -14,9 +14,9 @@ from twisted.internet.task import deferLater
 from portmapd.errors import ConfigurationError, DaemonUnreachable
 from portmapd.registry.mapping import mapping
 from portmapd.service import PortmapperService
-from tests.integration.embedded import asking, asynchronous, configured, needs_ipv6, serving
-from tests.integration.exchange import free_port
-from tests.integration.peers import echo, peering
+from tests.support.embedded import asking, asynchronous, configured, needs_ipv6, serving
+from tests.support.exchange import free_port
+from tests.support.peers import echo, peering
 
 UDP = socket.IPPROTO_UDP
 

@@ -16,13 +16,13 @@ import pytest
 from portmapd.errors import AuthRefused
 from portmapd.oncrpc.message import decode_call, decode_reply, success, sys_credential
 from portmapd.oncrpc.xdr import Reader, opaque, uint
+from portmapd.portmapper.callit import RemoteCall, encode_remote_call
 from portmapd.portmapper.dispatch import TABLE
-from portmapd.portmapper.forwarding import RemoteCall, encode_remote_call
 from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
 from portmapd.portmapper.v2 import Pmap, encode_pmap, read_call_result, read_pmap
-from tests.integration.daemon import portmapd
-from tests.integration.exchange import connect, exchange, question, reply_or_silence
-from tests.integration.namespace import Namespace
+from tests.support.daemon import portmapd
+from tests.support.exchange import connect, exchange, question, reply_or_silence
+from tests.support.namespace import Namespace
 
 pytestmark = pytest.mark.broadcast
 

@@ -10,10 +10,10 @@ import pytest
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.v2 import Pmap, encode_pmap
-from tests.integration.daemon import TWISTD, portmapd
-from tests.integration.exchange import connect, connect_local, exchange, free_port, question
-from tests.integration.host import daemon, twistd
-from tests.integration.namespace import Namespace, eventually
+from tests.support.daemon import TWISTD, portmapd
+from tests.support.exchange import connect, connect_local, exchange, free_port, question
+from tests.support.host import daemon, twistd
+from tests.support.namespace import Namespace, eventually
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 NULL = question(2, 0)

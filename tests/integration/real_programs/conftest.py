@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import portmapd
-from tests.integration.namespace import Namespace
 from tests.integration.real_programs.table import Table
+from tests.support.daemon import portmapd
+from tests.support.namespace import Namespace
 
 _HEADERS = Path("/usr/include/tirpc")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.namespace import Namespace, eventually
 from tests.integration.real_programs.table import ALL_NETIDS, Table, every
+from tests.support.namespace import Namespace, eventually
 
 pytestmark = pytest.mark.programs("rpcinfo")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.namespace import Namespace, Started, eventually
 from tests.integration.real_programs.table import Table, every
+from tests.support.namespace import Namespace, Started, eventually
 
 pytestmark = pytest.mark.programs("rpcinfo", "ypserv", "ypbind", "ypcat", "ypwhich", "makedbm")
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.integration.namespace import Namespace
+from tests.support.namespace import Namespace
 
 pytestmark = pytest.mark.programs("nmap")
 

@@ -1,0 +1,202 @@
+"""The commands of the local channel, and the boxes that ask, answer and refuse."""
+
+from collections.abc import Mapping
+from struct import Struct
+from typing import Any
+
+from portmapd.channel.arguments import INTEGER, UNICODE, Argument, Rows, list_of
+from portmapd.channel.box import END, Box, encode_pairs
+from portmapd.errors import (
+    AlreadyRegistered,
+    BadArguments,
+    ExecutableUnknown,
+    InternalError,
+    InvalidMapping,
+    InvalidService,
+    LimitExceeded,
+    NotRegistered,
+    Refusal,
+    ReservedName,
+    UnknownCommand,
+    UnsupportedVersion,
+)
+
+#: The version of the channel's protocol.
+VERSION = 1
+
+#: The reserved name, and the port, under which a process announces its executable.
+PID2EXE, ANY_PORT = "pid2exe.portmapd", "*"
+
+ASK, ANSWER, ERROR, COMMAND = b"_ask", b"_answer", b"_error", b"_command"
+CODE, DESCRIPTION = b"_error_code", b"_error_description"
+
+_LENGTH = Struct(">H")
+_ANSWER_PREFIX = _LENGTH.pack(len(ANSWER)) + ANSWER
+
+#: The longest description of an error that is sent, in bytes.
+MAX_DESCRIPTION = 1_024
+
+_NAME = Argument("name", UNICODE)
+_PORT = Argument("port", UNICODE)
+_USER = Argument("user", INTEGER)
+_PID = Argument("pid", INTEGER)
+_EXE = Argument("exe", UNICODE)
+_MAPPING = (
+    Argument("program", INTEGER),
+    Argument("version", INTEGER),
+    Argument("netid", UNICODE),
+    Argument("address", UNICODE),
+)
+_OWNER = Argument("owner", UNICODE)
+_AFTER = Argument("after", UNICODE, optional=True)
+_MORE = Argument("more", UNICODE, optional=True)
+
+#: What a listing, and an event, tells of a service, and of a mapping.
+SERVICE_ROW = Rows((_NAME, _USER, _PID, _PORT, _EXE))
+MAPPING_ROW = Rows((*_MAPPING, _OWNER))
+
+
+class Command:
+    """A command, by what it takes and what it answers.
+
+    :param arguments: of the box that asks.
+    :param answer: of the box that answers.
+    :ivar key: its name, in bytes.
+    """
+
+    __slots__ = ("answer", "arguments", "key", "name")
+
+    def __init__(
+        self, name: str, arguments: tuple[Argument, ...] = (), answer: tuple[Argument, ...] = ()
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.answer = answer
+        self.key = name.encode()
+
+    def ask(self, tag: bytes, values: Mapping[str, Any]) -> bytes:
+        """The box that asks.
+
+        :param tag: comes back with the answer.
+        :param values: the arguments by name; None: left out.
+        :raises ValueError: a value is too long for a box.
+        """
+        head = [(ASK, tag), (COMMAND, self.key)]
+        return encode_pairs(head + _encode(self.arguments, values))
+
+    def reply(self, tag: bytes, values: Mapping[str, Any]) -> bytes:
+        """The box that answers."""
+        head = _ANSWER_PREFIX + _LENGTH.pack(len(tag)) + tag
+        return head + (encode_pairs(_encode(self.answer, values)) if self.answer else END)
+
+    def read_arguments(self, box: Box) -> tuple[Any, ...]:
+        """The arguments in *box*, in their order; None for those left out.
+
+        :raises BadArguments: one is missing or not of its type; the message names it.
+        """
+        return tuple([argument.take(box) for argument in self.arguments])
+
+    def read_answer(self, box: Box) -> dict[str, Any]:
+        """The answer in *box*, by name.
+
+        :raises BadArguments: as :meth:`read_arguments`.
+        """
+        return {argument.name: argument.take(box) for argument in self.answer}
+
+
+def _encode(
+    arguments: tuple[Argument, ...], values: Mapping[str, Any]
+) -> list[tuple[bytes, bytes]]:
+    return [
+        (a.key, a.kind.encode(values[a.name])) for a in arguments if values.get(a.name) is not None
+    ]
+
+
+HELLO = Command(
+    "Hello",
+    (Argument("version", INTEGER),),
+    (
+        Argument("version", INTEGER),
+        Argument("instance", UNICODE),
+        Argument("limit", INTEGER),
+        Argument("uid", INTEGER),
+        Argument("pid", INTEGER),
+    ),
+)
+REGISTER = Command(
+    "Register", (Argument("services", Rows((_NAME, _PORT, Argument("flags", INTEGER)))),)
+)
+DEREGISTER = Command("Deregister", (Argument("services", Rows((_NAME, _PORT))),))
+LIST = Command(
+    "List",
+    (
+        Argument("names", list_of(UNICODE), optional=True),
+        Argument("users", list_of(INTEGER), optional=True),
+        Argument("pids", list_of(INTEGER), optional=True),
+        _AFTER,
+    ),
+    (Argument("services", SERVICE_ROW), _MORE),
+)
+SET_MAPPINGS = Command("SetMappings", (Argument("mappings", Rows(_MAPPING)),))
+UNSET_MAPPINGS = Command("UnsetMappings", (Argument("mappings", Rows(_MAPPING)),))
+LIST_MAPPINGS = Command("ListMappings", (_AFTER,), (Argument("mappings", MAPPING_ROW), _MORE))
+WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
+UNWATCH = Command("Unwatch")
+
+EVENT, OVERFLOW = b"Event", b"Overflow"
+CHANGE = b"change"
+
+#: What a client may ask for.
+COMMANDS = {
+    command.key: command
+    for command in (
+        HELLO,
+        REGISTER,
+        DEREGISTER,
+        LIST,
+        SET_MAPPINGS,
+        UNSET_MAPPINGS,
+        LIST_MAPPINGS,
+        WATCH,
+        UNWATCH,
+    )
+}
+
+#: The box that tells a watcher to list again.
+OVERFLOW_BOX = encode_pairs([(COMMAND, OVERFLOW)])
+
+_REFUSALS: dict[bytes, type[Refusal]] = {
+    kind.code.encode(): kind
+    for kind in (
+        AlreadyRegistered,
+        BadArguments,
+        ExecutableUnknown,
+        InternalError,
+        InvalidMapping,
+        InvalidService,
+        LimitExceeded,
+        NotRegistered,
+        ReservedName,
+        UnknownCommand,
+        UnsupportedVersion,
+    )
+}
+
+
+def encode_event(change: str, rows: Rows, row: tuple[Any, ...]) -> bytes:
+    """The box that tells of a change of the service or mapping in *row*."""
+    head = encode_pairs([(COMMAND, EVENT), (CHANGE, change.encode())])
+    return head[:-2] + rows.encode_row(row)
+
+
+def encode_refusal(tag: bytes, refusal: Refusal) -> bytes:
+    """The box that refuses."""
+    # A cut may leave a part of a character.
+    text = str(refusal).encode("utf-8", "replace")[:MAX_DESCRIPTION].decode("utf-8", "ignore")
+    return encode_pairs([(ERROR, tag), (CODE, refusal.code.encode()), (DESCRIPTION, text.encode())])
+
+
+def read_refusal(box: Box) -> Refusal:
+    """The refusal that *box* carries."""
+    kind = _REFUSALS.get(box.get(CODE, b""), InternalError)
+    return kind(box.get(DESCRIPTION, b"").decode("utf-8", "replace"))

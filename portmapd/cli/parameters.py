@@ -1,0 +1,94 @@
+"""What stands on the command line of ``portmapctl``, checked as far as that needs no daemon.
+
+Each function is a callback of click's, and raises :exc:`click.BadParameter` for a wrong value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from portmapd.cli.ending import REFUSED, Ending
+from portmapd.client.registration import registrations
+from portmapd.client.values import user_ids
+from portmapd.errors import BadArguments, InvalidMapping, InvalidService
+from portmapd.oncrpc.netid import LOCAL, parse_address
+from portmapd.registry.service import check_service
+
+#: The largest number of an RPC program or version, and the largest uid.
+_LARGEST = (1 << 32) - 1
+#: The largest process id that there can be.
+_LARGEST_PID = 1 << 22
+#: How much of what is no number is shown.
+_SHOWN = 64
+
+
+def service_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A name that can be registered."""
+    try:
+        check_service(value, "1", 0)
+    except InvalidService as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A port number, or an absolute path."""
+    try:
+        ((_, found, _),) = registrations("any", value)
+        if found.startswith("/"):
+            parse_address(LOCAL, found)
+    except (InvalidService, InvalidMapping) as error:
+        raise click.BadParameter(str(error)) from None
+    return found
+
+
+def program(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """A program's number and its version."""
+    if value is None:
+        return None
+    number, colon, version = value.partition(":")
+    if not colon:
+        raise click.BadParameter(f"{value[:_SHOWN]!r} is not PROG:VERS, two numbers")
+    return _number(number, _LARGEST), _number(version, _LARGEST)
+
+
+def pid(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A process."""
+    return None if value is None else _number(value, _LARGEST_PID)
+
+
+def user(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Sequence[int] | None:
+    """A user, by name or uid."""
+    if value is not None and _is_number(value):
+        return [_number(value, _LARGEST)]
+    try:
+        return user_ids(value)
+    except BadArguments as error:
+        raise Ending(REFUSED, f"{error}; give the name of one, or a uid") from None
+
+
+def command_line(
+    context: click.Context, parameter: click.Parameter, value: Sequence[str]
+) -> Sequence[str]:
+    """A program and its arguments."""
+    # Of two --, the first is there for a NAME that begins with a dash.
+    command = value[1:] if value[:1] == ("--",) else value
+    if not command:
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return command
+
+
+def _number(text: str, largest: int) -> int:
+    if not _is_number(text) or len(text) > len(str(largest)) or int(text) > largest:
+        raise click.BadParameter(f"{text[:_SHOWN]!r} is no number from 0 to {largest}")
+    return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

@@ -1,1 +1,0 @@
-"""The local channel: what processes register here lives with their connection."""

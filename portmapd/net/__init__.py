@@ -1,1 +1,0 @@
-"""Sockets: UDP, TCP and the rpcbind socket, forwarded calls, liveness."""

@@ -1,0 +1,173 @@
+"""The process at the other end of a connection, as the kernel tells of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Protocol
+
+from attrs import define, field
+
+from portmapd.registry.holder import Allowance
+
+#: The connections of an ended process that are ended in one turn of the reactor.
+BATCH = 16
+
+#: Linux 6.5 has it; the socket module has no name for it.
+_SO_PEERPIDFD = 77
+
+
+def open_pidfd(skt: socket.socket, pid: int) -> int:
+    """A pidfd of the process that connected *skt*.
+
+    :raises OSError: it has ended, or there are no descriptors left.
+    """
+    try:
+        return skt.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        # Of any other error, such as that the process has ended, nothing follows: a child may
+        # hold its socket, and another process have its pid.
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        return os.pidfd_open(pid)
+
+
+def has_peer_pidfd() -> bool:
+    """Does the kernel tell whose a socket is at any time, whoever has the pid by then?"""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        try:
+            os.close(ours.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
+        except OSError:
+            return False
+    return True
+
+
+def has_ended(pidfd: int) -> bool:
+    """Has the process ended?"""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def read_executable(pid: int, pidfd: int) -> str:
+    """The path of the executable of a process; empty if it cannot be known.
+
+    A path whose file was deleted or replaced is no path. The process is looked at once more after
+    the path was read, so that a recycled pid cannot lend its name.
+    """
+    link = f"/proc/{pid}/exe"
+    try:
+        path = os.readlink(link)
+        there, running = os.stat(path), os.stat(link)
+        path.encode()
+    except (OSError, UnicodeEncodeError):
+        return ""
+    same = (there.st_dev, there.st_ino) == (running.st_dev, running.st_ino)
+    return path if same and not has_ended(pidfd) else ""
+
+
+class Connection(Protocol):
+    """What ends with its process."""
+
+    def end(self) -> None:
+        """End, at once."""
+
+
+@define(eq=False)
+class Process:
+    """A process that has connections.
+
+    :param key: its pid, and what tells it from others that had, or will have, the same.
+    :param pidfd: can be read once the process has ended.
+    :param allowance: what all its connections together may hold.
+    :param ended: is called with it once it has ended.
+    """
+
+    key: tuple[int, int]
+    pidfd: int
+    allowance: Allowance
+    ended: Callable[[Process], None]
+    connections: dict[Connection, None] = field(factory=dict)
+
+    def fileno(self) -> int:
+        """The pidfd."""
+        return self.pidfd
+
+    def doRead(self) -> None:
+        """The process has ended."""
+        self.ended(self)
+
+
+class Processes:
+    """The processes that have connections.
+
+    :param epoll_group: where their pidfds are watched; anything with a reactor's ``addReader``,
+        ``removeReader`` and ``callLater``.
+    :param limit: the most services and mappings that one process may hold.
+    :ivar has_peer_pidfd: may a process be joined some time after it connected? If not, whoever has
+        its pid by then may be taken for it.
+    """
+
+    def __init__(self, epoll_group: Any, limit: int) -> None:
+        self._hub = epoll_group
+        self.limit = limit
+        self.has_peer_pidfd = has_peer_pidfd()
+        self._living: dict[tuple[int, int], Process] = {}
+
+    def __len__(self) -> int:
+        """How many there are; each takes a descriptor."""
+        return len(self._living)
+
+    def join(self, connection: Connection, skt: socket.socket, pid: int) -> Process:
+        """The process that connected *skt*, with *connection* among its connections.
+
+        :raises OSError: it has ended, or there are no descriptors left.
+        """
+        pidfd = open_pidfd(skt, pid)
+        if has_ended(pidfd):
+            os.close(pidfd)
+            raise ProcessLookupError(f"pid {pid} has ended")
+        # Since Linux 6.9 the inode is the process's own; before, the pid alone tells them apart.
+        key = pid, os.fstat(pidfd).st_ino
+        process = self._living.get(key)
+        if process is not None and has_ended(process.pidfd):
+            self._end(process)
+            process = None
+        if process is None:
+            process = Process(key, pidfd, Allowance(self.limit), self._end)
+            self._living[key] = process
+            self._hub.addReader(process)
+        else:
+            os.close(pidfd)
+        process.connections[connection] = None
+        return process
+
+    def leave(self, connection: Connection, process: Process) -> None:
+        """*connection* of *process* has ended."""
+        process.connections.pop(connection, None)
+        if not process.connections:
+            self._forget(process)
+
+    def _end(self, process: Process) -> None:
+        """End the connections of an ended process: a child may hold its sockets for ever."""
+        self._forget(process)
+        self._end_some(process)
+
+    def _end_some(self, process: Process) -> None:
+        """End so many that others have their turn in between."""
+        for connection in tuple(islice(process.connections, BATCH)):
+            connection.end()
+            process.connections.pop(connection, None)
+        if process.connections:
+            self._hub.callLater(0, self._end_some, process)
+
+    def _forget(self, process: Process) -> None:
+        if self._living.get(process.key) is process:
+            del self._living[process.key]
+            self._hub.removeReader(process)
+            os.close(process.pidfd)

@@ -1,0 +1,286 @@
+"""What the commands of one connection do, up to its socket and its process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from portmapd.channel import commands as c
+from portmapd.channel.box import Box
+from portmapd.errors import (
+    BadArguments,
+    ExecutableUnknown,
+    InternalError,
+    InvalidMapping,
+    InvalidService,
+    NotRegistered,
+    Refusal,
+    ReservedName,
+    UnknownCommand,
+    UnsupportedVersion,
+)
+from portmapd.portmapper.access import PROGRAM
+from portmapd.registry.holder import Allowance, Holder
+from portmapd.registry.mapping import mapping
+from portmapd.registry.registry import Registry
+from portmapd.registry.service import PUBLIC, RESERVED, check_service
+from portmapd.server.listing import Filter, list_mappings, list_services
+from portmapd.server.watchers import Watcher, Watchers
+
+Answer = Mapping[str, Any]
+_NOTHING: Answer = {}
+
+
+class Peer(Protocol):
+    """The other end of a connection.
+
+    :ivar uid: the user who connected.
+    :ivar pid: the process that connected.
+    """
+
+    uid: int
+    pid: int
+
+    def join(self) -> Allowance:
+        """From now on, the end of the process is the end of the connection.
+
+        :return: what the process may hold.
+        :raises ProcessLookupError: it has ended, and so has the connection.
+        """
+        raise NotImplementedError
+
+    def read_executable(self) -> str:
+        """The path of the executable of the process, which was joined; empty if unknown."""
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """Write boxes."""
+        raise NotImplementedError
+
+
+@frozen
+class Daemon:
+    """What every session of a daemon works on.
+
+    :param registry: what is registered.
+    :param watchers: who watches it.
+    :param instance: a name that no other start of the daemon has.
+    :param limit: the most services and mappings that one process may hold.
+    """
+
+    registry: Registry
+    watchers: Watchers
+    instance: str
+    limit: int
+
+    def open(self, peer: Peer) -> "Session":
+        """The session of a new connection.
+
+        :raises ProcessLookupError: its process has ended.
+        """
+        session = Session(self, peer)
+        if self.registry.has_public(peer.pid):
+            session.find_executable()
+        return session
+
+
+class Session:
+    """One connection's side of the channel.
+
+    Most connections ask a question and are gone. So the process is not looked at before the first
+    registration, nor its executable before the first public one, unless somebody calls
+    :meth:`find_executable`.
+
+    :param daemon: what it works on.
+    :param peer: the other end.
+    """
+
+    __slots__ = ("_daemon", "_holder", "_peer", "_watcher")
+    _log = Logger()
+
+    def __init__(self, daemon: Daemon, peer: Peer) -> None:
+        self._daemon = daemon
+        self._peer = peer
+        self._holder: Holder | None = None
+        self._watcher: Watcher | None = None
+
+    def enter(self) -> Holder:
+        """The holder of the connection, which is in the registry from now on.
+
+        :raises ProcessLookupError: the process has ended.
+        """
+        if self._holder is None:
+            peer = self._peer
+            holder = Holder(peer.uid, peer.pid, allowance=peer.join())
+            self._holder = self._daemon.registry.open(holder)
+        return self._holder
+
+    def find_executable(self) -> str:
+        """The executable of the process; empty if unknown.
+
+        If another executable stands for the process, that process is gone, or has become another
+        program: what it was is not known any more.
+
+        :raises ProcessLookupError: the process has ended.
+        """
+        holder = self.enter()
+        if holder.exe is None:
+            exe = self._peer.read_executable()
+            self._blank_others(holder.pid, exe)
+            holder.exe = exe
+        return holder.exe
+
+    def _blank_others(self, pid: int, exe: str) -> None:
+        registry = self._daemon.registry
+        known = (other for other in registry.holders_of(pid) if other.exe)
+        # All that are known are the same, so that the first one tells: there may be a thousand.
+        first = next(known, None)
+        if first is not None and first.exe != exe:
+            for other in (first, *known):
+                registry.blank(other)
+
+    def end(self) -> None:
+        """The connection has ended: nothing of it stays."""
+        if self._watcher is not None:
+            self._daemon.watchers.discard(self._watcher)
+        if self._holder is not None:
+            self._daemon.registry.close(self._holder)
+
+    def pause(self) -> None:
+        """The peer does not read."""
+        if self._watcher is not None:
+            self._watcher.pause()
+
+    def resume(self) -> None:
+        """The peer reads again."""
+        if self._watcher is not None:
+            self._watcher.resume()
+
+    def answer(self, box: Box) -> bytes:
+        """Serve a box; the box that answers it, or nothing if none is asked for."""
+        tag = box.get(c.ASK)
+        try:
+            command, operate = _TABLE.get(box.get(c.COMMAND, b"")) or _unknown(box)
+            values = operate(self, *command.read_arguments(box))
+            return command.reply(tag, values) if tag is not None else b""
+        except Refusal as refusal:
+            return c.encode_refusal(tag, refusal) if tag is not None else b""
+        except ProcessLookupError:
+            return b""
+        except Exception:
+            self._log.failure("a command of pid {pid} failed", pid=self._peer.pid)
+            error = InternalError("the port mapper failed; its log tells how")
+            return c.encode_refusal(tag, error) if tag is not None else b""
+
+    def _hello(self, version: int) -> Answer:
+        if version != c.VERSION:
+            raise UnsupportedVersion(f"version {version}: this daemon speaks {c.VERSION}")
+        return {
+            "version": c.VERSION,
+            "instance": self._daemon.instance,
+            "limit": self._daemon.limit,
+            "uid": self._peer.uid,
+            "pid": self._peer.pid,
+        }
+
+    def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer:
+        for service in services:
+            _check_service(*service)
+        public = next((flags for _, _, flags in services if flags & PUBLIC), 0)
+        if public and not self.find_executable():
+            raise ExecutableUnknown(
+                f"flags {public}: the path of the executable of pid {self._peer.pid} is not known "
+                "(it was deleted, replaced, or may not be read)"
+            )
+        holder = self.enter()
+        self._daemon.registry.register(*[holder.new_service(*service) for service in services])
+        return _NOTHING
+
+    def _deregister(self, services: Sequence[tuple[str, str]]) -> Answer:
+        self._daemon.registry.deregister(self.enter(), *services)
+        return _NOTHING
+
+    def _list(
+        self,
+        names: list[str] | None,
+        users: list[int] | None,
+        pids: list[int] | None,
+        after: str | None,
+    ) -> Answer:
+        wanted = Filter(frozenset(names or ()), frozenset(users or ()), frozenset(pids or ()))
+        services, more = list_services(self._daemon.registry, wanted, after)
+        return {"services": services, "more": more}
+
+    def _set_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
+        holder = self.enter()
+        new = [mapping(*fields, owner=holder.owner, holder=holder) for fields in mappings]
+        if any(m.program == PROGRAM for m in new):
+            raise InvalidMapping(f"program {PROGRAM} is the port mapper's own")
+        holder.allowance.check(len(new))
+        self._daemon.registry.map(*new)
+        return _NOTHING
+
+    def _unset_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
+        held = self.enter().mappings
+        for program, version, netid, address in mappings:
+            standing = held.get((program, version, netid))
+            if standing is None or standing.address != address:
+                raise NotRegistered(
+                    f"program {program} version {version} on {netid} is not mapped to {address} "
+                    "on this connection"
+                )
+        keys = dict.fromkeys((program, version, netid) for program, version, netid, _ in mappings)
+        self._daemon.registry.unmap(*[held[key] for key in keys])
+        return _NOTHING
+
+    def _list_mappings(self, after: str | None) -> Answer:
+        mappings, more = list_mappings(self._daemon.registry, after)
+        return {"mappings": mappings, "more": more}
+
+    def _watch(self, names: list[str] | None) -> Answer:
+        self.enter()
+        if self._watcher is None:
+            self._watcher = Watcher(self._peer.send)
+        self._daemon.watchers.add(self._watcher, frozenset(names or ()))
+        return _NOTHING
+
+    def _unwatch(self) -> Answer:
+        if self._watcher is not None:
+            self._daemon.watchers.discard(self._watcher)
+        return _NOTHING
+
+
+def _check_service(name: str, port: str, flags: int) -> None:
+    if not name.endswith(RESERVED):
+        check_service(name, port, flags)
+    elif name != c.PID2EXE:
+        raise ReservedName(f"name {name!r}: names that end in {RESERVED} are the port mapper's")
+    elif port != c.ANY_PORT or flags != PUBLIC:
+        raise InvalidService(
+            f"port {port!r}, flags {flags}: {c.PID2EXE} is registered with port {c.ANY_PORT} and "
+            f"flags {PUBLIC}"
+        )
+
+
+def _unknown(box: Box) -> NoReturn:
+    name = box.get(c.COMMAND)
+    if name is None:
+        raise BadArguments("_command is missing")
+    shown = name[:64].decode("utf-8", "backslashreplace")
+    raise UnknownCommand(f"{shown!r} is none of {', '.join(_NAMES)}")
+
+
+_NAMES = [command.name for command in c.COMMANDS.values()]
+_OPERATIONS: dict[bytes, Callable[..., Answer]] = {
+    c.HELLO.key: Session._hello,
+    c.REGISTER.key: Session._register,
+    c.DEREGISTER.key: Session._deregister,
+    c.LIST.key: Session._list,
+    c.SET_MAPPINGS.key: Session._set_mappings,
+    c.UNSET_MAPPINGS.key: Session._unset_mappings,
+    c.LIST_MAPPINGS.key: Session._list_mappings,
+    c.WATCH.key: Session._watch,
+    c.UNWATCH.key: Session._unwatch,
+}
+_TABLE = {name: (c.COMMANDS[name], operate) for name, operate in _OPERATIONS.items()}

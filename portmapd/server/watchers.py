@@ -1,0 +1,128 @@
+"""Watchers: who is told of which changes."""
+
+from collections.abc import Callable, Sequence
+
+from portmapd.channel.commands import (
+    MAPPING_ROW,
+    OVERFLOW_BOX,
+    SERVICE_ROW,
+    encode_event,
+)
+from portmapd.registry.change import Change, Kind
+from portmapd.registry.mapping import Mapping
+from portmapd.registry.registry import Registry
+from portmapd.registry.service import Service
+
+#: The most bytes of events that wait for a watcher that does not read.
+MAX_WAITING = 262_144
+
+
+class Watcher:
+    """One connection that watches.
+
+    Events are sent at once while the peer reads. While it does not, they wait, up to a limit;
+    beyond that the peer is told of an overflow instead.
+
+    :param send: writes a box.
+    """
+
+    __slots__ = ("_overflowed", "_paused", "_send", "_size", "_waiting", "names")
+
+    def __init__(self, send: Callable[[bytes], object]) -> None:
+        self.names: frozenset[str] = frozenset()
+        self._send = send
+        self._paused = False
+        self._overflowed = False
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def tell(self, event: bytes) -> None:
+        """Send *event*, or have it wait."""
+        if not self._paused:
+            self._send(event)
+        elif self._size + len(event) <= MAX_WAITING and not self._overflowed:
+            self._waiting.append(event)
+            self._size += len(event)
+        else:
+            self._overflowed = True
+
+    def pause(self) -> None:
+        """The peer does not read."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """The peer reads again."""
+        self._paused = False
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        if self._overflowed:
+            waiting.append(OVERFLOW_BOX)
+            self._overflowed = False
+        if waiting:
+            self._send(b"".join(waiting))
+
+
+class Watchers:
+    """Tells every watcher what it watches; an event is written once for all of them.
+
+    :param registry: what is watched.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._all: dict[Watcher, None] = {}
+        self._named: dict[str, dict[Watcher, None]] = {}
+        #: Ends the following; None while nobody watches, for a follower costs every change time.
+        self._end: Callable[[], None] | None = None
+
+    def add(self, watcher: Watcher, names: frozenset[str]) -> None:
+        """Tell *watcher* of changes to services of these names; of every change if there are none.
+
+        It replaces what the watcher watched before.
+        """
+        self.discard(watcher)
+        if self._end is None:
+            self._end = self._registry.follow(self._changed, *Kind)
+        watcher.names = names
+        if not names:
+            self._all[watcher] = None
+        for name in names:
+            self._named.setdefault(name, {})[watcher] = None
+
+    def discard(self, watcher: Watcher) -> None:
+        """Tell *watcher* nothing any more."""
+        self._all.pop(watcher, None)
+        for name in watcher.names:
+            watchers = self._named.get(name, {})
+            watchers.pop(watcher, None)
+            if not watchers:
+                self._named.pop(name, None)
+        watcher.names = frozenset()
+        if self._end is not None and not self._all and not self._named:
+            self._end()
+            self._end = None
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            subject = change.subject
+            named = self._named.get(subject.name, ()) if isinstance(subject, Service) else ()
+            if self._all or named:
+                event = _event(change)
+                for watcher in (*self._all, *named):
+                    watcher.tell(event)
+
+
+def _event(change: Change) -> bytes:
+    subject = change.subject
+    if isinstance(subject, Mapping):
+        return encode_event(change.kind.value, MAPPING_ROW, mapping_row(subject))
+    return encode_event(change.kind.value, SERVICE_ROW, service_row(subject))
+
+
+def mapping_row(mapping: Mapping) -> tuple[object, ...]:
+    """*mapping* as listings and events have it."""
+    return mapping.program, mapping.version, mapping.netid, mapping.address, mapping.owner
+
+
+def service_row(service: Service) -> tuple[object, ...]:
+    """*service* as listings and events have it."""
+    return service.name, service.uid, service.pid, service.port, service.exe

@@ -1,0 +1,40 @@
+"""The running daemon: ``twistd portmapd`` in a namespace."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.namespace import Namespace, Started, eventually
+
+#: twistd of the interpreter that runs the tests.
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+
+#: What a daemon's log must not hold.
+ERRORS = ("Traceback", "Unhandled", "CRITICAL")
+
+
+@contextmanager
+def portmapd(
+    namespace: Namespace, folder: Path, *options: str, socket: str = "/run/rpcbind.sock"
+) -> Iterator[Started]:
+    """Run ``twistd portmapd`` with *options*: serving in the block, ended by SIGTERM after it.
+
+    :param folder: where its log goes, as ``portmapd.log``.
+    :param socket: the path whose appearance tells that it serves.
+    :raises AssertionError: it did not start, logged an error, or did not end by SIGTERM.
+    """
+    log = folder / "portmapd.log"
+    daemon = namespace.start(TWISTD, "-n", "--pidfile=", "portmapd", *options, log=log)
+
+    def serves() -> bool:
+        assert daemon.running(), f"portmapd did not start:\n{log.read_text()}"
+        return namespace.run("stat", socket, status=None).startswith("  File:")
+
+    eventually(serves, "portmapd serves")
+    yield daemon
+    status = daemon.stop()
+    said = log.read_text()
+    assert status == -signal.SIGTERM, f"portmapd ended with {status}:\n{said}"
+    assert not any(error in said for error in ERRORS), said

@@ -1,0 +1,52 @@
+"""A port mapper inside the test's own process, and its clients."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, cast
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from portmapd.client import PortmapClient
+from portmapd.config import Config
+from portmapd.service import PortmapperService
+from tests.support.exchange import has_ipv6
+
+P = ParamSpec("P")
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
+
+
+def asynchronous(test: Callable[P, Coroutine[Deferred[Any], Any, None]]) -> Callable[P, None]:
+    """Run a test that awaits Deferreds."""
+    return cast("Callable[P, None]", pytest_twisted.ensureDeferred(test))
+
+
+def configured(**options: Any) -> Config:
+    """A configuration on any free port of loopback, without UNIX sockets, but for *options*."""
+    return Config(**{"port": 0, "rpc_socket": None, "local_socket": None} | options)
+
+
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[PortmapperService]:
+    """Serve in the block; see :func:`configured`."""
+    service = PortmapperService(configured(**options), reactor)
+    service.startService()
+    try:
+        yield service
+    finally:
+        await service.stopService()
+
+
+@asynccontextmanager
+async def asking(
+    port: int, host: str = "127.0.0.1", transport: str = "udp", **options: Any
+) -> AsyncIterator[PortmapClient]:
+    """Give a client for the block."""
+    client = PortmapClient(reactor, host, port, transport, **options)
+    try:
+        yield client
+    finally:
+        await client.close()

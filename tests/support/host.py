@@ -1,0 +1,98 @@
+"""The daemon on this host, with a free port, for tests that need no namespace."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.xdr import Reader
+from portmapd.portmapper.v2 import Pmap, encode_pmap
+from tests.support.daemon import ERRORS, TWISTD
+from tests.support.exchange import PATIENCE, connect_local, exchange, question
+from tests.support.namespace import TOP, eventually
+
+
+def twistd(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``twistd`` until it ends, or has gone into the background."""
+    return subprocess.run(
+        [TWISTD, *words],
+        cwd=TOP,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class Daemon:
+    """A ``twistd portmapd`` in the foreground.
+
+    :ivar path: the path of its rpcbind socket.
+    :ivar port: the port that it serves.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], path: str) -> None:
+        self._process = process
+        self.path = path
+        with connect_local(path) as skt:
+            own = encode_pmap(Pmap(100000, 2, 17, 0))
+            self.port = Reader(decode_reply(exchange(skt, question(2, 3, own)))).uint()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def resident(self) -> int:
+        """Its resident memory, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(kilobytes) * 1024
+
+
+@contextmanager
+def daemon(folder: Path, *options: str) -> Iterator[Daemon]:
+    """Run a daemon in the block, ended by SIGTERM after it.
+
+    :param folder: where its log and its sockets are.
+    """
+    path, log = str(folder / "rpc.sock"), folder / "twistd.log"
+    words = ("--port", "0", "--rpc-socket", path, "--local-socket", "none", *options)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [TWISTD, "-n", "--pidfile=", "portmapd", *words],
+            cwd=TOP,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        eventually(lambda: _serves(process, path), f"{path} is served: {log.read_text()}")
+        yield Daemon(process, path)
+    finally:
+        process.terminate()
+        status = process.wait(PATIENCE)
+    said = log.read_text()
+    assert status == -signal.SIGTERM, said
+    assert not any(error in said for error in ERRORS), said
+
+
+def _serves(process: subprocess.Popen[bytes], path: str) -> bool:
+    assert process.poll() is None, "the daemon did not start"
+    try:
+        connect_local(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True

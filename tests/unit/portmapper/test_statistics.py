@@ -1,0 +1,183 @@
+"""What was asked, counted and encoded."""
+
+from attrs import frozen
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from portmapd.oncrpc.xdr import Reader
+from portmapd.portmapper.statistics import (
+    MAX_PROGRAMS,
+    PROCEDURES,
+    VERSIONS,
+    Lookup,
+    Remote,
+    Statistics,
+    Tally,
+)
+from tests.support.rpc_samples import PROPERTY
+
+
+@frozen
+class Counts:
+    """One version's row of GETSTAT, decoded: calls, SETs, UNSETs, look-ups and forwarded calls.
+
+    The latter by what they were for, with how many succeeded and failed.
+    """
+
+    calls: tuple[int, ...]
+    sets: int
+    unsets: int
+    lookups: dict[Lookup, tuple[int, int]]
+    remotes: dict[Remote, tuple[int, int]]
+
+
+def read_counts(reader: Reader) -> Counts:
+    """Take one version's row off *reader* (RFC 1833, 2.2.1: ``rpcb_stat``)."""
+    calls = tuple(reader.uint() for _ in range(PROCEDURES))
+    sets, unsets = reader.uint(), reader.uint()
+    lookups = dict(reader.sequence(_read_lookup))
+    return Counts(calls, sets, unsets, lookups, dict(reader.sequence(_read_remote)))
+
+
+def _read_lookup(reader: Reader) -> tuple[Lookup, tuple[int, int]]:
+    program, version, success, failure = (reader.uint() for _ in range(4))
+    return Lookup(program, version, reader.string()), (success, failure)
+
+
+def _read_remote(reader: Reader) -> tuple[Remote, tuple[int, int]]:
+    program, version, procedure, success, failure, indirect = (reader.uint() for _ in range(6))
+    subject = Remote(program, version, procedure, reader.string(), bool(indirect))
+    return subject, (success, failure)
+
+
+def decode(data: bytes) -> dict[int, Counts]:
+    """All versions' rows."""
+    reader = Reader(data)
+    rows = {version: read_counts(reader) for version in VERSIONS}
+    assert reader.rest() == b""
+    return rows
+
+
+NFS = Lookup(100003, 3, "udp")
+ECHO = Remote(7, 1, 2, "udp", indirect=False)
+NOTHING = Counts((0,) * PROCEDURES, 0, 0, {}, {})
+
+
+class StatisticsTests(SynchronousTestCase):
+    """Counting."""
+
+    def setUp(self) -> None:
+        self.statistics = Statistics()
+
+    def rows(self) -> dict[int, Counts]:
+        """What GETSTAT would tell."""
+        return decode(self.statistics.encode())
+
+    def test_empty(self) -> None:
+        """At the start, all counts are zero."""
+        self.assertEqual(self.rows(), dict.fromkeys(VERSIONS, NOTHING))
+        self.assertEqual(self.statistics.encode(), bytes(3 * 4 * (PROCEDURES + 4)))
+
+    def test_calls(self) -> None:
+        """Calls are counted by version and procedure, whether they succeed or not."""
+        self.statistics.count(Tally(2, 0))
+        self.statistics.count(Tally(2, 0, success=False), 4)
+        self.statistics.count(Tally(4, 12))
+        self.assertEqual(self.rows()[2].calls, (5, *[0] * 12))
+        self.assertEqual(self.rows()[3].calls, (0,) * 13)
+        self.assertEqual(self.rows()[4].calls, (*[0] * 12, 1))
+        self.assertEqual(self.statistics.calls(2, 0), 5)
+        self.assertEqual(self.statistics.calls(3, 0), 0)
+
+    def test_changes(self) -> None:
+        """Of SET and UNSET, the successful ones are counted apart."""
+        for procedure, success in ((1, True), (1, True), (1, False), (2, True), (2, False)):
+            self.statistics.count(Tally(3, procedure, success=success))
+        row = self.rows()[3]
+        self.assertEqual((row.calls[1:3], row.sets, row.unsets), ((3, 2), 2, 1))
+
+    def test_lookups(self) -> None:
+        """Look-ups are counted by what was sought, and whether it was found."""
+        self.statistics.count(Tally(2, 3, NFS), 3)
+        self.statistics.count(Tally(2, 3, NFS, success=False), 2)
+        self.statistics.count(Tally(2, 3, Lookup(1, 2, "tcp"), success=False))
+        lookups = {NFS: (3, 2), Lookup(1, 2, "tcp"): (0, 1)}
+        self.assertEqual(self.rows()[2].lookups, lookups)
+        self.assertEqual(self.rows()[4].lookups, {})
+
+    def test_remotes(self) -> None:
+        """So are forwarded calls, direct and indirect ones apart."""
+        indirect = Remote(7, 1, 2, "udp", indirect=True)
+        self.statistics.count(Tally(4, 5, ECHO))
+        self.statistics.count(Tally(4, 10, indirect, success=False), 2)
+        self.assertEqual(self.rows()[4].remotes, {ECHO: (1, 0), indirect: (0, 2)})
+
+    def test_bytes(self) -> None:
+        """A look-up and a forwarded call travel as RFC 1833 has them."""
+        self.statistics.count(Tally(4, 3, Lookup(1, 2, "tcp")))
+        self.statistics.count(Tally(4, 10, Remote(3, 4, 5, "udp", indirect=True), success=False))
+        tail = (
+            "00000001 00000001 00000002 00000001 00000000 00000003 74637000 00000000"
+            "00000001 00000003 00000004 00000005 00000000 00000001 00000001 00000003 75647000"
+            "00000000"
+        )
+        self.assertTrue(self.statistics.encode().endswith(bytes.fromhex(tail)))
+
+    def test_bounded(self) -> None:
+        """Callers choose what they look up: only so many programs are told apart."""
+        for program in range(MAX_PROGRAMS + 10):
+            self.statistics.count(Tally(3, 3, Lookup(program, 1, "udp")))
+            self.statistics.count(Tally(3, 5, Remote(program, 1, 0, "udp", indirect=False)))
+        row = self.rows()[3]
+        self.assertEqual((len(row.lookups), len(row.remotes)), (MAX_PROGRAMS, MAX_PROGRAMS))
+        self.assertEqual(row.calls[3], MAX_PROGRAMS + 10)
+        self.statistics.count(Tally(3, 3, Lookup(0, 1, "udp")))
+        self.assertEqual(self.rows()[3].lookups[Lookup(0, 1, "udp")], (2, 0))
+
+    def test_wraps(self) -> None:
+        """Counts have 32 bits on the wire."""
+        self.statistics.count(Tally(2, 1, NFS), (1 << 32) + 5)
+        self.statistics.count(Tally(2, 5, ECHO), (1 << 32) + 6)
+        row = self.rows()[2]
+        self.assertEqual((row.calls[1], row.sets, row.lookups[NFS]), (5, 5, (5, 0)))
+        self.assertEqual(row.remotes[ECHO], (6, 0))
+
+    def test_settled_before_read(self) -> None:
+        """Whoever counts apart is asked before the counts are read."""
+        self.statistics.settle = lambda: self.statistics.count(Tally(2, 0))
+        self.assertEqual(self.rows()[2].calls[0], 1)
+        self.assertEqual(self.statistics.calls(2, 0), 2)
+
+
+TALLIES = st.builds(
+    Tally,
+    st.sampled_from(VERSIONS),
+    st.integers(0, PROCEDURES - 1),
+    st.none() | st.just(NFS) | st.just(ECHO),
+    st.booleans(),
+)
+
+
+class StatisticsProperties(SynchronousTestCase):
+    """What holds for all counts."""
+
+    @PROPERTY
+    @given(st.lists(st.tuples(TALLIES, st.integers(1, 9))))
+    def test_sums(self, counted: list[tuple[Tally, int]]) -> None:
+        """Nothing is lost: the sums of what is told are the sums of what was counted."""
+        statistics = Statistics()
+        for tally, times in counted:
+            statistics.count(tally, times)
+        rows = decode(statistics.encode())
+        for version in VERSIONS:
+            here = [(t, times) for t, times in counted if t.version == version]
+            self.assertEqual(sum(rows[version].calls), sum(times for _, times in here))
+            row = rows[version]
+            found: dict[object, object] = dict([*row.lookups.items(), *row.remotes.items()])
+            for subject in (NFS, ECHO):
+                counts = tuple(
+                    sum(n for t, n in here if t.subject == subject and t.success is success)
+                    for success in (True, False)
+                )
+                self.assertEqual(found.get(subject, (0, 0)), counts)

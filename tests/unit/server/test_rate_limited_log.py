@@ -1,0 +1,82 @@
+"""Malformed messages in the log: who sent what, and not too often."""
+
+from collections.abc import Sequence
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from portmapd.server.rate_limited_log import MAX_LINES, PERIOD, RateLimitedLog
+from tests.support.rpc_samples import call, local, remote
+from tests.support.rpc_server import Serving
+
+
+def lines(events: Sequence[LogEvent]) -> list[str]:
+    """What the log says."""
+    return [formatEvent(event) for event in events]
+
+
+class ComplaintsTests(SynchronousTestCase):
+    """The log."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.rate_limited_log = RateLimitedLog(self.clock)
+
+    def test_line(self) -> None:
+        """A line says who sent it, over what, and what is wrong."""
+        with capturedLogs() as events:
+            self.rate_limited_log.complain(remote(port=999), "it is short")
+            self.rate_limited_log.complain(local(104), "it is long")
+        self.assertEqual(
+            lines(events),
+            [
+                "malformed message from 192.0.2.7 port 999 over udp: it is short",
+                "malformed message from uid 104 over local: it is long",
+            ],
+        )
+
+    def test_bounded(self) -> None:
+        """In one period come so many lines, and no more."""
+        with capturedLogs() as events:
+            for _ in range(10 * MAX_LINES):
+                self.rate_limited_log.complain(remote(), "it is short")
+                self.clock.advance(PERIOD / (10 * MAX_LINES + 1))
+        self.assertEqual(len(events), MAX_LINES)
+
+    def test_next_period(self) -> None:
+        """The next one begins with how many were left out."""
+        with capturedLogs() as events:
+            for _ in range(MAX_LINES + 3):
+                self.rate_limited_log.complain(remote(), "first")
+            self.clock.advance(PERIOD)
+            self.rate_limited_log.complain(remote(), "second")
+        said = lines(events)
+        self.assertEqual(len(said), MAX_LINES + 2)
+        self.assertEqual(said[MAX_LINES], "3 more malformed messages")
+        self.assertIn("second", said[-1])
+
+    def test_nothing_left_out(self) -> None:
+        """If none were, that is not said."""
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.rate_limited_log.complain(remote(), "it is short")
+                self.clock.advance(PERIOD)
+        self.assertEqual(len(events), 3)
+
+    def test_peer_is_no_format(self) -> None:
+        """What a peer sent is no format for the log."""
+        with capturedLogs() as events:
+            self.rate_limited_log.complain(remote(), "{caller.__class__} %s")
+        self.assertTrue(lines(events)[0].endswith(": {caller.__class__} %s"))
+
+    def test_who_complains(self) -> None:
+        """Malformed messages are complained of, others not."""
+        serving = Serving()
+        with capturedLogs() as events:
+            for message in (call(2, 0), call(2, 99), call(9, 9), call(2, 0, program=7)):
+                serving.call_server.answer(message, remote(), lambda reply: None)
+            self.assertEqual(len(events), 0)
+            for message in (b"", b"junk", call(2, 3), call(2, 0)[:20]):
+                serving.call_server.answer(message, remote(), lambda reply: None)
+        self.assertEqual(len(events), 4)

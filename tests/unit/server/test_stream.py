@@ -1,0 +1,424 @@
+"""Streams of calls: pipelining, back-pressure, broken framing, idle and too many streams."""
+
+import os
+import socket
+from ipaddress import ip_network
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from portmapd.oncrpc import xdr
+from portmapd.oncrpc.message import XID, decode_reply, success, xid_of
+from portmapd.oncrpc.netid import TCP
+from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.portmapper.access import Policy
+from portmapd.portmapper.v2 import CallResult, encode_call_result
+from portmapd.registry.mapping import mapping
+from portmapd.server.peer_credentials import peer_credentials
+from portmapd.server.pipelining import CHUNK
+from portmapd.server.stream import SWEEPS, PortmapStreamFactory, PortmapStreamProtocol
+from tests.support.rpc_samples import PROPERTY, call, local, loopback, pmap, remote_call, rpcb
+from tests.support.rpc_server import Serving
+
+#: The network that may ask, where not everyone may.
+ALLOWED = ip_network("10.0.0.0/8")
+IDLE = 60.0
+LIMIT = 3
+GETPORT = call(2, 3, pmap(7, 1))
+NULL = call(2, 0)
+
+
+class Stream:
+    """A client's end of a stream."""
+
+    def __init__(
+        self, factory: PortmapStreamFactory, host: str = "127.0.0.1", ours: str = ""
+    ) -> None:
+        address = IPv6Address if ":" in host else IPv4Address
+        peer = address("TCP", host, 40_000)
+        self.transport = StringTransport(address("TCP", ours or host, 111), peer, lenient=True)
+        self.protocol: PortmapStreamProtocol = factory.buildProtocol(peer)
+        if self.is_accepted:
+            self.protocol.makeConnection(self.transport)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Was it let in?"""
+        return self.protocol is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Was it closed by the other end?"""
+        return bool(self.transport.disconnecting)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.protocol.dataReceived(data)
+
+    def replies(self) -> list[bytes]:
+        """The replies since the last look."""
+        data = self.transport.value()
+        self.transport.clear()
+        return list(RecordReader(1 << 30).feed(data))
+
+    def ask(self, message: bytes) -> bytes:
+        """The results of one call."""
+        self.send(mark(message))
+        (reply,) = self.replies()
+        return decode_reply(reply)
+
+    def close(self) -> None:
+        """End it."""
+        self.protocol.connectionLost()
+
+
+class StreamTestCase(SynchronousTestCase):
+    """A listening socket in memory."""
+
+    def setUp(self) -> None:
+        self.serving = Serving()
+        self.serving.registry.map(mapping(7, 1, "udp", "0.0.0.0.0.9"))
+        self.factory = PortmapStreamFactory(
+            self.serving.call_server, self.serving.reactor, IDLE, LIMIT
+        )
+        self.factory.startFactory()
+        self.addCleanup(self.factory.stopFactory)
+        self.stream = Stream(self.factory)
+
+
+def numbered(number: int, message: bytes = GETPORT) -> bytes:
+    """*message* with that xid, as a record."""
+    return mark(number.to_bytes(XID, "big") + message[XID:])
+
+
+class CallTests(StreamTestCase):
+    """Calls and their replies."""
+
+    def test_call(self) -> None:
+        """A record that is a call is answered with a record."""
+        for _ in range(3):
+            self.assertEqual(self.stream.ask(GETPORT), xdr.uint(9))
+
+    def test_bytes(self) -> None:
+        """The reply is the same to the byte, known or not, whole or byte by byte."""
+        reply = bytes.fromhex(
+            "8000001c 11223344 00000001 00000000 00000000 00000000 00000000 00000009"
+        )
+        self.stream.send(mark(GETPORT))
+        for piece in mark(GETPORT):
+            self.stream.send(bytes((piece,)))
+        self.stream.send(mark(GETPORT))
+        self.assertEqual(self.stream.transport.value(), 3 * reply)
+
+    def test_pipelined(self) -> None:
+        """Calls that come together are answered in order, each with its xid."""
+        numbers = list(range(300))
+        self.stream.send(b"".join(map(numbered, numbers)))
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], numbers)
+
+    def test_pipelined_of_all_kinds(self) -> None:
+        """So are calls that are answered differently, or not at all."""
+        self.stream.send(
+            numbered(1)
+            + numbered(2, call(2, 99))
+            + mark(b"junk")
+            + numbered(4, call(2, 4))
+            + numbered(5, call(9, 0))
+            + mark(b"")
+            + numbered(7)
+        )
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2, 4, 5, 7])
+
+    def test_fragments(self) -> None:
+        """A call in fragments is a call."""
+        first, second = GETPORT[:30], GETPORT[30:]
+        self.stream.send(len(first).to_bytes(4, "big") + first + mark(second))
+        self.assertEqual([decode_reply(r) for r in self.stream.replies()], [xdr.uint(9)])
+
+    def test_known_call_within_a_record(self) -> None:
+        """Bytes that look like a known call, within another record, are part of that."""
+        self.stream.ask(GETPORT)
+        record = mark(GETPORT)
+        self.stream.send((len(record) | 1 << 31).to_bytes(4, "big"))
+        self.stream.send(record)
+        self.assertEqual(self.stream.replies(), [])
+        self.assertEqual(self.stream.ask(GETPORT), xdr.uint(9))
+
+    def test_known_call_as_a_fragment(self) -> None:
+        """A known call that is not all of its record is not taken for it."""
+        self.stream.ask(GETPORT)
+        self.stream.send(len(GETPORT).to_bytes(4, "big") + GETPORT)
+        self.assertEqual(self.stream.replies(), [])
+        self.stream.send(mark(b""))
+        self.assertEqual(len(self.stream.replies()), 1)
+
+    def test_counted(self) -> None:
+        """Every call is counted, known or not."""
+        for _ in range(5):
+            self.stream.ask(GETPORT)
+        self.stream.send(mark(GETPORT) * 5)
+        self.assertEqual(self.serving.statistics.calls(2, 3), 10)
+
+    def test_reached(self) -> None:
+        """A caller is told the address that it reached, without its scope."""
+        self.serving.registry.map(
+            mapping(7, 1, "tcp", "0.0.0.0.0.9"), mapping(7, 1, "tcp6", "::.0.9")
+        )
+        for host, ours, told in (
+            ("127.0.0.1", "127.0.0.5", "127.0.0.5.0.9"),
+            ("fe80::7%eth0", "fe80::1%eth0", "fe80::1.0.9"),
+        ):
+            stream = Stream(self.factory, host, ours)
+            self.assertEqual(stream.ask(call(4, 3, rpcb(7, 1))), xdr.string(told))
+
+    def test_forwarded(self) -> None:
+        """A call that is forwarded is answered when it can be; others do not wait for it."""
+        self.stream.send(numbered(1, call(2, 5, remote_call(7, 1, 3))) + numbered(2))
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [2])
+        (port,) = self.serving.reactor.sockets
+        ((made, address),) = port.sent
+        port.receive(success(xid_of(made), b"results!"), address)
+        (reply,) = self.stream.replies()
+        self.assertEqual(xid_of(reply), 1)
+        self.assertEqual(decode_reply(reply), encode_call_result(CallResult(9, b"results!")))
+
+    def test_changes(self) -> None:
+        """What is known is of this moment, on every stream."""
+        other = Stream(self.factory)
+        for port in (9, 10, 11):
+            self.serving.mapper.ask(local(), 2, 1, pmap(7, 1, 17, port))
+            for stream in (self.stream, other):
+                for _ in range(2):
+                    self.assertEqual(stream.ask(GETPORT), xdr.uint(port))
+
+
+class PressureTests(StreamTestCase):
+    """Peers that do not read their replies."""
+
+    def test_producer(self) -> None:
+        """The stream lets its transport hold it."""
+        self.assertIs(self.stream.transport.producer, self.stream.protocol)
+        self.assertTrue(self.stream.transport.streaming)
+
+    def test_paused(self) -> None:
+        """While replies pile up, nothing is read; what was read is answered afterwards."""
+        transport = self.stream.transport
+        self.stream.protocol.pauseProducing()
+        self.assertEqual(transport.producerState, "paused")
+        self.stream.send(b"".join(map(numbered, range(5))))
+        self.assertEqual(self.stream.replies(), [])
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(transport.producerState, "producing")
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], list(range(5)))
+
+    def test_known_call_waits_for_its_turn(self) -> None:
+        """A known call does not overtake those that wait."""
+        self.stream.ask(GETPORT)
+        self.stream.protocol.pauseProducing()
+        self.stream.send(numbered(1))
+        self.stream.send(numbered(2, NULL))
+        self.stream.send(numbered(3))
+        self.stream.protocol.resumeProducing()
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2, 3])
+
+    def test_paused_amid_replies(self) -> None:
+        """A transport that has enough is given no more than a chunk, and continues there."""
+        dump = call(2, 4)
+        self.serving.registry.map(
+            *(mapping(8, version, "udp", "0.0.0.0.0.9") for version in range(3_000))
+        )
+        size = len(self.serving.mapper.dispatch(dump, loopback(TCP)).reply or b"")
+        self.stream.transport = EagerTransport(self.stream.protocol)
+        self.stream.protocol.transport = self.stream.transport
+        self.stream.send(b"".join(numbered(number, dump) for number in range(5)))
+        got: list[int] = []
+        while replies := self.stream.replies():
+            self.assertLessEqual(len(replies) * size, CHUNK + size)
+            got += map(xid_of, replies)
+            self.stream.protocol.resumeProducing()
+        self.assertEqual(got, list(range(5)))
+
+    def test_stopped(self) -> None:
+        """A transport that is gone wants no more replies."""
+        self.stream.protocol.pauseProducing()
+        self.stream.send(mark(GETPORT))
+        self.stream.protocol.stopProducing()
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(self.stream.replies(), [])
+
+
+class EagerTransport(StringTransport):
+    """A transport that has enough after each write."""
+
+    def __init__(self, protocol: PortmapStreamProtocol) -> None:
+        super().__init__(lenient=True)
+        self.protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.protocol.pauseProducing()
+
+
+class BrokenTests(StreamTestCase):
+    """Streams whose framing is lost."""
+
+    def test_closed(self) -> None:
+        """A record that is too long, or in too many fragments, closes its stream, with a line."""
+        for data in (b"\xff\xff\xff\xff", b"\x00\x01\x00\x01", bytes(4) * 65):
+            stream = Stream(self.factory)
+            with capturedLogs() as events:
+                stream.send(data)
+            self.assertTrue(stream.is_closed)
+            self.assertEqual(stream.replies(), [])
+            (event,) = events
+            self.assertIn("127.0.0.1 port 40000 over tcp: a record of more", formatEvent(event))
+            stream.close()
+
+    def test_answered_before(self) -> None:
+        """Calls before the broken record are answered."""
+        self.stream.send(numbered(1) + numbered(2, NULL) + b"\xff\xff\xff\xff" + numbered(3))
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_answered_before_while_paused(self) -> None:
+        """They are even if their peer was not reading when it broke the stream."""
+        self.stream.protocol.pauseProducing()
+        self.stream.send(numbered(1) + b"\xff\xff\xff\xff")
+        self.assertFalse(self.stream.is_closed)
+        self.stream.protocol.resumeProducing()
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_malformed_call(self) -> None:
+        """A malformed call within a whole record is no reason to close."""
+        self.stream.send(mark(b"junk") + mark(call(2, 3)))
+        self.assertFalse(self.stream.is_closed)
+        self.assertEqual(len(self.stream.replies()), 1)
+
+    def test_others(self) -> None:
+        """Other streams go on."""
+        other = Stream(self.factory)
+        self.stream.send(b"\xff\xff\xff\xff")
+        self.assertEqual(other.ask(GETPORT), xdr.uint(9))
+
+
+class LimitTests(StreamTestCase):
+    """Idle streams, and too many of them."""
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, in small steps."""
+        self.serving.reactor.pump([IDLE / SWEEPS / 5] * round(seconds / (IDLE / SWEEPS / 5)))
+
+    def test_idle(self) -> None:
+        """A stream without a call is closed after its time, not before and not much later."""
+        self.pass_time(IDLE * 0.99)
+        self.assertFalse(self.stream.is_closed)
+        self.pass_time(IDLE * (0.01 + 1.1 / SWEEPS))
+        self.assertTrue(self.stream.is_closed)
+
+    def test_idle_within_a_record(self) -> None:
+        """Bytes that complete no call do not keep it open."""
+        self.stream.send(b"\x80\0\1\0")
+        for _ in range(3 * SWEEPS):
+            self.stream.send(b"x")
+            self.pass_time(IDLE / SWEEPS)
+        self.assertTrue(self.stream.is_closed)
+
+    def test_busy(self) -> None:
+        """Calls do, known ones and others, even if they deserve no answer."""
+        streams = [self.stream, Stream(self.factory), Stream(self.factory)]
+        for _ in range(4):
+            for stream, message in zip(streams, (GETPORT, call(2, 6), b"junk"), strict=True):
+                stream.send(mark(message))
+            self.pass_time(IDLE * 0.75)
+        self.assertEqual([stream.is_closed for stream in streams], [False] * 3)
+
+    def test_never_reading(self) -> None:
+        """A peer that does not read its replies is idle."""
+        self.stream.protocol.pauseProducing()
+        self.stream.send(mark(GETPORT) * 9)
+        self.pass_time(2 * IDLE)
+        self.assertTrue(self.stream.is_closed)
+
+    def test_share(self) -> None:
+        """One other host cannot take the streams of all others; this host's loopback may."""
+        factory = PortmapStreamFactory(
+            self.serving.call_server, self.serving.reactor, IDLE, 4 * LIMIT
+        )
+        greedy = [Stream(factory, "192.0.2.1") for _ in range(LIMIT + 1)]
+        self.assertEqual([stream.is_closed for stream in greedy], [False] * LIMIT + [True])
+        other = Stream(factory, "192.0.2.2")
+        own = [Stream(factory) for _ in range(LIMIT + 1)]
+        self.assertFalse(other.is_closed or any(stream.is_closed for stream in own))
+        for stream in greedy:
+            stream.close()
+        self.assertFalse(Stream(factory, "192.0.2.1").is_closed)
+
+    def test_limit(self) -> None:
+        """Further streams are not accepted, until one ends."""
+        streams = [self.stream, *(Stream(self.factory) for _ in range(LIMIT - 1))]
+        self.assertTrue(all(stream.is_accepted for stream in streams))
+        self.assertFalse(Stream(self.factory).is_accepted)
+        self.assertEqual(self.stream.ask(GETPORT), xdr.uint(9))
+        streams[0].close()
+        self.assertTrue(Stream(self.factory).is_accepted)
+        self.assertFalse(Stream(self.factory).is_accepted)
+
+    def test_stop(self) -> None:
+        """When its listening socket ends, so do all of its streams, and its clock."""
+        factory = PortmapStreamFactory(self.serving.call_server, self.serving.reactor)
+        before = len(self.serving.reactor.getDelayedCalls())
+        factory.startFactory()
+        stream = Stream(factory)
+        factory.stopFactory()
+        self.assertTrue(stream.is_closed)
+        self.assertEqual(len(self.serving.reactor.getDelayedCalls()), before)
+
+    def test_excluded(self) -> None:
+        """Hosts that may not ask are not accepted; this host always is."""
+        policy = Policy(allowed=(ALLOWED,))
+        factory = PortmapStreamFactory(Serving(policy).call_server, self.serving.reactor)
+        self.assertFalse(Stream(factory, "192.0.2.7").is_accepted)
+        self.assertFalse(Stream(factory, "2001:db8::7").is_accepted)
+        self.assertTrue(Stream(factory, "10.1.2.3").is_accepted)
+        self.assertTrue(Stream(factory, "127.0.0.1").is_accepted)
+
+
+class CredentialTests(SynchronousTestCase):
+    """Who is at the other end of a UNIX stream."""
+
+    def test_credentials(self) -> None:
+        """The kernel tells process, user and group."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            found = peer_credentials(ours)
+        self.assertEqual(found, (os.getpid(), os.geteuid(), os.getegid()))
+
+
+class StreamProperties(StreamTestCase):
+    """What holds for all streams."""
+
+    @PROPERTY
+    @given(
+        st.lists(st.sampled_from((GETPORT, NULL, call(2, 99), call(2, 4))), max_size=8),
+        st.lists(st.integers(0, 500), max_size=6),
+        st.lists(st.booleans(), min_size=7, max_size=7),
+    )
+    def test_any_split(self, messages: list[bytes], cuts: list[int], pauses: list[bool]) -> None:
+        """In any split, read or not read in between, each call has its reply, in order."""
+        stream = Stream(self.factory)
+        data = b"".join(numbered(number, message) for number, message in enumerate(messages))
+        edges = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+        for (start, end), pause in zip(pairwise(edges), pauses, strict=False):
+            if pause:
+                stream.protocol.pauseProducing()
+            stream.send(data[start:end])
+            stream.protocol.resumeProducing()
+        found = [xid_of(reply) for reply in stream.replies()]
+        stream.close()
+        self.assertEqual(found, list(range(len(messages))))
