@@ -1,4 +1,4 @@
-"""What happened to the registry."""
+"""Changes of the registry, as its followers see them."""
 
 from enum import Enum
 from typing import Any
@@ -24,9 +24,10 @@ class Kind(Enum):
 
 @frozen
 class Change:
-    """One registration came or went.
+    """One registration was added or removed.
 
-    :param subject: the mapping, of kinds MAPPED and UNMAPPED, or the service.
+    :param kind: what happened.
+    :param subject: the mapping for MAPPED and UNMAPPED, the service for the other kinds.
     """
 
     kind: Kind

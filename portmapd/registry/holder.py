@@ -1,4 +1,4 @@
-"""Who holds registrations: they live exactly as long as their holder."""
+"""Holders: a registration lives exactly as long as the holder that owns it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from portmapd.registry.service import Service
 
 @define(eq=False)
 class Allowance:
-    """How much one process may hold, all its connections together.
+    """How much one process may hold, on all its connections together.
 
-    :param limit: the most services and mappings; None: any number.
+    :param limit: the most services and mappings; None: no limit.
     :param held: how many it holds now.
     """
 
@@ -21,7 +21,10 @@ class Allowance:
     held: int = 0
 
     def check(self, more: int) -> None:
-        """Raise :exc:`~portmapd.errors.LimitExceeded` if *more* would be too many."""
+        """Check that *more* can be held.
+
+        :raises LimitExceeded: they would exceed the limit.
+        """
         if self.limit is not None and self.held + more > self.limit:
             raise LimitExceeded(
                 f"a process may hold {self.limit} services and mappings; this one holds "
@@ -31,12 +34,15 @@ class Allowance:
 
 @define(eq=False)
 class Holder:
-    """One connection's hold on the registry.
+    """The owner of registrations, usually one connection.
 
     :param uid: the user of the process at the other end.
     :param pid: the process.
-    :param exe: the path of its executable; empty if it is unknown, None if nobody looked yet.
-    :param allowance: shared by all holders of the process.
+    :param exe: the path of its executable; empty if unknown, None if it has not been read yet.
+    :param allowance: what the process may hold, shared by all its holders.
+    :param serial: its number in the registry, which grows with every holder that is opened.
+    :param services: what it holds, by name and port.
+    :param mappings: what it holds, by program, version and netid.
     """
 
     uid: int
@@ -54,11 +60,11 @@ class Holder:
         return owner_of(self.uid)
 
     def new_service(self, name: str, port: str, flags: int) -> Service:
-        """A service of this holder, not registered yet."""
+        """Make a service of this holder, which is not registered yet."""
         self._next += 1
         return Service(name, port, flags, self._next, self)
 
 
 def owner_of(uid: int) -> str:
-    """The owner that a process of user *uid* registers as: ``superuser`` or the decimal uid."""
+    """The owner of what user *uid* registers: ``superuser`` for 0, else the decimal uid."""
     return str(uid) if uid else SUPERUSER

@@ -1,4 +1,4 @@
-"""An RPC mapping, and the index of all of them."""
+"""RPC mappings, and the index of all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUPERUSER = "superuser"
 
 @frozen
 class Mapping:
-    """A program's version is served on a transport at an address.
+    """The address at which a program's version is served on a transport.
 
     :param program: program number, 0 to 2^32-1.
     :param version: version number, 0 to 2^32-1.
@@ -33,8 +33,8 @@ class Mapping:
     :param address: universal address (RFC 5665); for netid ``local`` a path.
     :param owner: who registered it: ``superuser``, a decimal uid, or ``unknown``.
     :param port: the address's port; 0 for netid ``local``.
-    :param holder: whose connection it lives with; None: it lives until it is unset, or its
-        service dies.
+    :param holder: the holder it lives with; None: it lives until it is unset, or until its
+        service is found dead.
     """
 
     program: int
@@ -47,7 +47,7 @@ class Mapping:
 
     @property
     def key(self) -> Key:
-        """What no two mappings share."""
+        """Its key: no two mappings have the same."""
         return self.program, self.version, self.netid
 
 
@@ -59,7 +59,7 @@ def mapping(
     owner: str = SUPERUSER,
     holder: Holder | None = None,
 ) -> Mapping:
-    """Check every field and make the mapping of them.
+    """Make a mapping of checked fields.
 
     :raises InvalidMapping: a field is out of its range or form; the message names it.
     """
@@ -88,8 +88,8 @@ def _check_number(name: str, value: int) -> None:
 class Mappings:
     """Every mapping, keyed by program and netid, then by version.
 
-    The two levels answer both questions that callers have in constant time: which address has
-    this version, and is there any other version.
+    The two levels answer both questions of callers in constant time: which address does this
+    version have, and is another version registered.
     """
 
     def __init__(self) -> None:
@@ -101,17 +101,17 @@ class Mappings:
         return self._count
 
     def __iter__(self) -> Iterator[Mapping]:
-        """All of them, in the order of their keys."""
+        """All mappings, in the order of their keys."""
         return iter(self._in_order())
 
     def after(self, key: Key) -> Iterator[Mapping]:
-        """Those whose keys are larger than *key*, in their order."""
+        """The mappings whose keys are larger than *key*, in order."""
         ordered = self._in_order()
         start = bisect_right(ordered, key, key=attrgetter("key"))
         return islice(ordered, start, None)
 
     def _in_order(self) -> list[Mapping]:
-        """All of them; sorted once for all who ask between two changes."""
+        """All mappings in order. They are sorted once between two changes."""
         if self._ordered is None:
             rows = [m for versions in self._versions.values() for m in versions.values()]
             self._ordered = sorted(rows, key=attrgetter("program", "version", "netid"))
@@ -123,20 +123,20 @@ class Mappings:
         return versions.get(version) if versions else None
 
     def find(self, program: int, version: int, netid: str) -> Mapping | None:
-        """The mapping of this version, else the program's latest of another version, or None."""
+        """The mapping of this version, else the latest of another version, or None."""
         versions = self._versions.get((program, netid))
         if not versions:
             return None
         return versions.get(version) or versions[next(reversed(versions))]
 
     def add(self, new: Mapping) -> None:
-        """Put *new* in; its key must be free."""
+        """Add *new*, whose key must be free."""
         self._versions.setdefault((new.program, new.netid), {})[new.version] = new
         self._ordered = None
         self._count += 1
 
     def discard(self, old: Mapping) -> None:
-        """Take *old* out; it must be in."""
+        """Remove *old*, which must be registered."""
         self._ordered = None
         versions = self._versions[old.program, old.netid]
         del versions[old.version]

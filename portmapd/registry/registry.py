@@ -1,7 +1,7 @@
 """The one registry behind every protocol.
 
-Every change is checked whole, then made whole; whoever follows that kind of change is told once it
-is done, in order.
+A change is checked first and then made, all or nothing. After that, the followers of its kind are
+called, in order.
 """
 
 from collections import Counter
@@ -13,27 +13,31 @@ from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, Mappings
 from portmapd.registry.service import PUBLIC, Names, Service
 
-#: Is told of the changes of one transaction. It must not raise, nor change the registry.
+#: Is called with the changes of one transaction. It must neither raise nor change the registry.
 Follower = Callable[[Sequence[Change]], None]
 
 
 class Registry:
-    """Mappings, services and their holders, without I/O and without a clock."""
+    """Mappings, services and their holders. It does no I/O and has no clock.
+
+    :ivar mappings: every RPC mapping.
+    :ivar names: every service, by its name.
+    """
 
     def __init__(self) -> None:
         self.mappings = Mappings()
         self.names = Names()
         self._holders: dict[int, Holder] = {}
         self._processes: dict[int, dict[Holder, None]] = {}
-        #: How many public services each process has; none that has none.
+        #: The number of public services of each process that has any.
         self._public: Counter[int] = Counter()
         self._serial = 0
         self._followers: dict[Kind, list[Follower]] = {kind: [] for kind in Kind}
 
     def follow(self, follower: Follower, *kinds: Kind) -> Callable[[], None]:
-        """Tell *follower* of every change of these kinds from now on.
+        """Call *follower* with every later change of these kinds.
 
-        :return: a function that ends it.
+        :return: a function that removes the follower.
         """
         for kind in kinds:
             self._followers[kind].append(follower)
@@ -49,26 +53,26 @@ class Registry:
     def map(self, *new: Mapping) -> None:
         """Register mappings, all or none.
 
-        :raises AlreadyRegistered: one's program, version and netid are taken.
+        :raises AlreadyRegistered: the program, version and netid of one of them are taken.
         """
         taken: set[Key] = set()
         for m in new:
-            standing = self.mappings.get(*m.key)
-            if standing is not None:
-                raise AlreadyRegistered(_taken(m, standing))
+            existing = self.mappings.get(*m.key)
+            if existing is not None:
+                raise AlreadyRegistered(_taken(m, existing))
             if m.key in taken:
                 raise AlreadyRegistered(
-                    f"program {m.program} version {m.version} on {m.netid} comes twice"
+                    f"program {m.program} version {m.version} on {m.netid} is listed twice"
                 )
             taken.add(m.key)
         self._commit_mappings((), new)
 
     def unmap(self, *old: Mapping) -> None:
-        """Take registered mappings out."""
+        """Remove registered mappings."""
         self._commit_mappings(old, ())
 
     def replace(self, old: Mapping, new: Mapping) -> None:
-        """Register *new* in the place of *old*, which has the same key, in one transaction."""
+        """Replace *old* by *new*, which has the same key, in one transaction."""
         self._commit_mappings((old,), (new,))
 
     def _commit_mappings(self, old: Sequence[Mapping], new: Sequence[Mapping]) -> None:
@@ -90,11 +94,11 @@ class Registry:
     def register(self, *new: Service) -> None:
         """Register services of one holder, all or none.
 
-        Services of one call do not conflict with each other; the same name and port may not
-        come twice on one holder. Nothing is said here of what their fields may be.
+        Services of one call do not conflict with each other, but a holder has a name and port only
+        once. The fields are not checked here; see :func:`~portmapd.registry.service.check_service`.
 
         :raises AlreadyRegistered: a name is taken.
-        :raises LimitExceeded: the process would hold more than it may.
+        :raises LimitExceeded: the process would hold more than its limit.
         """
         if not new:
             return
@@ -114,10 +118,10 @@ class Registry:
         for service in new:
             key = service.name, service.port
             if key in keys:
-                raise AlreadyRegistered(f"name {service.name}: port {service.port} comes twice")
+                raise AlreadyRegistered(f"name {service.name}: port {service.port} is listed twice")
             if key in holder.services:
                 raise AlreadyRegistered(
-                    f"name {service.name}: it is registered on port {service.port} on this "
+                    f"name {service.name}: port {service.port} is already registered on this "
                     f"connection, by uid {holder.uid}, pid {holder.pid}"
                 )
             keys.add(key)
@@ -127,22 +131,22 @@ class Registry:
         taken = self.names.is_exclusive(new.name, new.uid)
         if not taken and not new.is_exclusive:
             return
-        standing = self.names.standing(new.name, new.uid)
-        if standing is not None:
-            how = "exclusively" if taken else "already, so that it cannot be taken exclusively"
+        existing = self.names.first(new.name, new.uid)
+        if existing is not None:
+            how = "exclusively" if taken else "already, so it cannot be registered exclusively,"
             raise AlreadyRegistered(
-                f"{new.name} is registered {how} by uid {standing.uid}, pid {standing.pid}"
+                f"{new.name} is registered {how} by uid {existing.uid}, pid {existing.pid}"
             )
 
     def deregister(self, holder: Holder, *keys: tuple[str, str]) -> None:
-        """Take services of *holder* out by name and port, all or none.
+        """Remove services of *holder* by name and port, all or none.
 
-        :raises NotRegistered: one is not registered by this holder.
+        :raises NotRegistered: this holder has not registered one of them.
         """
         missing = next((key for key in keys if key not in holder.services), None)
         if missing is not None:
             raise NotRegistered(
-                "name {}: it is not registered on port {} on this connection".format(*missing)
+                "name {}: port {} is not registered on this connection".format(*missing)
             )
         self._drop_services([holder.services[key] for key in dict.fromkeys(keys)])
 
@@ -167,7 +171,7 @@ class Registry:
     # Holders
 
     def open(self, holder: Holder) -> Holder:
-        """Let *holder* in: from now on it may hold services and mappings."""
+        """Admit *holder*: from now on it may hold services and mappings."""
         self._serial += 1
         holder.serial = self._serial
         self._holders[holder.serial] = holder
@@ -179,22 +183,25 @@ class Registry:
         return self._processes.get(pid, {})
 
     def has_public(self, pid: int) -> bool:
-        """Has that process public services?"""
+        """Whether that process has public services."""
         return pid in self._public
 
     def holders_after(self, serial: int) -> Iterator[Holder]:
-        """The open holders whose serial is at least *serial*, in order."""
+        """The open holders whose serial is *serial* or more, in order."""
         return (h for h in self._holders.values() if h.serial >= serial)
 
-    def blank(self, holder: Holder) -> None:
-        """Forget the executable of *holder*; its public services go, and come without it."""
+    def clear_executable(self, holder: Holder) -> None:
+        """Forget the executable of *holder*.
+
+        Followers see its public services deregistered, then registered again without executable.
+        """
         public = [s for s in holder.services.values() if s.exe]
         self._tell(Kind.DEREGISTERED, public)
         holder.exe = ""
         self._tell(Kind.REGISTERED, public)
 
     def close(self, holder: Holder) -> None:
-        """End *holder* and everything that it holds; closing it again does nothing."""
+        """Close *holder* and remove everything it holds. Closing it again does nothing."""
         if self._holders.pop(holder.serial, None) is None:
             return
         peers = self._processes[holder.pid]
@@ -212,10 +219,10 @@ class Registry:
                 follower(changes)
 
 
-def _taken(new: Mapping, standing: Mapping) -> str:
-    holder = standing.holder
-    who = f"uid {holder.uid}, pid {holder.pid}" if holder else f"owner {standing.owner}"
+def _taken(new: Mapping, existing: Mapping) -> str:
+    holder = existing.holder
+    who = f"uid {holder.uid}, pid {holder.pid}" if holder else f"owner {existing.owner}"
     return (
         f"program {new.program} version {new.version} on {new.netid} is mapped to "
-        f"{standing.address} by {who}"
+        f"{existing.address} by {who}"
     )

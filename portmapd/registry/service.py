@@ -119,8 +119,8 @@ class Names:
         found = self._by_name.get(name, ())
         return (found,) if isinstance(found, Service) else found
 
-    def standing(self, name: str, uid: int) -> Service | None:
-        """A service of that name and user, or None."""
+    def first(self, name: str, uid: int) -> Service | None:
+        """The first service of that name and user, or None."""
         return next((s for s in self.of(name) if s.holder.uid == uid), None)
 
     def is_exclusive(self, name: str, uid: int) -> bool:

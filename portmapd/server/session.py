@@ -138,7 +138,7 @@ class Session:
         first = next(known, None)
         if first is not None and first.exe != exe:
             for other in (first, *known):
-                registry.blank(other)
+                registry.clear_executable(other)
 
     def end(self) -> None:
         """The connection has ended: nothing of it stays."""

@@ -40,7 +40,7 @@ class ServiceTests(RegistryTestCase):
         """The same name and port come once on a connection, and once in a call."""
         holder = self.holder()
         self.register(holder, "a")
-        with self.assertRaisesRegex(AlreadyRegistered, "name a: it is registered on port 80"):
+        with self.assertRaisesRegex(AlreadyRegistered, "name a: port 80 is already registered"):
             self.register(holder, "b", "a")
         self.assertRaises(AlreadyRegistered, self.register, holder, "c", "c")
         self.assertEqual(self.names(), ["a"])
@@ -103,7 +103,7 @@ class ServiceTests(RegistryTestCase):
         self.register(other, "b")
         for missing in (("a", "81"), ("b", "80"), ("c", "80")):
             with self.assertRaisesRegex(
-                NotRegistered, "name {}: it is not registered on port {}".format(*missing)
+                NotRegistered, "name {}: port {} is not registered".format(*missing)
             ):
                 self.registry.deregister(holder, ("a", "80"), missing)
         self.assertEqual(self.names(), ["a", "b"])

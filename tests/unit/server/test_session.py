@@ -151,7 +151,7 @@ class RegisterTests(SessionTestCase):
         new = ("a", "80", 0)
         self.refused(
             AlreadyRegistered,
-            "name a: port 80 comes twice",
+            "name a: port 80 is listed twice",
             self.connection.register,
             new,
             new,
@@ -160,7 +160,7 @@ class RegisterTests(SessionTestCase):
         self.connection.register(new)
         self.refused(
             AlreadyRegistered,
-            "name a: it is registered on port 80",
+            "name a: port 80 is already registered",
             self.connection.register,
             ("b", "1", 0),
             new,
@@ -208,7 +208,7 @@ class DeregisterTests(SessionTestCase):
         for missing in (("a", "81"), ("c", "80"), ("b", "80")):
             self.refused(
                 NotRegistered,
-                "name {}: it is not registered on port {}".format(*missing),
+                "name {}: port {} is not registered".format(*missing),
                 self.connection.deregister,
                 ("a", "80"),
                 missing,
