@@ -1,4 +1,4 @@
-"""What a port mapper is to do: one validated value."""
+"""The configuration of a port mapper: one validated value."""
 
 import os
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from portmapd.oncrpc.netid import MAX_PATH
 from portmapd.portmapper.access import Callit, Network, Policy
 from portmapd.portmapper.caller import RESERVED_PORTS
 
-#: The port of program 100000, and the one that is served where that takes rights we lack.
+#: The well-known port of program 100000, and the one used without the right to bind that.
 PORT = 111
 UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
@@ -40,7 +40,7 @@ def default_rpc_socket() -> str | None:
 
 
 def unprivileged_port_start() -> int:
-    """The first port that any user of this host may bind."""
+    """The lowest port that any user of this host may bind (ip_unprivileged_port_start)."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except (OSError, ValueError):
@@ -109,9 +109,9 @@ def _is_number(value: object) -> bool:
 
 
 def parse_network(text: str) -> Network:
-    """A network in CIDR notation, or a single address.
+    """Read a network in CIDR notation, or a single address.
 
-    :raises ConfigurationError: it is neither.
+    :raises ConfigurationError: *text* is neither, or an IPv4-mapped IPv6 network.
     """
     try:
         if not isinstance(text, str):
@@ -146,23 +146,25 @@ def _callit(value: Any) -> Callit:
 
 @frozen(kw_only=True)
 class Config:
-    """What a port mapper is to do; every field has the default of the option of its name.
+    """The configuration of a port mapper.
 
-    :param port: UDP and TCP port to serve; 0: one that is free, the same for all.
-    :param interfaces: addresses to serve on; empty: neither UDP nor TCP.
-    :param rpc_socket: path of the rpcbind socket; None: there is none.
-    :param local_socket: path of the local channel's socket; None: there is none.
+    Each field has the meaning and the default of the option of ``twistd portmapd`` of its name.
+
+    :param port: the UDP and TCP port; 0: a free one, the same for all.
+    :param interfaces: the addresses to serve on; empty: neither UDP nor TCP is served.
+    :param rpc_socket: the path of the rpcbind socket; None: no such socket.
+    :param local_socket: the path of the local channel's socket; None: no local channel.
     :param max_services: the most services and mappings that one process may hold there.
-    :param trust: networks whose UDP callers may get replies larger than their requests, as
-        networks or in CIDR notation.
-    :param allow: networks that may ask at all, beside this host; empty: everyone may.
-    :param insecure: take SET and UNSET from everywhere.
+    :param trust: networks whose UDP callers may get replies larger than their requests, in CIDR
+        notation or as values.
+    :param allow: networks whose callers are answered, beside this host; empty: all.
+    :param insecure: accept SET and UNSET from other hosts.
     :param callit: which calls are forwarded, a :class:`~portmapd.portmapper.access.Callit` or its
         value.
-    :param liveness: seconds between two looks for dead services.
-    :param idle: seconds after which a stream without a whole call is closed.
+    :param liveness: seconds between two checks for dead services.
+    :param idle: seconds without a complete call after which a stream is closed.
     :param max_streams: the most streams of each listening socket.
-    :raises ConfigurationError: a value cannot be used; the message names its field.
+    :raises ConfigurationError: a value cannot be used. The message names its field.
     """
 
     port: int = field(factory=default_port, validator=_check_port)
@@ -182,6 +184,6 @@ class Config:
 
     @property
     def policy(self) -> Policy:
-        """The part that says who may do what."""
+        """Who may do what under this configuration."""
         reserved = min(RESERVED_PORTS, unprivileged_port_start())
         return Policy(self.trust, self.allow, self.insecure, self.callit, reserved)

@@ -1,31 +1,31 @@
-"""Every exception of portmapd, and whose fault each one tells of.
+"""Every exception of portmapd, by whose fault it is.
 
 ::
 
     PortmapdError
-    ├── PeerFault              a peer broke the language; its message alone is lost
+    ├── PeerFault              a peer sent something malformed; only its message is lost
     │   ├── XdrError           the bytes end early or announce too much
-    │   ├── Unanswerable       no call at all: silence
-    │   └── BrokenStream       a stream's framing is lost: the stream is closed
+    │   ├── Unanswerable       not a call or a reply: nobody can be answered
+    │   └── BrokenStream       the framing of a stream is lost: it is closed
     ├── CallRefused            an RPC call answered with an error status (RFC 5531, 9)
     │   ├── RpcMismatch        another RPC version than 2
-    │   ├── AuthRefused        a credential or verifier is not taken, or too weak
+    │   ├── AuthRefused        the credential or verifier is not accepted, or too weak
     │   ├── ProgramUnavailable
     │   ├── ProgramMismatch
     │   ├── ProcedureUnavailable
     │   ├── GarbageArguments
     │   └── SystemFailure
-    ├── CallTimedOut           no answer came in time
-    ├── Refusal                a rule of the registry or the local channel said no
+    ├── CallTimedOut           there was no answer in time
+    ├── Refusal                a rule of the registry or the local channel forbids it
     │   └── one class for each error of the channel's protocol
-    ├── NoService              no service of that name, or none that accepts
-    ├── DaemonUnreachable      the daemon's socket does not answer
+    ├── NoService              no service of that name, or none that accepts connections
+    ├── DaemonUnreachable      there is no connection to the daemon
     │   └── ClientClosed       the application closed its client
-    ├── Terminated             the caller's terminator became readable
-    └── ConfigurationError     an option or a socket that cannot be used: the start ends
+    ├── Terminated             the operation's terminator became readable
+    └── ConfigurationError     an option or a socket cannot be used: nothing is started
 
-:class:`CallRefused` is one tree for both ends: the server raises it where a call deserves the
-status, the client where an answer carries it.
+:class:`CallRefused` serves both ends: the server raises it for a call that is answered with that
+status, the client for a reply that carries it.
 """
 
 from typing import ClassVar
@@ -36,23 +36,23 @@ class PortmapdError(Exception):
 
 
 class PeerFault(PortmapdError):
-    """A peer sent what the language does not allow."""
+    """A peer sent something malformed."""
 
 
 class XdrError(PeerFault):
-    """XDR data that ends before its type does, or announces more than its type allows."""
+    """XDR data that ends early, or announces a length above the limit of its type."""
 
 
 class Unanswerable(PeerFault):
-    """Bytes that are no RPC call, so that nobody can be answered."""
+    """Bytes that are no RPC message, so that there is nobody to answer."""
 
 
 class BrokenStream(PeerFault):
-    """A stream whose framing cannot be followed any further: it is closed."""
+    """A stream whose framing is lost: it is closed."""
 
 
 class CallRefused(PortmapdError):
-    """An RPC call that is, or was, answered with an error status (RFC 5531, section 9)."""
+    """An RPC call is answered with an error status (RFC 5531, section 9)."""
 
 
 class RpcMismatch(CallRefused):
@@ -60,9 +60,10 @@ class RpcMismatch(CallRefused):
 
 
 class AuthRefused(CallRefused):
-    """The credential or verifier was not accepted.
+    """The credential or verifier is not accepted.
 
     :param stat: the ``auth_stat`` of RFC 5531, section 9.
+    :param why: a sentence; empty: the number is named.
     """
 
     def __init__(self, stat: int, why: str = "") -> None:
@@ -71,14 +72,14 @@ class AuthRefused(CallRefused):
 
 
 class ProgramUnavailable(CallRefused):
-    """The program is not served there."""
+    """The server does not serve the program."""
 
 
 class ProgramMismatch(CallRefused):
-    """The program is served in other versions only.
+    """The server serves only other versions of the program.
 
-    :param low: the lowest version served.
-    :param high: the highest version served.
+    :param low: the lowest version that it serves.
+    :param high: the highest version that it serves.
     """
 
     def __init__(self, low: int, high: int) -> None:
@@ -96,66 +97,66 @@ class GarbageArguments(CallRefused):
 
 
 class SystemFailure(CallRefused):
-    """The server failed while it served the call."""
+    """The server failed while serving the call."""
 
 
 class CallTimedOut(PortmapdError):
-    """No answer to a call came within its time."""
+    """There was no answer in time."""
 
 
 class Refusal(PortmapdError):
-    """A request that breaks a rule; the message is a sentence that names the field.
+    """A rule forbids the request. The message is a sentence that names the field.
 
-    ``code`` is the error's fixed name on the local channel.
+    :cvar code: the name of the error on the local channel.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
 
 
 class InvalidMapping(Refusal):
-    """A field of an RPC mapping is out of its range or form."""
+    """A field of an RPC mapping is malformed or out of range."""
 
     code = "INVALID_MAPPING"
 
 
 class InvalidService(Refusal):
-    """A field of a named service is out of its range or form."""
+    """A field of a named service is malformed or out of range."""
 
     code = "INVALID_SERVICE"
 
 
 class ReservedName(Refusal):
-    """The service's name is one that the port mapper keeps for itself."""
+    """The name is reserved for the port mapper."""
 
     code = "RESERVED_NAME"
 
 
 class AlreadyRegistered(Refusal):
-    """Another registration stands in the way."""
+    """The name, or the program's version on that netid, is already registered."""
 
     code = "ALREADY_REGISTERED"
 
 
 class NotRegistered(Refusal):
-    """There is no such registration of this holder."""
+    """The holder has no such registration."""
 
     code = "NOT_REGISTERED"
 
 
 class LimitExceeded(Refusal):
-    """The process would hold more than it may."""
+    """The process would hold more than its limit."""
 
     code = "LIMIT_EXCEEDED"
 
 
 class ExecutableUnknown(Refusal):
-    """The path of the process's executable cannot be known."""
+    """The path of the process's executable is not known."""
 
     code = "EXECUTABLE_UNKNOWN"
 
 
 class UnsupportedVersion(Refusal):
-    """The channel does not speak that version of its protocol."""
+    """The daemon does not speak that version of the channel's protocol."""
 
     code = "UNSUPPORTED_VERSION"
 
@@ -173,13 +174,13 @@ class BadArguments(Refusal):
 
 
 class InternalError(Refusal):
-    """The daemon failed while it served the command."""
+    """The daemon failed while serving the command."""
 
     code = "INTERNAL_ERROR"
 
 
 class NoService(PortmapdError):
-    """No service of that name is registered, or none that is accepts a connection."""
+    """No service of that name is registered, or none of them accepts a connection."""
 
 
 class NotListed(NoService):
@@ -187,7 +188,7 @@ class NotListed(NoService):
 
 
 class NotAccepted(NoService):
-    """Services of that name are registered, and none of them accepts a connection."""
+    """Services of that name are registered, but none of them accepts a connection."""
 
 
 class DaemonUnreachable(PortmapdError):
@@ -195,12 +196,12 @@ class DaemonUnreachable(PortmapdError):
 
 
 class ClientClosed(DaemonUnreachable):
-    """The application closed its client: nothing can be asked through it any more."""
+    """The application closed its client, which cannot be used any more."""
 
 
 class Terminated(PortmapdError):
-    """The terminator became readable: the connection is closed, its registrations are gone."""
+    """The terminator became readable. The connection is closed, its registrations are gone."""
 
 
 class ConfigurationError(PortmapdError):
-    """An option, or a socket that an option names, cannot be used; says what to do."""
+    """An option, or a socket named by an option, cannot be used. The message says what to do."""

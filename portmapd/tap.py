@@ -1,4 +1,4 @@
-"""The options of ``twistd portmapd``, and nothing else."""
+"""The options of ``twistd portmapd``."""
 
 import gc
 import os
@@ -15,27 +15,27 @@ from portmapd.config import PORT, UNPRIVILEGED_PORT, Config
 from portmapd.errors import ConfigurationError
 from portmapd.service import PortmapperService
 
-#: A collection stops everything for a time in proportion to what it looks at, and finds next to
-#: nothing: connections and registrations are in no cycles. The interpreter's default looks at
-#: everything again and again while they become many.
+#: A garbage collection stops everything for a time in proportion to the number of objects, and
+#: finds next to nothing, since connections and registrations are in no cycles. With the
+#: interpreter's defaults, collections would grow more and longer with every registration.
 GC_THRESHOLDS = (10_000, 100, 100)
 
 
 class CannotStart(Exception, SystemExit):
-    """The start ends with this one line and status 1, in the foreground as in the background.
+    """Ends the start with one line and status 1, in the foreground and in the background.
 
-    As an exception, twistd's background start hands it to the one who waits for it; as a
-    SystemExit, the interpreter prints it without a traceback.
+    As an Exception, it is passed on to the process that waits for a start in the background. As a
+    SystemExit, it is printed without a traceback.
     """
 
     def __init__(self, line: str) -> None:
         super().__init__(line)
-        # Exception, which comes first, does not know of it.
+        # Exception.__init__ comes first and does not set it.
         self.code = line
 
 
 class TwistdPortmapper(PortmapperService):
-    """The service as twistd runs it."""
+    """The port mapper as twistd runs it."""
 
     _log = Logger()
 
@@ -49,7 +49,7 @@ class TwistdPortmapper(PortmapperService):
         super().startService()
         if self.port == UNPRIVILEGED_PORT and os.geteuid() != 0:
             self._log.info(
-                "port {ours} is served, for port {usual} takes root",
+                "serving port {ours}, because port {usual} needs root",
                 ours=UNPRIVILEGED_PORT,
                 usual=PORT,
             )
@@ -73,10 +73,10 @@ class Options(UsageOptions):
         ["callit", None, None,
          "Whose calls to forward: off, local (of this host), null (others' procedure 0 too), "
          "or all. [default: local]"],
-        ["liveness", None, None, "Seconds between two looks for dead services. [default: 1]"],
+        ["liveness", None, None, "Seconds between two checks for dead services. [default: 1]"],
     ]  # fmt: skip
     optFlags: ClassVar[list[Any]] = [
-        ["insecure", None, "Take SET and UNSET from everywhere, not only from this host."]
+        ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."]
     ]
     compData: Any = None
 
@@ -97,8 +97,8 @@ class Options(UsageOptions):
         self.lists.setdefault("trust", []).append(network)
 
     def opt_allow(self, network: str) -> None:
-        """Network (CIDR) that may ask at all, beside this host; may be repeated.
-        [default: everyone]
+        """Network (CIDR) whose callers are answered, beside this host; may be repeated.
+        [default: all]
         """
         self.lists.setdefault("allow", []).append(network)
 
@@ -107,9 +107,9 @@ class Options(UsageOptions):
             raise UsageError(f"portmapd takes options only, not {arguments[0]!r}")
 
     def config(self) -> Config:
-        """The configuration that was asked for.
+        """The configuration that the options describe.
 
-        :raises UsageError: an option cannot be used; the message says what to do.
+        :raises UsageError: an option cannot be used. The message says what to do.
         """
         values: dict[str, Any] = {"insecure": bool(self["insecure"]), **self.lists}
         for option, read in _READERS.items():
@@ -154,7 +154,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
 
 
 def makeService(options: Options) -> IService:
-    """The service that the options ask for.
+    """Make the service that the options describe.
 
     :raises CannotStart: an option cannot be used.
     """
@@ -171,6 +171,6 @@ def makeService(options: Options) -> IService:
 
 
 def _raise_descriptor_limit() -> None:
-    """Have as many descriptors as we may: every connection takes one."""
+    """Raise the limit on descriptors as far as allowed: every connection takes one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

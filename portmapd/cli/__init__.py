@@ -8,10 +8,10 @@ import signal
 def main(arguments: list[str] | None = None) -> int:
     """Run ``portmapctl``.
 
-    :param arguments: what stands behind its name; None: the process's own arguments.
-    :return: its exit status.
+    :param arguments: the command line without the program's name; None: that of the process.
+    :return: the exit status.
     """
-    # Python's own handler would print a traceback, already while the rest is imported.
+    # Python's own handler would print a traceback, even during the imports below.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from portmapd.cli.invocation import invoke

@@ -1,4 +1,4 @@
-"""A command that runs under ``portmapctl run``."""
+"""The command that ``portmapctl run`` runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-from portmapd.cli.ending import Ending
+from portmapd.cli.exit import Exit
 
-#: The signals that the command gets when portmapctl gets them.
-HANDED_ON = {
+#: The signals that are passed on to the command.
+PASSED_ON = {
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -19,13 +19,12 @@ HANDED_ON = {
     signal.SIGUSR1,
     signal.SIGUSR2,
 }
-#: Those that a terminal sends to the command as well, for it does to all that run in front; but
-#: when it hangs up, it tells the leader of its session alone.
+#: A terminal sends these to the whole foreground process group, so the command has them already.
 _SENT_TO_BOTH = {signal.SIGINT, signal.SIGQUIT}
-_AWAITED = HANDED_ON | {signal.SIGCHLD}
+_AWAITED = PASSED_ON | {signal.SIGCHLD}
 
-#: Statuses that shells give to commands that cannot be run, or are not there; and what they add to
-#: the number of the signal that ended one.
+#: Exit statuses as shells use them: the command cannot be run; there is none of that name; and
+#: what is added to the number of the signal that ended it.
 CANNOT_RUN, NOT_THERE, SIGNALLED = 126, 127, 128
 
 #: prctl(2): have a signal sent when the parent ends.
@@ -33,46 +32,46 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A command that was started.
+    """A running command.
 
-    It gets SIGTERM if this process is killed, so that it does not live on without what was
-    registered for it; but not if its executable gives it another user.
+    The kernel sends it SIGTERM if this process is killed, so it does not outlive its registration.
+    A set-user-id executable is not sent the signal.
 
-    :param command: the program, and its arguments.
-    :raises Ending: it cannot be run.
+    :param command: the program and its arguments.
+    :raises Exit: the program cannot be run.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        # Ignored children would leave no status.
+        # While SIGCHLD is ignored, the kernel keeps no exit status.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
         try:
-            # There is one thread yet, and what we have open besides is closed by the exec.
+            # No other thread exists yet, and our other descriptors are closed by the exec.
             self._process = subprocess.Popen(
                 command,
                 close_fds=False,
-                preexec_fn=_end_with_us(before),  # noqa: PLW1509
+                preexec_fn=_end_with_parent(before),  # noqa: PLW1509
             )
         except OSError as error:
             status = NOT_THERE if isinstance(error, FileNotFoundError) else CANNOT_RUN
-            raise Ending(
+            raise Exit(
                 status,
-                f"{command[0]} cannot be run ({error.strerror}); give a program behind --",
+                f"{command[0]} cannot be run ({error.strerror}); give a program after --",
             ) from error
 
     def wait(self) -> int:
-        """Hand signals on until the command ends; its exit status, as a shell gives it."""
+        """Pass signals on until the command ends, and return its exit status as a shell does."""
         while (status := self._process.poll()) is None:
             said = signal.sigwaitinfo(_AWAITED)
-            # The code is the kernel's.
+            # A positive code means that the kernel sent it, for the terminal.
             has_it = said.si_signo in _SENT_TO_BOTH and said.si_code > 0
-            if said.si_signo in HANDED_ON and not has_it:
+            if said.si_signo in PASSED_ON and not has_it:
                 self._process.send_signal(said.si_signo)
         return status if status >= 0 else SIGNALLED - status
 
 
-def _end_with_us(mask: set[int]) -> Callable[[], None]:
-    """What the child does before it becomes the command."""
+def _end_with_parent(mask: set[int]) -> Callable[[], None]:
+    """A function for the child to run before it executes the command."""
     prctl = ctypes.CDLL(None).prctl
     parent = os.getpid()
 
@@ -80,7 +79,7 @@ def _end_with_us(mask: set[int]) -> Callable[[], None]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if os.getppid() != parent:
-            # It was killed before.
+            # The parent was killed before the prctl.
             os.kill(os.getpid(), signal.SIGTERM)
 
     return prepare

@@ -16,37 +16,37 @@ import click
 from portmapd import __version__
 from portmapd.cli import parameters
 from portmapd.cli.child import Child
-from portmapd.cli.ending import REFUSED, Ending, ending_of, unwritten
+from portmapd.cli.exit import REFUSED, Exit, exit_for, output_failed
 from portmapd.cli.text import cell, columns, line, table
 from portmapd.client.blocking import Flags, Group, Portmapper, RpcMapping, Service
 from portmapd.client.values import Change
 from portmapd.errors import PortmapdError, Terminated
 
-#: The heads of the tables.
+#: The headings of the tables.
 _SERVICES = ("NAME", "USER", "PID", "PORT", "EXE")
 _MAPPINGS = ("PROGRAM", "VERSION", "NETID", "ADDRESS", "OWNER")
-#: How wide the columns of changes are, at least: nobody knows yet what will come.
+#: The least widths of the columns of changes: later rows are not known yet.
 _WIDTHS = (12, 24, 8, 7, 5, 0)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 class Commands(click.Group):
-    """Commands whose output may have no reader any more, or no room."""
+    """Commands whose output may fail: a closed pipe, a full disk."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(context)
         except OSError as error:
-            raise unwritten(error) from None
+            raise output_failed(error) from None
 
 
 @click.group(cls=Commands, no_args_is_help=False)
 @click.option(
     "--socket",
     metavar="PATH",
-    help="The daemon's socket. [default: that of the user's own daemon, if there is one; else the "
+    help="The daemon's socket. [default: the user's own daemon's if there is one, else the "
     "system's]",
 )
 @click.version_option(__version__, prog_name="portmapctl")
@@ -54,8 +54,8 @@ class Commands(click.Group):
 def portmapctl(context: click.Context, socket: str | None) -> None:
     """Show, watch and register the named services of this machine.
 
-    The exit status is 0 if it is done, 1 if it was refused or nothing was found, 2 for wrong
-    usage, and 3 if the daemon cannot be reached.
+    The exit status is 0 for success, 1 if something was refused or not found, 2 for wrong usage,
+    and 3 if the daemon cannot be reached.
     """
     context.obj = lambda lost=None: Portmapper(socket, lost=lost)
 
@@ -69,10 +69,13 @@ Connect = Callable[..., Portmapper]
     "--user",
     metavar="U",
     callback=parameters.user,
-    help="Only those that this user, or uid, registered.",
+    help="Only services that this user (name or uid) registered.",
 )
 @click.option(
-    "--pid", metavar="P", callback=parameters.pid, help="Only those that this process registered."
+    "--pid",
+    metavar="P",
+    callback=parameters.pid,
+    help="Only services that this process registered.",
 )
 @as_json
 @click.pass_obj
@@ -83,20 +86,20 @@ def services(
     pid: int | None,
     as_json: bool,
 ) -> None:
-    """List the services that are registered; with NAME, those of that name."""
+    """List the registered services, or those named NAME."""
     with connect() as portmapper:
         found = portmapper.list(name, user, pid)
     rows = sorted(found, key=lambda s: (s.name, s.user, s.pid, str(s.port)))
     _show(as_json, rows, _SERVICES, map(_service_cells, rows))
     if not found:
-        raise Ending(REFUSED, "no such service is registered; portmapctl services lists all")
+        raise Exit(REFUSED, "no such service is registered; portmapctl services lists all")
 
 
 @portmapctl.command()
 @as_json
 @click.pass_obj
 def mappings(connect: Connect, as_json: bool) -> None:
-    """List the RPC mappings, of local services and of RPC callers."""
+    """List the RPC mappings, whoever made them."""
     with connect() as portmapper:
         found = portmapper.mappings()
     _show(as_json, found, _MAPPINGS, map(_mapping_cells, found))
@@ -115,9 +118,9 @@ def pid2exe(connect: Connect, pid: int, as_json: bool) -> None:
     elif exe:
         click.echo(cell(exe))
     if not exe:
-        raise Ending(
+        raise Exit(
             REFUSED,
-            f"process {pid} announces no executable; a process does so with regpid2exe()",
+            f"process {pid} has not announced its executable; regpid2exe() does that",
         )
 
 
@@ -126,13 +129,13 @@ def pid2exe(connect: Connect, pid: int, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def watch(connect: Connect, names: Sequence[str], as_json: bool) -> None:
-    """Print what is registered, and then every change, until it is interrupted.
+    """Print what is registered now, then every change, until interrupted.
 
-    With NAMEs, of services of these names alone; else of RPC mappings, too.
+    With NAMEs, only services of these names; otherwise RPC mappings as well.
     """
     with connect() as portmapper:
         try:
-            # Elsewhere it may kill the process, but here it is the usual end.
+            # SIGINT is the usual way to end this command.
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             for change in portmapper.watch(names or None, terminator=_reader_gone()):
@@ -142,13 +145,13 @@ def watch(connect: Connect, names: Sequence[str], as_json: bool) -> None:
 
 
 def _reader_gone() -> select.epoll | None:
-    """What becomes readable when standard output has no reader any more; None: it is a file."""
+    """A descriptor that is readable once standard output has no reader; None if it is a file."""
     try:
         poll = select.epoll()
-        # Errors and hang-ups, which no one has to ask for; not what is there to be read.
+        # No events: errors and hang-ups are always reported.
         poll.register(sys.stdout.fileno(), 0)
     except (AttributeError, OSError, ValueError):
-        # It cannot be waited for, or is closed.
+        # A file cannot be waited for, and a closed one has no descriptor.
         return None
     return poll
 
@@ -156,10 +159,13 @@ def _reader_gone() -> select.epoll | None:
 @portmapctl.command()
 @click.argument("name", callback=parameters.service_name)
 @click.argument("port", callback=parameters.port)
-@click.option("--exclusive", is_flag=True, help="Keep the user's other processes from the name.")
+@click.option("--exclusive", is_flag=True, help="No other process of the user may have the name.")
 @click.option("--public", is_flag=True, help="Show portmapctl's executable in listings.")
 @click.option(
-    "--rpc", metavar="PROG:VERS", callback=parameters.program, help="Map an RPC program, too."
+    "--rpc",
+    metavar="PROG:VERS",
+    callback=parameters.program,
+    help="Map an RPC program to the port as well.",
 )
 @click.argument(
     "command", nargs=-1, required=True, type=click.UNPROCESSED, callback=parameters.command_line
@@ -176,22 +182,22 @@ def run(
 ) -> int:
     """Register NAME for PORT, a number or a path, while COMMAND runs.
 
-    It ends with the status of COMMAND, or 128 and the number of the signal that ended it; the
-    registration goes with it. COMMAND gets the signals that portmapctl gets, and SIGTERM if
-    portmapctl is killed.
+    The exit status is that of COMMAND, or 128 plus the number of the signal that ended it. The
+    registration ends with it. Signals are passed on to COMMAND, which gets SIGTERM if portmapctl
+    is killed.
     """
     flags = exclusive * Flags.EXCLUSIVE | public * Flags.PUBLIC
     with connect(_tell_lost) as portmapper:
         portmapper.reg(name, port, flags, rpc=rpc)
         child = Child(command)
-        # Over restarts of the daemon, too.
+        # Keep the registration when the daemon restarts.
         Thread(target=portmapper.hold, daemon=True).start()
         return child.wait()
 
 
 def _tell_lost(group: Group, why: PortmapdError) -> None:
     names = ", ".join(dict.fromkeys(name for name, _, _ in group.services))
-    said = f"{names} is not registered any more: {ending_of(why).why}"
+    said = f"{names} is not registered any more: {exit_for(why).why}"
     click.echo(f"portmapctl: {line(said)}", err=True)
 
 

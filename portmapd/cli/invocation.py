@@ -9,41 +9,41 @@ from io import TextIOWrapper
 import click
 
 from portmapd.cli.commands import portmapctl
-from portmapd.cli.ending import DONE, USAGE, Ending, ending_of, unwritten
+from portmapd.cli.exit import DONE, USAGE, Exit, exit_for, output_failed
 from portmapd.cli.text import line
 from portmapd.errors import PortmapdError
 
-#: The status that a shell gives to what SIGINT ended.
+#: The exit status that shells use for SIGINT.
 INTERRUPTED = 130
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say, and tell what went wrong.
+    """Run a command, and print what went wrong.
 
-    :param arguments: what stands behind its name; None: the process's own arguments.
+    :param arguments: the command line without the program's name; None: that of the process.
     :return: the exit status.
     """
-    ending = _run(arguments)
-    if ending.why:
-        click.echo(f"portmapctl: {line(ending.why)}", err=True)
-    return ending.status
+    outcome = _run(arguments)
+    if outcome.why:
+        click.echo(f"portmapctl: {line(outcome.why)}", err=True)
+    return outcome.status
 
 
-def _run(arguments: Sequence[str] | None) -> Ending:
-    # No locale has a character for everything that a daemon may send.
+def _run(arguments: Sequence[str] | None) -> Exit:
+    # A daemon may send characters that the locale cannot encode.
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = portmapctl.main(arguments, "portmapctl", standalone_mode=False)
-    except Ending as ending:
-        return ending
+    except Exit as outcome:
+        return outcome
     except PortmapdError as error:
-        return ending_of(error)
+        return exit_for(error)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "portmapctl"
-        return Ending(USAGE, f"{error.format_message().rstrip('.')}; see {path} --help")
+        return Exit(USAGE, f"{error.format_message().rstrip('.')}; see {path} --help")
     except click.Abort:
-        return Ending(INTERRUPTED)
+        return Exit(INTERRUPTED)
     except OSError as error:
-        return unwritten(error)
-    return Ending(status if isinstance(status, int) else DONE)
+        return output_failed(error)
+    return Exit(status if isinstance(status, int) else DONE)

@@ -1,6 +1,6 @@
-"""What stands on the command line of ``portmapctl``, checked as far as that needs no daemon.
+"""The arguments of ``portmapctl``, checked as far as possible without a daemon.
 
-Each function is a callback of click's, and raises :exc:`click.BadParameter` for a wrong value.
+Each function is a click callback and raises :exc:`click.BadParameter` for a wrong value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from portmapd.cli.ending import REFUSED, Ending
+from portmapd.cli.exit import REFUSED, Exit
 from portmapd.client.registration import registrations
 from portmapd.client.values import user_ids
 from portmapd.errors import BadArguments, InvalidMapping, InvalidService
@@ -20,12 +20,12 @@ from portmapd.registry.service import check_service
 _LARGEST = (1 << 32) - 1
 #: The largest process id that there can be.
 _LARGEST_PID = 1 << 22
-#: How much of what is no number is shown.
+#: How much of a wrong value is shown.
 _SHOWN = 64
 
 
 def service_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """A name that can be registered."""
+    """A name that may be registered."""
     try:
         check_service(value, "1", 0)
     except InvalidService as error:
@@ -47,7 +47,7 @@ def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
 def program(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """A program's number and its version."""
+    """A program number and a version."""
     if value is None:
         return None
     number, colon, version = value.partition(":")
@@ -70,14 +70,14 @@ def user(
     try:
         return user_ids(value)
     except BadArguments as error:
-        raise Ending(REFUSED, f"{error}; give the name of one, or a uid") from None
+        raise Exit(REFUSED, f"{error}; give the name of a user, or a uid") from None
 
 
 def command_line(
     context: click.Context, parameter: click.Parameter, value: Sequence[str]
 ) -> Sequence[str]:
     """A program and its arguments."""
-    # Of two --, the first is there for a NAME that begins with a dash.
+    # If there are two --, the first one protected a NAME that begins with a dash.
     command = value[1:] if value[:1] == ("--",) else value
     if not command:
         raise click.MissingParameter(ctx=context, param=parameter)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from unicodedata import combining, east_asian_width
 
-#: What stands between two columns.
+#: The separator of columns.
 GAP = "  "
 
 
 def line(text: str) -> str:
-    """*text* as one line that cannot steer a terminal: escapes stand for control characters."""
+    """*text* as one line whose control characters are escaped, so it cannot steer a terminal."""
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def cell(value: object) -> str:
-    """*value* as a part of a line; a backslash is doubled, so that escapes cannot be mistaken."""
+    """*value* as a part of a line. Backslashes are doubled, so escapes are unambiguous."""
     return line(str(value).replace("\\", "\\\\"))
 
 
@@ -31,7 +31,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str
 
 
 def columns(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """A line of cells, which are at least so wide each."""
+    """A line of cells, each padded to its width."""
     padded = [
         text + " " * (width - _width(text)) for text, width in zip(cells, widths, strict=True)
     ]
@@ -39,7 +39,7 @@ def columns(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _width(text: str) -> int:
-    """How many places *text* takes on a terminal."""
+    """The number of columns that *text* takes on a terminal."""
     return sum(_places(char) for char in text)
 
 

@@ -154,7 +154,7 @@ def test_no_service(shell: Shell) -> None:
     assert json.loads(said.out) == []
     said.ends(1, ".*")
     shell.run("services", "--user", "nobody-at-all").ends(
-        1, "user: there is no user 'nobody-at-all'; give the name of one, or a uid"
+        1, "user: there is no user 'nobody-at-all'; give the name of a user, or a uid"
     )
 
 
@@ -177,7 +177,7 @@ def test_mappings(shell: Shell, portmapper: Portmapper) -> None:
 
 def test_pid2exe(shell: Shell, portmapper: Portmapper) -> None:
     """The path of an executable, or status 1."""
-    shell.run("pid2exe", str(ME)).ends(1, f"process {ME} announces no executable; .*")
+    shell.run("pid2exe", str(ME)).ends(1, f"process {ME} has not announced its executable; .*")
     portmapper.regpid2exe()
     exe = os.path.realpath("/proc/self/exe")
     assert shell.run("pid2exe", str(ME)) == Said(0, f"{exe}\n", "")
@@ -493,7 +493,7 @@ def test_no_permission(daemon: Mortal, shell: Shell) -> None:
         out, why = process.communicate(timeout=PATIENCE)
     finally:
         folder.chmod(0o700)
-    Said(process.returncode, out, why).ends(3, r".* \(Permission denied\).* get the permission .*")
+    Said(process.returncode, out, why).ends(3, r".* \(Permission denied\).* you need permission .*")
     assert "start it" not in why
 
 

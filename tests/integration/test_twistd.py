@@ -112,7 +112,7 @@ def test_default_port(namespace: Namespace, tmp_path: Path) -> None:
     """Who is not root serves port 10111, and is told so."""
     log = tmp_path / "log"
     started = namespace.start(*unprivileged(), *START, log=log)
-    said = "port 10111 is served, for port 111 takes root"
+    said = "serving port 10111, because port 111 needs root"
     eventually(lambda: not started.running() or said in log.read_text(), said)
     assert started.running(), log.read_text()
     for kind in (UDP, TCP):
