@@ -39,7 +39,7 @@ class Answers:
         self._shelves: dict[Readers, Shelf] = {}
         self._kept = 0
         statistics.settle = self.settle
-        registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
+        self._unfollow = registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
 
     def shelf(self, netid: Netid, audience: Audience, reached: str) -> Shelf:
         """The shelf for these readers; one that nothing is put on if there are too many already."""
@@ -69,6 +69,11 @@ class Answers:
         for shelf in self._shelves.values():
             shelf.clear()
         self._kept = 0
+
+    def close(self) -> None:
+        """Forget every reply, and follow the registry no longer."""
+        self._unfollow()
+        self.clear()
 
     def settle(self) -> None:
         """Have the statistics count what was answered from here."""

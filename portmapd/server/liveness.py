@@ -42,8 +42,11 @@ class Liveness(Service):
         self._blind = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
-        registry.follow(self._mapped, Kind.MAPPED)
-        registry.follow(self._unmapped, Kind.UNMAPPED)
+        self._unfollow = (
+            registry.follow(self._mapped, Kind.MAPPED),
+            registry.follow(self._unmapped, Kind.UNMAPPED),
+        )
+        self._mapped([Change(Kind.MAPPED, m) for m in registry.mappings])
 
     def startService(self) -> None:
         super().startService()
@@ -53,6 +56,12 @@ class Liveness(Service):
         super().stopService()
         if self._looking.running:
             self._looking.stop()
+
+    def close(self) -> None:
+        """Stop for good, and follow the registry no longer."""
+        self.stopService()
+        for unfollow in self._unfollow:
+            unfollow()
 
     def _look(self) -> None:
         """A look that fails is the log's; the next one may succeed."""

@@ -4,6 +4,7 @@ import os
 import socket
 from ipaddress import ip_network
 from itertools import pairwise
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +21,14 @@ from portmapd.portmapper.access import Policy
 from portmapd.portmapper.v2 import CallResult, encode_call_result
 from portmapd.registry.mapping import mapping
 from portmapd.server.peer_credentials import peer_credentials
-from portmapd.server.pipelining import CHUNK
-from portmapd.server.stream import SWEEPS, PortmapStreamFactory, PortmapStreamProtocol
+from portmapd.server.pipelining import CHUNK, IStreamTransport
+from portmapd.server.stream import (
+    MAX_STREAMS,
+    SWEEPS,
+    PortmapStreamFactory,
+    PortmapStreamProtocol,
+)
+from portmapd.server.turns import TurnQueue
 from tests.support.rpc_samples import PROPERTY, call, local, loopback, pmap, remote_call, rpcb
 from tests.support.rpc_server import Serving
 
@@ -42,14 +49,12 @@ class Stream:
         address = IPv6Address if ":" in host else IPv4Address
         peer = address("TCP", host, 40_000)
         self.transport = StringTransport(address("TCP", ours or host, 111), peer, lenient=True)
-        self.protocol: PortmapStreamProtocol = factory.buildProtocol(peer)
-        if self.is_accepted:
-            self.protocol.makeConnection(self.transport)
-
-    @property
-    def is_accepted(self) -> bool:
-        """Was it let in?"""
-        return self.protocol is not None
+        made = factory.buildProtocol(peer)
+        #: Was it let in?
+        self.is_accepted = made is not None
+        if made is not None:
+            self.protocol = made
+            made.makeConnection(self.transport)
 
     @property
     def is_closed(self) -> bool:
@@ -83,12 +88,18 @@ class StreamTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.serving = Serving()
         self.serving.registry.map(mapping(7, 1, "udp", "0.0.0.0.0.9"))
-        self.factory = PortmapStreamFactory(
-            self.serving.call_server, self.serving.reactor, IDLE, LIMIT
-        )
+        self.factory = self.made(limit=LIMIT)
         self.factory.startFactory()
         self.addCleanup(self.factory.stopFactory)
         self.stream = Stream(self.factory)
+
+    def made(
+        self, serving: Serving | None = None, limit: int = MAX_STREAMS
+    ) -> PortmapStreamFactory:
+        """A factory whose reactor is this test's."""
+        reactor = self.serving.reactor
+        call_server = (serving or self.serving).call_server
+        return PortmapStreamFactory(call_server, reactor, TurnQueue(reactor), IDLE, limit)
 
 
 def numbered(number: int, message: bytes = GETPORT) -> bytes:
@@ -234,7 +245,7 @@ class PressureTests(StreamTestCase):
         )
         size = len(self.serving.mapper.dispatch(dump, loopback(TCP)).reply or b"")
         self.stream.transport = EagerTransport(self.stream.protocol)
-        self.stream.protocol.transport = self.stream.transport
+        self.stream.protocol.transport = cast("IStreamTransport", self.stream.transport)
         self.stream.send(b"".join(numbered(number, dump) for number in range(5)))
         got: list[int] = []
         while replies := self.stream.replies():
@@ -347,9 +358,7 @@ class LimitTests(StreamTestCase):
 
     def test_share(self) -> None:
         """One other host cannot take the streams of all others; this host's loopback may."""
-        factory = PortmapStreamFactory(
-            self.serving.call_server, self.serving.reactor, IDLE, 4 * LIMIT
-        )
+        factory = self.made(limit=4 * LIMIT)
         greedy = [Stream(factory, "192.0.2.1") for _ in range(LIMIT + 1)]
         self.assertEqual([stream.is_closed for stream in greedy], [False] * LIMIT + [True])
         other = Stream(factory, "192.0.2.2")
@@ -371,7 +380,7 @@ class LimitTests(StreamTestCase):
 
     def test_stop(self) -> None:
         """When its listening socket ends, so do all of its streams, and its clock."""
-        factory = PortmapStreamFactory(self.serving.call_server, self.serving.reactor)
+        factory = self.made()
         before = len(self.serving.reactor.getDelayedCalls())
         factory.startFactory()
         stream = Stream(factory)
@@ -382,7 +391,7 @@ class LimitTests(StreamTestCase):
     def test_excluded(self) -> None:
         """Hosts that may not ask are not accepted; this host always is."""
         policy = Policy(allowed=(ALLOWED,))
-        factory = PortmapStreamFactory(Serving(policy).call_server, self.serving.reactor)
+        factory = self.made(Serving(policy))
         self.assertFalse(Stream(factory, "192.0.2.7").is_accepted)
         self.assertFalse(Stream(factory, "2001:db8::7").is_accepted)
         self.assertTrue(Stream(factory, "10.1.2.3").is_accepted)
