@@ -188,7 +188,7 @@ class ChannelFactory(Factory):
     def complain(self, channel: Channel, fault: str) -> None:
         """*channel* broke the language."""
         caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
-        self._complaints.complain(caller, f"{fault} (pid {channel.pid})")
+        self._complaints.malformed(caller, f"{fault} (pid {channel.pid})")
 
     def end(self) -> Deferred[None]:
         """End every connection; the deferred fires when they are closed."""

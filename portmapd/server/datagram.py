@@ -12,10 +12,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
 
-from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import UDP, UDP6
-from portmapd.portmapper.cached_reply import Shelf
 from portmapd.portmapper.caller import Caller
+from portmapd.portmapper.reply_cache import ReplyTable
 from portmapd.server.call_server import CallServer
 from portmapd.server.fast.recvmmsg import Batch
 from portmapd.server.fast.transports import LOOPBACK_INDEX, confine
@@ -25,7 +24,7 @@ MAX_REQUEST = 65_535
 #: Room for requests that arrive while the process is busy, in bytes; the kernel's default loses
 #: some in any stall.
 RECEIVE_BUFFER = 4 << 20
-#: The most hosts whose shelf is remembered by a socket.
+#: The most hosts whose table of replies is remembered by a socket.
 MAX_PEERS = 4_096
 
 #: Linux's own numbers, which the socket module does not have.
@@ -69,13 +68,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         caller = self.caller(addr, self.reached)
-        known = self.call_server.shelf(caller.netid, caller.audience, caller.reached)
-        answer = known.get(datagram[XID:])
-        if answer is not None:
-            answer.hits += 1
-            reply: bytes | None = datagram[:XID] + answer.reply
-        else:
-            reply = self.call_server.answer(datagram, caller, partial(self._respond, addr))
+        reply = self.call_server.serve(datagram, caller, partial(self._respond, addr))
         if reply is not None:
             self._respond(addr, reply)
 
@@ -98,7 +91,7 @@ class DatagramPort(Port):
     def __init__(self, port: int, protocol: PortmapDatagramProtocol, reactor: Any) -> None:
         super().__init__(port, protocol, protocol.reached, MAX_REQUEST, reactor)
         self._informed = True
-        self._shelves: dict[bytes, Shelf] = {}
+        self._tables: dict[bytes, ReplyTable] = {}
 
     def createInternetSocket(self) -> socket.socket:
         """The socket, with the options that make it ours alone, informed and roomy."""
@@ -135,7 +128,7 @@ class DatagramPort(Port):
 
     def doRead(self) -> None:
         """Serve a batch."""
-        self._batch.serve(self._shelves, self._miss)
+        self._batch.serve(self._tables, self._miss)
 
     def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
         address = _address(name)
@@ -143,17 +136,15 @@ class DatagramPort(Port):
         caller = self.protocol.caller(address, reached, _is_from_outside(info))
         self._remember(key, caller)
         respond = partial(self._respond, address, info)
-        reply = self.protocol.call_server.answer(message, caller, respond)
+        reply = self.protocol.call_server.serve(message, caller, respond)
         if reply is not None:
             self._respond(address, info, reply)
 
     def _remember(self, key: bytes, caller: Caller) -> None:
-        if key not in self._shelves:
-            if len(self._shelves) >= MAX_PEERS:
-                self._shelves.clear()
-            self._shelves[key] = self.protocol.call_server.shelf(
-                caller.netid, caller.audience, caller.reached
-            )
+        if key not in self._tables:
+            if len(self._tables) >= MAX_PEERS:
+                self._tables.clear()
+            self._tables[key] = self.protocol.call_server.table(caller)
 
     def _respond(self, address: Any, info: bytes, reply: bytes) -> None:
         """Send one reply; callers over UDP ask again for one that the kernel does not take."""

@@ -12,10 +12,11 @@ from twisted.logger import Logger
 from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
-from portmapd.portmapper.access import PROGRAM
+from portmapd.oncrpc.program import PROGRAM
+from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import TABLE, Dispatcher
-from portmapd.portmapper.procedure import Context
-from portmapd.portmapper.reply_cache import Answers
+from portmapd.portmapper.reply_cache import ReplyCache
+from portmapd.portmapper.v2 import GetportReplies
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import SUPERUSER, mapping
 from portmapd.registry.registry import Registry
@@ -56,17 +57,17 @@ class RpcService(Service):
         self._config = config
         self._registry = registry
         self._reactor = reactor
-        self._forwarder = CallForwarder(reactor)
-        self._answering = self._make_answering()
+        self._forwarder = CallForwarder(reactor, reactor)
+        self._call_server = self._make_call_server()
         self._ports: list[Any] = []
         self._holder: Holder | None = None
 
-    def _make_answering(self) -> CallServer:
+    def _make_call_server(self) -> CallServer:
         context = Context(self._registry, self._config.policy, is_bound, self._reactor.seconds)
         return CallServer(
             self._config.policy,
             Dispatcher(context),
-            Answers(self._registry, context.statistics),
+            ReplyCache(self._registry, GetportReplies(self._registry, context.statistics).find),
             self._forwarder,
             RateLimitedLog(self._reactor),
         )
@@ -122,7 +123,7 @@ class RpcService(Service):
     def _listen_on(self, interface: str) -> bool:
         """Serve UDP and TCP on *interface*; False if this host has no IPv6."""
         datagrams = DatagramPort(
-            self.port, PortmapDatagramProtocol(self._answering, interface), self._reactor
+            self.port, PortmapDatagramProtocol(self._call_server, interface), self._reactor
         )
         try:
             datagrams.startListening()
@@ -151,7 +152,9 @@ class RpcService(Service):
 
     def _make_factory(self) -> PortmapStreamFactory:
         config = self._config
-        return PortmapStreamFactory(self._answering, self._reactor, config.idle, config.max_streams)
+        return PortmapStreamFactory(
+            self._call_server, self._reactor, config.idle, config.max_streams
+        )
 
     def _register(self, addresses: dict[str, str]) -> None:
         """Have program 100000 listed, for as long as it is served."""

@@ -42,34 +42,34 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self.sweep = self.factory.sweep
         self._caller = caller = _caller(self.transport, self.factory.call_server)
         self.factory.add(self, caller)
-        self._known = self.factory.call_server.shelf(caller.netid, caller.audience, caller.reached)
+        self._known = self.factory.call_server.table(caller)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
-        known = self._known.get(data[_CALL])
-        if known is not None and self._at_rest and data.startswith(known.asked):
-            known.hits += 1
+        known = self._known.find(data[_CALL])
+        if known is not None and self._at_rest and data.startswith(known.request_mark):
+            known.count.value += 1
             self.sweep = self.factory.sweep
-            self.transport.write(known.mark + data[_XID] + known.reply)
+            self.transport.write(known.mark + data[_XID] + known.body)
         else:
             self._at_rest = False
             self.take(self._reader.feed(data))
 
     def answer(self, request: bytes) -> bytes:
         self.sweep = self.factory.sweep
-        known = self._known.get(request[XID:])
+        known = self._known.find(request[XID:])
         if known is not None:
-            known.hits += 1
-            return known.mark + request[:XID] + known.reply
-        reply = self.factory.call_server.answer(request, self._caller, self._respond)
+            known.count.value += 1
+            return known.mark + request[:XID] + known.body
+        reply = self.factory.call_server.serve(request, self._caller, self._respond)
         return b"" if reply is None else mark(reply)
 
     def rested(self) -> None:
         self._at_rest = self._reader.is_between
 
     def broke(self, fault: str) -> None:
-        self.factory.call_server.complain(self._caller, fault)
+        self.factory.call_server.malformed(self._caller, fault)
 
     def _respond(self, reply: bytes) -> None:
         """Send a reply that took its time."""

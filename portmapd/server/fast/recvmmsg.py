@@ -27,7 +27,7 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.oncrpc.message import XID
-from portmapd.portmapper.cached_reply import Shelf
+from portmapd.portmapper.reply_cache import CachedReply, ReplyTable
 
 #: The most datagrams taken in at once; they are served before other sockets have their turn.
 SLOTS = 64
@@ -131,10 +131,10 @@ class Batch:
         if self._control:
             header.control, header.control_length = self._controls.address(slot), self._control
 
-    def serve(self, shelves: Mapping[bytes, Shelf], miss: Miss) -> None:
+    def serve(self, tables: Mapping[bytes, ReplyTable], miss: Miss) -> None:
         """Take in what is there, and answer it in order.
 
-        :param shelves: known replies, by the key of a request: its host and packet information.
+        :param tables: known replies, by the key of a request: its host and packet information.
         :param miss: is given every request whose reply is not known.
         """
         self._headers[:] = self._template
@@ -145,17 +145,17 @@ class Batch:
         parts, first = self._parts, 0
         for slot, length in enumerate(self._lengths[:count].tolist()):
             at = slot * HEAD
-            try:
-                # A request longer than a head makes a key longer than any that is known.
-                answer = shelves[keys[slot]][heads[at + XID : at + length]]
-            except KeyError:
+            table = tables.get(keys[slot])
+            # A request longer than a head makes a key longer than any that is known.
+            known = table.find(heads[at + XID : at + length]) if table is not None else None
+            if known is None:
                 self._flush(first, slot)
                 first = slot + 1
                 self._miss(slot, length, keys[slot], miss)
             else:
-                answer.hits += 1
-                parts[4 * slot + 2] = answer.address
-                parts[4 * slot + 3] = answer.size
+                known.count.value += 1
+                parts[4 * slot + 2] = known.address or _locate(known)
+                parts[4 * slot + 3] = len(known.body)
         self._flush(first, count)
 
     def _keys(self, count: int) -> list[bytes]:
@@ -196,6 +196,14 @@ class Batch:
         at = socket.CMSG_LEN(0) + self._layout.interface
         for slot in range(first, last):
             self._controls.put(slot, at, bytes(4))
+
+
+def _locate(known: CachedReply) -> int:
+    """Where the reply's body is in memory, for as long as the reply is referenced."""
+    address = ctypes.cast(ctypes.c_char_p(known.body), c_void_p).value
+    assert address is not None
+    known.address = address
+    return address
 
 
 class _Slots:
