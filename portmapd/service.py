@@ -20,7 +20,7 @@ from portmapd.channel.commands import ITSELF
 from portmapd.config import Config
 from portmapd.errors import AlreadyRegistered, ConfigurationError
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
-from portmapd.portmapper.access import PROGRAM
+from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import SUPERUSER, mapping

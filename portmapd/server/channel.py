@@ -131,7 +131,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param registry: what they register in.
     :param processes: the processes at their other ends.
     :param peer_lookups: the connections whose process nobody has looked at yet.
-    :param rate_limited_log: is told of malformed boxes.
+    :param malformed_log: is told who sends malformed boxes.
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. One user may have a quarter of them.
@@ -143,7 +143,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         registry: Registry,
         processes: Processes,
         peer_lookups: PeerLookups,
-        rate_limited_log: RateLimitedLog,
+        malformed_log: RateLimitedLog,
         turns: TurnQueue,
         limit: int,
     ) -> None:
@@ -153,7 +153,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             registry, Watchers(registry), instance=uuid4().hex, limit=processes.limit
         )
         self._peer_lookups = peer_lookups
-        self._rate_limited_log = rate_limited_log
+        self._malformed_log = malformed_log
         self._limit = limit
         #: The superuser need not leave any to others, nor the user whose daemon it is.
         self._unlimited = frozenset({0, os.geteuid()})
@@ -204,7 +204,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     def log_malformed(self, channel: ChannelProtocol, fault: str) -> None:
         """*channel* sent what is no box."""
         caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
-        self._rate_limited_log.complain(caller, f"{fault} (pid {channel.pid})")
+        self._malformed_log.malformed(caller, f"{fault} (pid {channel.pid})")
 
     def end(self) -> Deferred[None]:
         self._peer_lookups.stop()

@@ -13,7 +13,6 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from portmapd.errors import ConfigurationError
-from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
 from portmapd.server.call_server import CallServer
@@ -82,21 +81,15 @@ class PortmapDatagramProtocol(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         host, port = addr
         caller = self.call_server.caller(self.netid, host, port, self._reached)
-        known = self.call_server.shelf(caller.netid, caller.audience, caller.reached)
-        cached = known.get(datagram[XID:])
-        if cached is not None:
-            cached.hits += 1
-            reply: bytes | None = datagram[:XID] + cached.reply
-        else:
-            reply = self.serve(datagram, caller, partial(self._respond, addr))
+        reply = self.serve(datagram, caller, partial(self._respond, addr))
         if reply is not None:
             self._respond(addr, reply)
 
     def serve(
         self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
     ) -> bytes | None:
-        """Serve a message that no cached reply fits; see :meth:`CallServer.answer`."""
-        return None if self._is_closed else self.call_server.answer(message, caller, respond)
+        """Serve a message; see :meth:`CallServer.serve`."""
+        return None if self._is_closed else self.call_server.serve(message, caller, respond)
 
     def close(self) -> None:
         """Serve nothing any more; the port is its owner's to close."""

@@ -6,14 +6,15 @@ import resource
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
 
 from portmapd.config import MAX_SERVICES
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Policy
+from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher
-from portmapd.portmapper.procedure import Context
-from portmapd.portmapper.reply_cache import Answers
+from portmapd.portmapper.reply_cache import ReplyCache
+from portmapd.portmapper.v2 import GetportReplies
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import is_bound
 from portmapd.server.call_forwarder import CallForwarder
@@ -49,7 +50,8 @@ class PortmapServer:
 
     :param registry: what is served.
     :param policy: who may do what.
-    :param reactor: measures time, and makes the UDP sockets on which calls are forwarded.
+    :param reactor: measures time, and makes the UDP sockets on which calls are forwarded; it must
+        provide ``IReactorTime`` and ``IReactorUDP``.
     :param idle: seconds after which a stream that sends no whole call is closed.
     :param max_streams: the most streams of each stream factory.
     :param max_services: the most services and mappings that one process may hold on the local
@@ -77,9 +79,9 @@ class PortmapServer:
         self._max_streams = max_streams
         self._log = RateLimitedLog(reactor)
         self._turns = TurnQueue(reactor)
-        self._forwarder = CallForwarder(reactor)
+        self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
         context = Context(registry, policy, is_bound, reactor.seconds)
-        self._cache = Answers(registry, context.statistics)
+        self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
         self._call_server = CallServer(
             policy, Dispatcher(context), self._cache, self._forwarder, self._log
         )
@@ -138,6 +140,7 @@ class PortmapServer:
         :return: fires when the connections are closed.
         """
         if self._liveness is not None:
+            self._liveness.stopService()
             self._liveness.close()
         self._cache.close()
         for protocol in self._protocols:

@@ -20,7 +20,7 @@ from portmapd.errors import (
     UnknownCommand,
     UnsupportedVersion,
 )
-from portmapd.portmapper.access import PROGRAM
+from portmapd.oncrpc.program import PROGRAM
 from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry

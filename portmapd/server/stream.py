@@ -52,17 +52,17 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         except ConfigurationError as error:
             self.factory.refuse(self, error)
             return
-        self._known = self.factory.call_server.shelf(caller.netid, caller.audience, caller.reached)
+        self._table = self.factory.call_server.table(caller)
         self.transport.registerProducer(self, True)
         self.factory.add(self, caller)
 
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
-        cached = self._known.get(data[_CALL])
-        if cached is not None and self._is_idle and data.startswith(cached.asked):
-            cached.hits += 1
+        cached = self._table.find(data[_CALL])
+        if cached is not None and self._is_idle and data.startswith(cached.request_mark):
+            cached.count.value += 1
             self.sweep = self.factory.sweep
-            self.transport.write(cached.mark + data[_XID] + cached.reply)
+            self.transport.write(cached.mark + data[_XID] + cached.body)
         else:
             self._is_idle = False
             self.take(self._reader.feed(data))
@@ -70,11 +70,11 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     def answer(self, request: bytes) -> bytes:
         assert self._caller is not None
         self.sweep = self.factory.sweep
-        cached = self._known.get(request[XID:])
+        cached = self._table.find(request[XID:])
         if cached is not None:
-            cached.hits += 1
-            return cached.mark + request[:XID] + cached.reply
-        reply = self.factory.call_server.answer(request, self._caller, self._respond)
+            cached.count.value += 1
+            return cached.mark + request[:XID] + cached.body
+        reply = self.factory.call_server.serve(request, self._caller, self._respond)
         return b"" if reply is None else mark(reply)
 
     def idle(self) -> None:
@@ -82,7 +82,7 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
 
     def broke(self, fault: str) -> None:
         assert self._caller is not None
-        self.factory.call_server.complain(self._caller, fault)
+        self.factory.call_server.malformed(self._caller, fault)
 
     def _respond(self, reply: bytes) -> None:
         """Send the reply to a call that was forwarded."""

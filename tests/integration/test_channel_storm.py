@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.xdr import uint
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.exchange import connect, exchange, question
 from tests.support.namespace import eventually
 from tests.support.talk import Served

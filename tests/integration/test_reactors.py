@@ -16,9 +16,9 @@ from attrs import frozen
 from portmapd.channel import commands as c
 from portmapd.errors import AlreadyRegistered, LimitExceeded
 from portmapd.oncrpc.message import decode_call, decode_reply, success, xid_of
+from portmapd.oncrpc.program import CallResult, Pmap, encode_call_result, encode_pmap
 from portmapd.oncrpc.record import mark
 from portmapd.oncrpc.xdr import uint
-from portmapd.portmapper.v2 import CallResult, Pmap, encode_call_result, encode_pmap
 from tests.support.exchange import connect, connect_local, exchange, question, receive_record
 from tests.support.host import Daemon
 from tests.support.namespace import eventually

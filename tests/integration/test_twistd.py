@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.daemon import TWISTD, portmapd
 from tests.support.exchange import connect, connect_local, exchange, free_port, question
 from tests.support.host import daemon, twistd

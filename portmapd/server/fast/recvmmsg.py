@@ -27,7 +27,7 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.oncrpc.message import XID
-from portmapd.portmapper.cached_reply import Shelf
+from portmapd.portmapper.reply_cache import CachedReply, ReplyTable
 
 #: The most datagrams taken in at once; they are served before other sockets have their turn.
 SLOTS = 64
@@ -137,7 +137,7 @@ class Batch:
         if self._control:
             header.control, header.control_length = self._controls.address(slot), self._control
 
-    def serve(self, tables: Mapping[bytes, Shelf], miss: Miss) -> None:
+    def serve(self, tables: Mapping[bytes, ReplyTable], miss: Miss) -> None:
         """Answer the requests that have arrived, in order.
 
         :param tables: cached replies, by the key of a request: its host and packet information.
@@ -151,18 +151,17 @@ class Batch:
         parts, first = self._parts, 0
         for slot, length in enumerate(self._lengths[:count].tolist()):
             at = slot * HEAD
-            try:
-                # The head of a longer request is still longer than any request that has a cached
-                # reply.
-                answer = tables[keys[slot]][heads[at + XID : at + length]]
-            except KeyError:
+            table = tables.get(keys[slot])
+            # The slice of a request longer than a head is longer than any that has a cached reply.
+            cached = table.find(heads[at + XID : at + length]) if table is not None else None
+            if cached is None:
                 self._flush(first, slot)
                 first = slot + 1
                 self._miss(slot, length, keys[slot], miss)
             else:
-                answer.hits += 1
-                parts[4 * slot + 2] = answer.address
-                parts[4 * slot + 3] = answer.size
+                cached.count.value += 1
+                parts[4 * slot + 2] = cached.address or _locate(cached)
+                parts[4 * slot + 3] = len(cached.body)
         self._flush(first, count)
 
     def _keys(self, count: int) -> list[bytes]:
@@ -203,6 +202,14 @@ class Batch:
         at = socket.CMSG_LEN(0) + self._layout.interface
         for slot in range(first, last):
             self._controls.put(slot, at, bytes(4))
+
+
+def _locate(cached: CachedReply) -> int:
+    """The place of the reply's body in memory, which is valid while the reply is referenced."""
+    address = ctypes.cast(ctypes.c_char_p(cached.body), c_void_p).value
+    assert address is not None
+    cached.address = address
+    return address
 
 
 class _Slots:

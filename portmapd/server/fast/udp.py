@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.oncrpc.netid import UDP6
-from portmapd.portmapper.cached_reply import Shelf
 from portmapd.portmapper.caller import Caller
+from portmapd.portmapper.reply_cache import ReplyTable
 from portmapd.server.datagram import IPacketInfoTransport, PortmapDatagramProtocol
 from portmapd.server.fast.recvmmsg import Batch
 from portmapd.server.loopback import LOOPBACK_INDEX, confine
@@ -67,7 +67,7 @@ class DatagramPort(Port):
         super().__init__(port, protocol, host, MAX_REQUEST, reactor)
         #: Does the socket give packet information? One that hears loopback alone needs none.
         self._informed = True
-        self._tables: dict[bytes, Shelf] = {}
+        self._tables: dict[bytes, ReplyTable] = {}
 
     def createInternetSocket(self) -> socket.socket:
         """The socket, of one address family alone, with packet information and a large buffer."""
@@ -123,9 +123,7 @@ class DatagramPort(Port):
         if key not in self._tables:
             if len(self._tables) >= MAX_PEERS:
                 self._tables.clear()
-            self._tables[key] = self.protocol.call_server.shelf(
-                caller.netid, caller.audience, caller.reached
-            )
+            self._tables[key] = self.protocol.call_server.table(caller)
 
     def _respond(self, address: Any, info: bytes, reply: bytes) -> None:
         """Send one reply; callers over UDP ask again for one that is lost."""

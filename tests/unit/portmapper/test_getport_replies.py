@@ -5,41 +5,43 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.message import XID
+from portmapd.oncrpc.record import mark
 from portmapd.portmapper.caller import Audience
-from portmapd.portmapper.statistics import MAX_PROGRAMS
+from portmapd.portmapper.statistics import MAX_SUBJECTS
+from portmapd.portmapper.v2 import GetportReplies
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import PROPERTY, call, loopback, pmap, remote
 from tests.support.rpc_server import Serving
 
 HERE = loopback()
-#: So many programs are counted apart: of the others, answers need no dispatch.
+#: Programs from here on share a count.
 OTHERS = 400_000
 
 
 class GetportTests(SynchronousTestCase):
-    """A port mapper that counts as many programs apart as it may."""
+    """A port mapper with look-ups of so many programs that further ones share a count."""
 
     def setUp(self) -> None:
         self.serving = Serving()
         for version, netid, port in ((1, "udp", 9), (2, "udp", 10), (2, "tcp", 11)):
             address = f"0.0.0.0.0.{port}"
             self.serving.registry.map(mapping(OTHERS, version, netid, address))
-        for program in range(MAX_PROGRAMS):
+        for program in range(MAX_SUBJECTS):
             self.dispatched(call(2, 3, pmap(program, 1)))
-        self.shelf = self.serving.call_server.shelf(HERE.netid, HERE.audience, HERE.reached)
+        self.serving.cache.clear()
+        self.replies = GetportReplies(self.serving.registry, self.serving.statistics)
 
     def dispatched(self, message: bytes) -> bytes | None:
-        """What dispatch answers."""
-        return self.serving.call_server.answer(message, HERE, self.fail)
+        """The reply that dispatch makes."""
+        return self.serving.mapper.dispatch(message, HERE).reply
 
     def direct(self, message: bytes) -> bytes | None:
-        """What is answered without it; None: nothing."""
-        try:
-            answer = self.shelf[message[XID:]]
-        except KeyError:
+        """The reply that is made without it; None if there is none."""
+        reply = self.replies.find(message[XID:])
+        if reply is None:
             return None
-        answer.hits += 1
-        return message[:XID] + answer.reply
+        reply.count.value += 1
+        return message[:XID] + reply.body
 
     @PROPERTY
     @given(
@@ -79,7 +81,6 @@ class GetportTests(SynchronousTestCase):
             call(2, 3, pmap(0, 1)),
         )
         for message in others:
-            self.shelf.clear()
             self.assertIsNone(self.direct(message))
 
     def test_counted(self) -> None:
@@ -89,9 +90,23 @@ class GetportTests(SynchronousTestCase):
             self.direct(call(2, 3, pmap(OTHERS, 1)))
         self.assertEqual(self.serving.statistics.calls(2, 3), before + 3)
 
+    def test_marks(self) -> None:
+        """The record marks are those of this request and of its reply."""
+        question = call(2, 3, pmap(OTHERS, 1))
+        reply = self.replies.find(question[XID:])
+        assert reply is not None
+        self.assertEqual(reply.request_mark + question, mark(question))
+        whole = mark(self.direct(question) or b"")
+        self.assertEqual(reply.mark + question[:XID] + reply.body, whole)
+
+    def test_served(self) -> None:
+        """The tables of the reply cache find these replies."""
+        question = call(2, 3, pmap(OTHERS, 1))
+        self.assertIsNotNone(self.serving.call_server.table(HERE).find(question[XID:]))
+        self.assertEqual(len(self.serving.call_server.table(HERE)), 0)
+
     def test_excluded(self) -> None:
-        """Who may not ask gets no answer this way either."""
+        """Callers that may not ask get no reply this way either."""
         caller = remote(audience=Audience.EXCLUDED)
-        shelf = self.serving.call_server.shelf(caller.netid, caller.audience, caller.reached)
-        with self.assertRaises(KeyError):
-            shelf[call(2, 3, pmap(OTHERS, 1))[XID:]]
+        table = self.serving.call_server.table(caller)
+        self.assertIsNone(table.find(call(2, 3, pmap(OTHERS, 1))[XID:]))

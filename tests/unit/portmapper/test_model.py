@@ -18,10 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.errors import AlreadyRegistered, AuthRefused
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address, split_address
-from portmapd.portmapper.access import PROGRAM
+from portmapd.oncrpc.program import PROGRAM, Pmap, read_pmap, read_rpcb
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.rpcbind import read_rpcb
-from portmapd.portmapper.v2 import Pmap, read_pmap
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, mapping

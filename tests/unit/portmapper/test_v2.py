@@ -6,39 +6,20 @@ from portmapd.errors import AuthRefused
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import AUTH_TOOWEAK
 from portmapd.oncrpc.netid import TCP, TCP6, UDP6
-from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.access import PROGRAM, Policy
-from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.v2 import (
-    CallResult,
+from portmapd.oncrpc.program import (
+    PROGRAM,
     Pmap,
-    encode_call_result,
-    encode_pmap,
-    read_call_result,
     read_pmap,
 )
+from portmapd.oncrpc.xdr import Reader
+from portmapd.portmapper.access import Policy
+from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import FALSE, TRUE, PortMapper, local, loopback, pmap, remote
 
 NULL, SET, UNSET, GETPORT, DUMP = range(5)
 ROOT, USER = local(0), local(104)
-
-
-class EncodingTests(SynchronousTestCase):
-    """The types of version 2."""
-
-    def test_pmap(self) -> None:
-        """``struct mapping`` is four integers."""
-        data = bytes.fromhex("000186a3 00000003 00000011 00000801")
-        self.assertEqual(encode_pmap(Pmap(100003, 3, 17, 2049)), data)
-        self.assertEqual(read_pmap(Reader(data)), Pmap(100003, 3, 17, 2049))
-
-    def test_call_result(self) -> None:
-        """``struct call_result`` is a port and opaque results."""
-        data = bytes.fromhex("00000801 00000003 61626300")
-        self.assertEqual(encode_call_result(CallResult(2049, b"abc")), data)
-        self.assertEqual(read_call_result(Reader(data)), CallResult(2049, b"abc"))
 
 
 class Version2TestCase(SynchronousTestCase):

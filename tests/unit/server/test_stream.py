@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, decode_reply, success, xid_of
 from portmapd.oncrpc.netid import TCP
+from portmapd.oncrpc.program import CallResult, encode_call_result
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.portmapper.access import Policy
-from portmapd.portmapper.v2 import CallResult, encode_call_result
 from portmapd.registry.mapping import mapping
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
