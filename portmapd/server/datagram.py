@@ -49,23 +49,23 @@ class PortmapDatagramProtocol(DatagramProtocol):
         self.address = address
         self._is_closed = False
 
-    def startProtocol(self) -> None:
+    def makeConnection(self, transport: IUDPTransport) -> None:
         """Learn the address that the transport is bound to.
 
         :raises ConfigurationError: callers at that address would be answered wrongly; the message
-            says what to do. Nothing is left listening.
+            says what to do. The transport is closed.
         """
-        assert self.transport is not None
-        host = self.transport.getHost().host
+        super().makeConnection(transport)
+        host = transport.getHost().host
         try:
-            self._check_transport(self.transport, host)
+            self._check(transport, host)
         except ConfigurationError:
-            self.transport.stopListening()
+            transport.stopListening()
             raise
         self.netid = UDP6 if ":" in host else UDP
         self._reached = host.partition("%")[0]
 
-    def _check_transport(self, transport: IUDPTransport, host: str) -> None:
+    def _check(self, transport: IUDPTransport, host: str) -> None:
         if self.address is not None and not _is_same(self.address, host):
             raise ConfigurationError(
                 f"the UDP port is bound to {host}, and not to {self.address} as it is to be: give "

@@ -80,7 +80,7 @@ class PortmapServer:
         self._log = RateLimitedLog(reactor)
         self._turns = TurnQueue(reactor)
         self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
-        context = Context(registry, policy, is_bound, reactor.seconds)
+        self._context = context = Context(registry, policy, is_bound, reactor.seconds)
         self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
         self._call_server = CallServer(
             policy, Dispatcher(context), self._cache, self._forwarder, self._log
@@ -143,6 +143,7 @@ class PortmapServer:
             self._liveness.stopService()
             self._liveness.close()
         self._cache.close()
+        self._context.dumps.close()
         for protocol in self._protocols:
             protocol.close()
         ended = [factory.close() for factory in self._factories]

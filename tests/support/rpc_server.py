@@ -53,6 +53,7 @@ class MemoryPort:
 
 
 @implementer(IReactorUDP)
+@implementer(IReactorUDP)
 class MemoryReactor(Clock):
     """A reactor whose time and sockets are a test's own.
 
