@@ -27,9 +27,10 @@ class PortmapperService(MultiService):
         self.setName("portmapd")
         self.config = config
         self.registry = Registry()
-        self._rpc = RpcService(config, self.registry, reactor)
+        liveness = Liveness(self.registry, reactor, config.liveness)
+        self._rpc = RpcService(config, self.registry, reactor, liveness)
         self._rpc.setServiceParent(self)
-        Liveness(self.registry, reactor, config.liveness).setServiceParent(self)
+        liveness.setServiceParent(self)
         if config.local_socket is not None:
             ChannelService(
                 config.local_socket,

@@ -27,6 +27,7 @@ from portmapd.server.call_server import CallServer
 from portmapd.server.datagram import DatagramPort, PortmapDatagramProtocol
 from portmapd.server.fast.epoll_group import EpollGroup
 from portmapd.server.fast.transports import TcpPort, UnixPort
+from portmapd.server.liveness import Liveness
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.stream import PortmapStreamFactory
 
@@ -45,18 +46,22 @@ class RpcService(Service):
     :param config: where, and for whom.
     :param registry: what it serves.
     :param reactor: gives the sockets and measures time.
+    :param liveness: looks at new mappings before their SET is replied to.
     :ivar port: the port that it serves, once it is bound.
     :ivar epoll_group: the streams' descriptors; streams of other services may be there, too.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, registry: Registry, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, registry: Registry, reactor: Any, liveness: Liveness
+    ) -> None:
         self.port = config.port
         self.epoll_group = EpollGroup(reactor)
         self._config = config
         self._registry = registry
         self._reactor = reactor
+        self._liveness = liveness
         self._forwarder = CallForwarder(reactor, reactor)
         self._call_server = self._make_call_server()
         self._ports: list[Any] = []
@@ -70,6 +75,7 @@ class RpcService(Service):
             ReplyCache(self._registry, GetportReplies(self._registry, context.statistics).find),
             self._forwarder,
             RateLimitedLog(self._reactor),
+            self._liveness.look_at_new,
         )
 
     def privilegedStartService(self) -> None:
