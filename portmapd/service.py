@@ -69,8 +69,9 @@ class PortmapperService(MultiService):
         self._ports: list[IListeningPort] = []
         self._addresses: dict[str, str] = {}
         self._holder: Holder | None = None
-        # It goes on where it was when the service is started again; a server does not.
-        Liveness(self.registry, reactor, config.liveness).setServiceParent(self)
+        # A server lives from a start to a stop; what is known of dead services lives on.
+        self._liveness = Liveness(self.registry, reactor, config.liveness)
+        self._liveness.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Bind every socket, or none.
@@ -114,7 +115,7 @@ class PortmapperService(MultiService):
             idle=config.idle,
             max_streams=config.max_streams,
             max_services=config.max_services,
-            liveness=None,
+            liveness=self._liveness,
             descriptors=self._engine.descriptors,
         )
         try:

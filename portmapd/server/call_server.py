@@ -25,6 +25,7 @@ class CallServer:
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
     :param malformed_log: is told who sends malformed messages.
+    :param before_reply: is called after each dispatch, before its reply is sent; None: nothing is.
     """
 
     _log = Logger()
@@ -36,12 +37,14 @@ class CallServer:
         cache: ReplyCache,
         forwarder: CallForwarder,
         malformed_log: RateLimitedLog,
+        before_reply: Callable[[], object] | None = None,
     ) -> None:
         self._policy = policy
         self._dispatcher = dispatcher
         self._cache = cache
         self._forwarder = forwarder
         self._malformed_log = malformed_log
+        self._before_reply = before_reply
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
     def audience(self, host: str, from_outside: bool = False) -> Audience:
@@ -90,6 +93,8 @@ class CallServer:
         except Exception:
             self._log.failure("the message of {caller} could not be served", caller=str(caller))
             return None
+        if self._before_reply is not None:
+            self._before_reply()
         self._follow_up(outcome, message, caller, respond)
         return outcome.reply
 

@@ -22,9 +22,8 @@ TableEntry = tuple[str, Local]
 class Liveness(Service):
     """Watches the addresses of the mappings that no connection holds.
 
-    It reads the kernel's tables of sockets once a period, and in the reactor turn that follows new
-    mappings. A period's work grows with what changed in the tables, not with the number of
-    mappings.
+    It reads the kernel's tables of sockets once a period, and when mappings are new. A period's
+    work grows with what changed in the tables, not with the number of mappings.
 
     :param registry: whose mappings are watched.
     :param clock: measures time.
@@ -41,7 +40,7 @@ class Liveness(Service):
         self._netids: set[str] = set()
         #: The mappings that have been seen bound.
         self._seen: set[Key] = set()
-        #: The mappings that came since the last turn.
+        #: The mappings that have not been looked at yet.
         self._new: dict[Key, Mapping] = {}
         #: The mappings that were new, and bound, since the last period.
         self._unchecked: dict[Key, Mapping] = {}
@@ -66,9 +65,7 @@ class Liveness(Service):
         super().stopService()
         if self._looking.running:
             self._looking.stop()
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
+        self._unschedule_new()
 
     def close(self) -> None:
         """Follow the registry no longer; the service must be stopped, and stay so."""
@@ -112,13 +109,24 @@ class Liveness(Service):
         self._schedule_new()
 
     def _schedule_new(self) -> None:
-        """Have new mappings looked at in the next turn: a follower must not do I/O."""
+        """Have new mappings looked at in the next turn: a follower does no I/O."""
         if self._new and self._next_turn is None:
-            self._next_turn = self._clock.callLater(0, self._look_at_new)
+            self._next_turn = self._clock.callLater(0, self.look_at_new)
 
-    def _look_at_new(self) -> None:
-        """Note which new mappings are bound: their services may end before the next period."""
+    def _unschedule_new(self) -> None:
+        if self._next_turn is not None and self._next_turn.active():
+            self._next_turn.cancel()
         self._next_turn = None
+
+    def look_at_new(self) -> None:
+        """Note which new mappings are bound: their services may end before the next period.
+
+        It is done in the next turn in any case. A service may end as soon as it has the reply to
+        its SET, so that who sends replies does it before.
+        """
+        if not self._new:
+            return
+        self._unschedule_new()
         new, self._new = self._new, {}
         try:
             bound = read_bound({mapping.netid for mapping in new.values()})

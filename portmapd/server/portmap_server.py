@@ -56,8 +56,8 @@ class PortmapServer:
     :param max_streams: the most streams of each stream factory.
     :param max_services: the most services and mappings that one process may hold on the local
         channel.
-    :param liveness: seconds between two looks for dead services; None: the registry's mappings are
-        kept whether their services are alive or not.
+    :param liveness: seconds between two looks for dead services; or who looks for them, which the
+        application runs. None: nobody does.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
     """
 
@@ -70,7 +70,7 @@ class PortmapServer:
         idle: float = IDLE,
         max_streams: int = MAX_STREAMS,
         max_services: int = MAX_SERVICES,
-        liveness: float | None = LIVENESS,
+        liveness: float | Liveness | None = LIVENESS,
         descriptors: IReactorFDSet | None = None,
     ) -> None:
         self._registry = registry
@@ -82,17 +82,24 @@ class PortmapServer:
         self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
         self._context = context = Context(registry, policy, is_bound, reactor.seconds)
         self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
+        #: The own one; None if the application runs another, or none.
+        self._liveness: Liveness | None = None
+        if isinstance(liveness, int | float):
+            self._liveness = liveness = Liveness(registry, reactor, liveness)
+            liveness.startService()
         self._call_server = CallServer(
-            policy, Dispatcher(context), self._cache, self._forwarder, self._log
+            policy,
+            Dispatcher(context),
+            self._cache,
+            self._forwarder,
+            self._log,
+            before_reply=None if liveness is None else liveness.look_at_new,
         )
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
         self._max_services = max_services
         self._processes: Processes | None = None
         self._protocols: list[PortmapDatagramProtocol] = []
         self._factories: list[PipelinedFactory[Any]] = []
-        self._liveness = None if liveness is None else Liveness(registry, reactor, liveness)
-        if self._liveness is not None:
-            self._liveness.startService()
 
     def datagramProtocol(self, address: str | None = None) -> PortmapDatagramProtocol:
         """Program 100000 over UDP, for one port.

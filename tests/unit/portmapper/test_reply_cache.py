@@ -5,9 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, decode_reply
 from portmapd.oncrpc.netid import TCP, UDP
-from portmapd.oncrpc.program import PROGRAM
 from portmapd.oncrpc.record import mark
-from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.reply_cache import (
     ALLOWANCE,
@@ -20,7 +18,6 @@ from portmapd.portmapper.reply_cache import (
 from portmapd.registry.change import Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import mapping
-from portmapd.server.call_server import MAX_HOSTS
 from tests.support.rpc_samples import (
     PROCEDURES,
     PortMapper,
@@ -270,27 +267,3 @@ class BoundTests(CacheTestCase):
                 self.assertEqual(decode_reply(self.ask(GETPORT, caller) or b""), xdr.uint(9))
             self.assertEqual(len(self.table(caller)), number < MAX_TABLES)
         self.assertEqual(self.serving.statistics.calls(2, 3), 2 * (MAX_TABLES + 10))
-
-
-class CallServerTests(CacheTestCase):
-    """The way past the cache."""
-
-    def test_audience(self) -> None:
-        """Hosts are looked up in the policy, however many ask."""
-        self.serving = Serving(Policy())
-        call_server = self.serving.call_server
-        for number in range(MAX_HOSTS + 10):
-            host = f"10.0.{number >> 8}.{number & 255}"
-            self.assertIs(call_server.audience(host), Audience.STRANGER)
-        for _ in range(2):
-            self.assertIs(call_server.audience("127.0.0.1"), Audience.LOCAL)
-
-    def test_failure(self) -> None:
-        """A failure of ours is logged, and costs that message alone."""
-        context = self.serving.mapper.context
-        self.serving.mapper.ask(local(), 2, 1, pmap(PROGRAM + 1, 1, 17, 9))
-        self.patch(self.serving.mapper, "bound", None)
-        self.assertIsNone(self.ask(call(2, 1, pmap(PROGRAM + 1, 1, 17, 10)), local()))
-        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-        self.assertIsNotNone(self.ask(GETPORT))
-        self.assertEqual(context.statistics.malformed, 0)

@@ -279,6 +279,17 @@ class LookingTests(LivenessTestCase):
         self.look()
         self.assertEqual(self.rows(), [])
 
+    def test_before_the_reply(self) -> None:
+        """A service may end once it has its reply: whoever sends that has the look taken before."""
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+            waiting = len(self.clock.getDelayedCalls())
+            self.liveness.look_at_new()
+            self.assertEqual(len(self.clock.getDelayedCalls()), waiting - 1)
+        self.turn()
+        self.look()
+        self.assertEqual(self.rows(), [])
+
     def test_stopped_before_the_look(self) -> None:
         """Mappings whose look was still due when the service stopped get it at the start."""
         with opened(UDP, "127.0.0.1") as skt:
