@@ -54,13 +54,13 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         try:
             self._session = self.factory.open(self)
         except OSError as error:
-            self._log.debug("pid {pid} is not let in: {error}", pid=self.pid, error=error)
+            self._log.debug("pid {pid} is refused: {error}", pid=self.pid, error=error)
             self.end()
             return
         self.transport.registerProducer(self, True)
 
     def look_up(self) -> None:
-        """Look at the process, which others may be waiting for."""
+        """Look up the process, and its executable."""
         with suppress(ProcessLookupError):
             # A connection whose framing is lost has no session, but still ends with its process.
             self.join()
@@ -130,7 +130,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
 
     :param registry: what they register in.
     :param processes: the processes at their other ends.
-    :param peer_lookups: the connections whose process nobody has looked at yet.
+    :param peer_lookups: the connections whose processes have not been looked up yet.
     :param malformed_log: is told who sends malformed boxes.
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
@@ -163,7 +163,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         self, addr: object
     ) -> ChannelProtocol | None:
         if self._is_full():
-            # Most of those that nobody has looked at are of processes that are known.
+            # Most connections that wait for their lookup are of processes that are known.
             self._peer_lookups.clear()
         if self.is_closed or self._is_full():
             return None

@@ -16,7 +16,7 @@ from portmapd.server.watchers import mapping_row, service_row
 
 #: A page ends when its rows have so many bytes: a value holds 65,535, and a row at most 5,000.
 MAX_PAGE = 32_768
-#: A page ends when so many registrations were looked at, so that nobody else waits long.
+#: A page ends when so many registrations were looked at, so that others do not wait long.
 MAX_LOOKED_AT = 2_000
 
 #: The position of a service in listings: the serials of its holder and of itself.

@@ -121,8 +121,8 @@ class Liveness(Service):
     def look_at_new(self) -> None:
         """Note which new mappings are bound: their services may end before the next period.
 
-        It is done in the next turn in any case. A service may end as soon as it has the reply to
-        its SET, so that who sends replies does it before.
+        It is done in the next turn in any case. But a service may end as soon as it has the reply
+        to its SET, so a server of SET calls this before it replies.
         """
         if not self._new:
             return

@@ -1,4 +1,4 @@
-"""Who is at the other end of a UNIX stream."""
+"""The credentials of the process at the other end of a UNIX stream."""
 
 import socket
 from struct import Struct

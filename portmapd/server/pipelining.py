@@ -170,7 +170,7 @@ class PipelinedFactory(ServerFactory, Generic[S]):
 
     :param turns: where streams wait whose requests take longer than a turn.
     :ivar streams: those that are open.
-    :ivar is_closed: is no further stream let in?
+    :ivar is_closed: are further streams refused?
     """
 
     noisy = False
@@ -208,7 +208,7 @@ class PipelinedFactory(ServerFactory, Generic[S]):
         return ended
 
     def close(self) -> Deferred[None]:
-        """Let no further stream in, and close every one at once; see :meth:`end`."""
+        """Refuse further streams, and close every one at once; see :meth:`end`."""
         self.is_closed = True
         return self.end()
 

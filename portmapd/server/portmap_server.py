@@ -56,8 +56,9 @@ class PortmapServer:
     :param max_streams: the most streams of each stream factory.
     :param max_services: the most services and mappings that one process may hold on the local
         channel.
-    :param liveness: seconds between two looks for dead services; or who looks for them, which the
-        application runs. None: nobody does.
+    :param liveness: seconds between two looks for dead services, or a
+        :class:`~portmapd.server.liveness.Liveness` that the application runs; None: mappings stay
+        when their services die.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
     """
 
@@ -82,7 +83,7 @@ class PortmapServer:
         self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
         self._context = context = Context(registry, policy, is_bound, reactor.seconds)
         self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
-        #: The own one; None if the application runs another, or none.
+        #: None if the application runs it, or there is none.
         self._liveness: Liveness | None = None
         if isinstance(liveness, int | float):
             self._liveness = liveness = Liveness(registry, reactor, liveness)

@@ -72,8 +72,8 @@ class Watchers:
         self._registry = registry
         self._all: dict[Watcher, None] = {}
         self._named: dict[str, dict[Watcher, None]] = {}
-        #: Ends following the registry; None while nobody watches, because a follower takes time of
-        #: every change.
+        #: Ends following the registry; None while there are no watchers, because a follower costs
+        #: every change time.
         self._unfollow: Callable[[], None] | None = None
 
     def add(self, watcher: Watcher, names: frozenset[str]) -> None:

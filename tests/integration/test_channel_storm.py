@@ -17,7 +17,7 @@ from tests.support.namespace import eventually
 from tests.support.talk import Served
 
 PROCESSES = 5
-#: Five thousand connections in all; fewer where nobody may have so many.
+#: Five thousand connections in all; fewer where the limits do not allow as many.
 EACH = min(1_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] * 3 // 4 - 100) // PROCESSES)
 
 #: The mapping that is asked for: the port mapper's own.

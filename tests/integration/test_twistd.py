@@ -109,7 +109,7 @@ def test_reserved_port(namespace: Namespace) -> None:
 
 @pytest.mark.programs("setpriv")
 def test_default_port(namespace: Namespace, tmp_path: Path) -> None:
-    """Who is not root serves port 10111, and is told so."""
+    """A user who is not root serves port 10111, and is told so."""
     log = tmp_path / "log"
     started = namespace.start(*unprivileged(), *START, log=log)
     said = "port 10111 is served, for port 111 takes root"

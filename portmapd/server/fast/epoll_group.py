@@ -29,8 +29,8 @@ from zope.interface import implementer
 
 from portmapd.server.turns import TURN
 
-#: How long the group goes on when fewer events are left than a batch holds, in seconds. Whoever was
-#: just served often says something more, or leaves; serving that now saves a turn of the reactor.
+#: How long the group goes on when fewer events are left than a batch holds, in seconds. A peer that
+#: was just answered often asks again, or closes; serving it now saves a turn of the reactor.
 LINGER = 0.0001
 #: The most events that are taken out of the epoll at a time. All of them are served. The kernel
 #: puts what was taken behind the others, so that everyone has a turn, however busy one stream is.

@@ -96,8 +96,7 @@ class UnixStream(DirectWrite, tcp.Server):
         serial: int,
         reactor: EpollGroup,
     ) -> None:
-        # tcp.Server would make log texts of these, for ten thousand connections, and nobody reads
-        # them.
+        # tcp.Server would make log texts that are not used, for each of ten thousand connections.
         tcp.Connection.__init__(self, skt, protocol, reactor)
         self.startReading()
         self.connected = True

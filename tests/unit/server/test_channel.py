@@ -119,7 +119,7 @@ class AnswerTests(ChannelTestCase):
         self.assertEqual(len(boxes(self.turns.exchange(busy))), 600)
 
     def test_events_among_answers(self) -> None:
-        """An event stands behind the answers to what came before it."""
+        """An event comes behind the answers to the commands before it."""
         peer = self.connect()
         unregister = c.DEREGISTER.ask(b"3", {"services": [("a", "80")]})
         told = boxes(
@@ -277,7 +277,7 @@ class EndTests(ChannelTestCase):
         self.assertEqual(self.turns.reactor.getReaders(), [])
 
     def test_limit(self) -> None:
-        """Beyond so many descriptors of connections and processes nobody is let in."""
+        """Connections are refused beyond so many descriptors of connections and processes."""
         self.factory = self.made(descriptors=4)
         peers = [self.connect() for _ in range(3)]
         self.assertIsNone(self.factory.buildProtocol(None))
@@ -306,7 +306,7 @@ class EndTests(ChannelTestCase):
         self.assertEqual(len(self.processes), 1)
 
     def test_process_of_the_broken(self) -> None:
-        """So is the process of who broke the language, and does not read what comes before."""
+        """So is the process of a peer that broke the framing, and does not read its answers."""
         self.fill(300)
         channel: Any = self.factory.buildProtocol(None)
         peer = self.turns.connect(channel)

@@ -51,7 +51,7 @@ class PidfdTests(SynchronousTestCase):
             )
 
     def test_gone(self) -> None:
-        """If the peer has ended, whoever has its pid now is somebody else."""
+        """If the peer has ended, its pid may be another process's."""
         for number in (errno.ESRCH, errno.EINVAL, errno.ENODATA):
             self.assertRaises(OSError, open_pidfd, OldKernel(number), os.getpid())
 

@@ -50,7 +50,7 @@ class Stream:
         peer = address("TCP", host, 40_000)
         self.transport = StringTransport(address("TCP", ours or host, 111), peer, lenient=True)
         made = factory.buildProtocol(peer)
-        #: Was it let in?
+        #: Was the stream accepted?
         self.is_accepted = made is not None
         if made is not None:
             self.protocol = made
@@ -244,7 +244,7 @@ class PressureTests(StreamTestCase):
             *(mapping(8, version, "udp", "0.0.0.0.0.9") for version in range(3_000))
         )
         size = len(self.serving.mapper.dispatch(dump, loopback(TCP)).reply or b"")
-        self.stream.transport = EagerTransport(self.stream.protocol)
+        self.stream.transport = FullTransport(self.stream.protocol)
         self.stream.protocol.transport = cast("IStreamTransport", self.stream.transport)
         self.stream.send(b"".join(numbered(number, dump) for number in range(5)))
         got: list[int] = []
@@ -263,7 +263,7 @@ class PressureTests(StreamTestCase):
         self.assertEqual(self.stream.replies(), [])
 
 
-class EagerTransport(StringTransport):
+class FullTransport(StringTransport):
     """A transport that has enough after each write."""
 
     def __init__(self, protocol: PortmapStreamProtocol) -> None:
@@ -399,7 +399,7 @@ class LimitTests(StreamTestCase):
 
 
 class CredentialTests(SynchronousTestCase):
-    """Who is at the other end of a UNIX stream."""
+    """The credentials of the process at the other end of a UNIX stream."""
 
     def test_credentials(self) -> None:
         """The kernel tells process, user and group."""

@@ -77,7 +77,7 @@ class TurnQueueTests(SynchronousTestCase):
         self.turns.run()
         self.assertEqual([stream.taken for stream in streams], [1] * 5)
 
-    def test_newcomer_waits(self) -> None:
+    def test_late(self) -> None:
         """A stream that comes later does not overtake those that wait."""
         first = [self.add(1) for _ in range(2)]
         self.turns.turn()
