@@ -46,11 +46,12 @@ class ChannelProtocol(PipelinedProtocol[Box]):
     def connectionMade(self) -> None:
         self._reader = BoxReader()
         try:
-            self._socket = peer_socket(self.transport)
+            skt = peer_socket(self.transport)
+            self.pid, self.uid, _ = peer_credentials(skt)
         except ConfigurationError as error:
             self.factory.refuse(self, error)
             return
-        self.pid, self.uid, _ = peer_credentials(self._socket)
+        self._socket = skt
         try:
             self._session = self.factory.open(self)
         except OSError as error:

@@ -9,6 +9,12 @@ from twisted.internet.interfaces import ISystemHandle
 from portmapd.errors import ConfigurationError
 
 _UCRED = Struct("=iII")
+#: What the kernel gives for a socket that is no UNIX socket: -1, which is no user's number.
+_NO_UID = 0xFFFF_FFFF
+_NO_UNIX_SOCKET = (
+    "only a UNIX socket tells which user and process connected: listen on a UNIXServerEndpoint, "
+    "with no TLS or other wrapper"
+)
 
 
 class Credentials(NamedTuple):
@@ -20,20 +26,23 @@ class Credentials(NamedTuple):
 
 
 def peer_socket(transport: object) -> socket.socket:
-    """The socket of a UNIX stream's transport, which the kernel can be asked about.
+    """The socket of a stream, which the kernel can be asked about.
 
-    :raises ConfigurationError: it is no UNIX stream.
+    :raises ConfigurationError: the transport has none.
     """
     handle = transport.getHandle() if ISystemHandle.providedBy(transport) else None
-    if not isinstance(handle, socket.socket) or handle.family != socket.AF_UNIX:
-        raise ConfigurationError(
-            "only a UNIX socket tells which user and process connected: listen on a "
-            "UNIXServerEndpoint, with no TLS or other wrapper"
-        )
+    if not isinstance(handle, socket.socket):
+        raise ConfigurationError(_NO_UNIX_SOCKET)
     return handle
 
 
 def peer_credentials(skt: socket.socket) -> Credentials:
-    """The credentials of the process that connected *skt*, as the kernel knows them."""
+    """The credentials of the process that connected *skt*, as the kernel knows them.
+
+    :raises ConfigurationError: it does not, because *skt* is no UNIX socket.
+    """
     data = skt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return Credentials(*_UCRED.unpack(data))
+    credentials = Credentials(*_UCRED.unpack(data))
+    if credentials.uid == _NO_UID:
+        raise ConfigurationError(_NO_UNIX_SOCKET)
+    return credentials
