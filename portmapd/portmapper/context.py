@@ -28,7 +28,7 @@ class Dumps:
         return results
 
     def close(self) -> None:
-        """Follow the registry no longer; nothing must be asked any more."""
+        """Stop following the registry; the results must not be used any more."""
         self._end()
 
     def _changed(self, changes: Sequence[Change]) -> None:

@@ -128,7 +128,7 @@ class ReplyCache:
         self._size = 0
 
     def close(self) -> None:
-        """Follow the registry no longer; the cache must not be used any more."""
+        """Stop following the registry; the cache must not be used any more."""
         self.clear()
         self._end()
 

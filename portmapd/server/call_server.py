@@ -25,7 +25,8 @@ class CallServer:
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
     :param malformed_log: is told who sends malformed messages.
-    :param before_reply: is called after each dispatch, before its reply is sent; None: nothing is.
+    :param before_reply: is called after each dispatch, before its reply is sent, as
+        :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
     """
 
     _log = Logger()

@@ -68,7 +68,7 @@ class Liveness(Service):
         self._unschedule_new()
 
     def close(self) -> None:
-        """Follow the registry no longer; the service must be stopped, and stay so."""
+        """Stop following the registry; the service must be stopped, and stay stopped."""
         for end in self._ends:
             end()
 
@@ -121,8 +121,8 @@ class Liveness(Service):
     def look_at_new(self) -> None:
         """Note which new mappings are bound: their services may end before the next period.
 
-        It is done in the next turn in any case. But a service may end as soon as it has the reply
-        to its SET, so a server of SET calls this before it replies.
+        It happens in the next reactor turn at the latest. A service may end as soon as it has the
+        reply to its SET, so the sender of that reply calls this first.
         """
         if not self._new:
             return

@@ -280,7 +280,7 @@ class LookingTests(LivenessTestCase):
         self.assertEqual(self.rows(), [])
 
     def test_before_the_reply(self) -> None:
-        """A service may end once it has its reply: whoever sends that has the look taken before."""
+        """A service may end once it has its reply: whoever sends that takes the look first."""
         with opened(UDP, "127.0.0.1") as skt:
             self.map("udp", address("0.0.0.0", skt))
             waiting = len(self.clock.getDelayedCalls())

@@ -16,7 +16,7 @@ def lines(events: Sequence[LogEvent]) -> list[str]:
     return [formatEvent(event) for event in events]
 
 
-class ComplaintsTests(SynchronousTestCase):
+class RateLimitedLogTests(SynchronousTestCase):
     """The log."""
 
     def setUp(self) -> None:
@@ -37,7 +37,7 @@ class ComplaintsTests(SynchronousTestCase):
         )
 
     def test_bounded(self) -> None:
-        """In one period come so many lines, and no more."""
+        """A period has at most so many lines."""
         with capturedLogs() as events:
             for _ in range(10 * MAX_LINES):
                 self.rate_limited_log.malformed(remote(), "it is short")
@@ -45,7 +45,7 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertEqual(len(events), MAX_LINES)
 
     def test_next_period(self) -> None:
-        """The next one begins with how many were left out."""
+        """The next period begins with how many were left out."""
         with capturedLogs() as events:
             for _ in range(MAX_LINES + 3):
                 self.rate_limited_log.malformed(remote(), "first")
@@ -57,7 +57,7 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertIn("second", said[-1])
 
     def test_nothing_left_out(self) -> None:
-        """If none were, that is not said."""
+        """Nothing is said if none were left out."""
         with capturedLogs() as events:
             for _ in range(3):
                 self.rate_limited_log.malformed(remote(), "it is short")
@@ -70,8 +70,8 @@ class ComplaintsTests(SynchronousTestCase):
             self.rate_limited_log.malformed(remote(), "{caller.__class__} %s")
         self.assertTrue(lines(events)[0].endswith(": {caller.__class__} %s"))
 
-    def test_who_complains(self) -> None:
-        """Malformed messages are complained of, others not."""
+    def test_what_is_logged(self) -> None:
+        """Malformed messages are logged, others are not."""
         serving = Serving()
         with capturedLogs() as events:
             for message in (call(2, 0), call(2, 99), call(9, 9), call(2, 0, program=7)):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from ipaddress import ip_network
 from itertools import pairwise
 from typing import cast
@@ -19,6 +20,8 @@ from portmapd.oncrpc.netid import TCP
 from portmapd.oncrpc.program import CallResult, encode_call_result
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.portmapper.access import Policy
+from portmapd.portmapper.caller import Caller
+from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
@@ -28,7 +31,7 @@ from portmapd.server.stream import (
     PortmapStreamFactory,
     PortmapStreamProtocol,
 )
-from portmapd.server.turns import TurnQueue
+from portmapd.server.turns import TURN, TurnQueue
 from tests.support.rpc_samples import PROPERTY, call, local, loopback, pmap, remote_call, rpcb
 from tests.support.rpc_server import Serving
 
@@ -261,6 +264,84 @@ class PressureTests(StreamTestCase):
         self.stream.protocol.stopProducing()
         self.stream.protocol.resumeProducing()
         self.assertEqual(self.stream.replies(), [])
+
+
+class TurnTests(StreamTestCase):
+    """Streams whose calls take longer than a turn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        dispatch = self.serving.mapper.dispatcher.dispatch
+
+        def slow(message: bytes, caller: Caller) -> Outcome:
+            time.sleep(TURN)
+            return dispatch(message, caller)
+
+        self.patch(self.serving.mapper.dispatcher, "dispatch", slow)
+
+    def send(self, stream: Stream, numbers: range) -> None:
+        """Send calls that take a turn each: unknown procedures are not cached."""
+        stream.send(b"".join(numbered(number, call(2, 99)) for number in numbers))
+
+    def found(self, stream: Stream) -> list[int]:
+        """The xids of the replies since the last look."""
+        return [xid_of(reply) for reply in stream.replies()]
+
+    def test_wait(self) -> None:
+        """They wait for another turn, in which others have theirs; nothing is read meanwhile."""
+        other = Stream(self.factory)
+        self.send(self.stream, range(3))
+        self.send(other, range(3))
+        self.assertEqual([self.found(s) for s in (self.stream, other)], [[0], [0]])
+        self.assertEqual(self.stream.transport.producerState, "paused")
+        self.serving.reactor.advance(0)
+        self.assertEqual([self.found(s) for s in (self.stream, other)], [[1, 2], [1, 2]])
+        self.assertEqual(self.stream.transport.producerState, "producing")
+
+    def test_late_data(self) -> None:
+        """What comes while calls wait is answered behind them."""
+        self.stream.ask(GETPORT)
+        self.send(self.stream, range(2))
+        self.stream.send(numbered(2))
+        self.assertEqual(self.found(self.stream), [0])
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [1, 2])
+
+    def test_paused(self) -> None:
+        """A peer that does not read its replies has no turns until it does."""
+        self.send(self.stream, range(2))
+        self.stream.protocol.pauseProducing()
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [0])
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(self.found(self.stream), [1])
+        self.assertEqual(self.stream.transport.producerState, "producing")
+
+    def test_resumed(self) -> None:
+        """One that reads them before its turn has to wait for it all the same."""
+        self.send(self.stream, range(2))
+        self.stream.protocol.pauseProducing()
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(self.found(self.stream), [0])
+        self.assertEqual(self.stream.transport.producerState, "paused")
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [1])
+
+    def test_broken(self) -> None:
+        """Calls before a broken record are answered in their turns; then the stream is closed."""
+        self.stream.send(numbered(0, call(2, 99)) + numbered(1, call(2, 99)) + b"\xff\xff\xff\xff")
+        self.assertFalse(self.stream.is_closed)
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [0, 1])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_lost(self) -> None:
+        """A stream that has ended has no further turn."""
+        before = len(self.serving.reactor.getDelayedCalls())
+        self.send(self.stream, range(3))
+        self.stream.close()
+        self.assertEqual(len(self.serving.reactor.getDelayedCalls()), before)
+        self.assertEqual(self.found(self.stream), [0])
 
 
 class FullTransport(StringTransport):
