@@ -8,8 +8,7 @@ from typing import Any
 from bench.errors import MeasureError
 from bench.servers import Running
 from portmapd.channel.box import BoxReader
-from portmapd.channel.commands import LIST
-from portmapd.server.channel_service import ITSELF
+from portmapd.channel.commands import ITSELF, LIST
 
 ANSWER_LIMIT = 20.0
 """Seconds to wait for an answer."""

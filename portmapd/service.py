@@ -1,61 +1,213 @@
-"""The port mapper as a Twisted service: one configuration value in, child services out."""
+"""The port mapper as a Twisted service: one configuration value in, listening sockets out."""
 
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 
+from portmapd.channel.commands import ITSELF
 from portmapd.config import Config
+from portmapd.errors import AlreadyRegistered, ConfigurationError
+from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
+from portmapd.oncrpc.program import PROGRAM
+from portmapd.portmapper.dispatch import TABLE
+from portmapd.registry.holder import Holder
+from portmapd.registry.mapping import SUPERUSER, mapping
 from portmapd.registry.registry import Registry
-from portmapd.server.channel_service import ChannelService
+from portmapd.server.bind_errors import unusable, unusable_socket
+from portmapd.server.engine import Engine, make_engine
 from portmapd.server.liveness import Liveness
-from portmapd.server.rpc_service import RpcService
+from portmapd.server.portmap_server import PortmapServer
+from portmapd.server.socket_file import make_directory
+
+#: How often another free port is tried: one that is free over UDP may be taken over TCP.
+TRIES = 8
+
+#: Addresses that a host without IPv6 does not have, and the errors that it gives for them.
+_IPV6_DEFAULTS = ("::1", "::")
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class PortmapperService(MultiService):
     """A port mapper inside an application.
 
     Its sockets are bound in ``privilegedStartService``, or in ``startService`` if that was not
-    called; :exc:`~portmapd.errors.ConfigurationError` is raised there if one cannot be.
+    called.
 
     :param config: what it is to do.
     :param reactor: the application's reactor.
+    :param registry: what is served; None: a registry of its own.
+    :ivar config: what it is to do.
     :ivar registry: what is registered; it may be read, changed and followed directly.
+    :ivar port: the port that is served over UDP and TCP, once it is bound.
     """
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    _log = Logger()
+
+    def __init__(
+        self, config: Config, reactor: IReactorTime, registry: Registry | None = None
+    ) -> None:
         super().__init__()
         self.setName("portmapd")
         self.config = config
-        self.registry = Registry()
-        self._rpc = RpcService(config, self.registry, reactor)
-        self._rpc.setServiceParent(self)
-        Liveness(self.registry, reactor, config.liveness).setServiceParent(self)
-        if config.local_socket is not None:
-            ChannelService(
-                config.local_socket,
-                reactor,
-                self.registry,
-                config.max_services,
-                self._rpc.epoll_group,
-            ).setServiceParent(self)
+        self.registry = Registry() if registry is None else registry
+        self.port = config.port
+        self._reactor = reactor
+        self._engine: Engine = make_engine(reactor)
+        self._server: PortmapServer | None = None
+        self._ports: list[IListeningPort] = []
+        self._addresses: dict[str, str] = {}
+        self._holder: Holder | None = None
+        # A server lives from a start to a stop; what is known of dead services lives on.
+        self._liveness = Liveness(self.registry, reactor, config.liveness)
+        self._liveness.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Bind every socket, or none.
 
         :raises ConfigurationError: one cannot be bound; the message says what to do.
         """
+        if self._server is not None:
+            return
         try:
+            self._listen(TRIES)
             super().privilegedStartService()
         except BaseException:
-            super().stopService()
+            self._close()
             raise
 
     def startService(self) -> None:
         """Serve, once every socket is bound; see :meth:`privilegedStartService`."""
         self.privilegedStartService()
+        try:
+            self._register()
+        except BaseException:
+            self._close()
+            raise
         super().startService()
 
-    @property
-    def port(self) -> int:
-        """The port that is served over UDP and TCP, once it is bound."""
-        return self._rpc.port
+    def stopService(self) -> Deferred[Any]:
+        """Close every socket and connection; the deferred fires when they are closed."""
+        return gatherResults([maybeDeferred(super().stopService), self._close()])
+
+    def _listen(self, tries: int) -> None:
+        """Bind the sockets.
+
+        :param tries: how many ports are tried if any free one is to be served.
+        """
+        config = self.config
+        self.port = config.port
+        self._server = server = PortmapServer(
+            self.registry,
+            config.policy,
+            self._reactor,
+            idle=config.idle,
+            max_streams=config.max_streams,
+            max_services=config.max_services,
+            liveness=self._liveness,
+            descriptors=self._engine.descriptors,
+        )
+        try:
+            for host in config.interfaces:
+                self._listen_on(host, server)
+        except ConfigurationError:
+            if config.port or tries == 1:
+                raise
+            self._close()
+            self._listen(tries - 1)
+            return
+        if config.rpc_socket is not None:
+            with _explained(config.rpc_socket, "--rpc-socket"):
+                self._listen_locally(config.rpc_socket, server.streamFactory())
+            self._addresses[LOCAL.name] = config.rpc_socket
+        if config.local_socket is not None:
+            with _explained(config.local_socket, "--local-socket"):
+                make_directory(config.local_socket)
+                self._listen_locally(config.local_socket, server.channelFactory())
+
+    def _listen_on(self, host: str, server: PortmapServer) -> None:
+        """Serve UDP and TCP at *host*, unless this host has no IPv6."""
+        try:
+            udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host)
+        except CannotListenError as error:
+            if host in _IPV6_DEFAULTS and error.socketError.errno in _NO_IPV6:
+                self._log.info("{host} is not served: no IPv6 here", host=host)
+                return
+            raise unusable(error, UDP.name) from error
+        self._ports.append(udp)
+        self.port = _port_of(udp)
+        try:
+            tcp = self._engine.listen_tcp(self.port, server.streamFactory(), host)
+        except CannotListenError as error:
+            raise unusable(error, TCP.name) from error
+        self._ports.append(tcp)
+        for netid in (UDP6, TCP6) if ":" in host else (UDP, TCP):
+            self._addresses[netid.name] = format_address(netid.wildcard, self.port)
+
+    def _listen_locally(self, path: str, factory: ServerFactory) -> None:
+        self._ports.append(self._engine.listen_unix(path, factory))
+
+    def _register(self) -> None:
+        """List program 100000 and the local channel for as long as they are served.
+
+        :raises ConfigurationError: another port mapper serves the same registry.
+        """
+        if self._holder is not None:
+            return
+        self._holder = holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
+        try:
+            self.registry.map(
+                *(
+                    mapping(PROGRAM, version, netid, address, SUPERUSER, holder)
+                    for netid, address in self._addresses.items()
+                    for version in sorted(TABLE, reverse=True)
+                )
+            )
+        except AlreadyRegistered as error:
+            raise ConfigurationError(
+                f"{error}: one registry can have one port mapper with sockets for RPC"
+            ) from None
+        if self.config.local_socket is not None:
+            self.registry.register(holder.new_service(ITSELF, self.config.local_socket, 0))
+
+    def _close(self) -> Deferred[Any]:
+        """Close the sockets and connections, and remove what is registered here."""
+        if self._holder is not None:
+            self.registry.close(self._holder)
+            self._holder = None
+        self._addresses = {}
+        ports, self._ports = self._ports, []
+        ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
+        if self._server is not None:
+            ended.append(self._server.close())
+            self._server = None
+        return gatherResults(ended)
+
+
+def _port_of(listening: IListeningPort) -> int:
+    host = listening.getHost()
+    assert isinstance(host, IPv4Address | IPv6Address)
+    return host.port
+
+
+@contextmanager
+def _explained(path: str, option: str) -> Iterator[None]:
+    """In the block, say what to do if the UNIX socket *path* cannot be bound.
+
+    :param option: the option that chooses the path.
+    """
+    try:
+        yield
+    except (OSError, CannotListenError) as error:
+        raise unusable_socket(path, error, option) from error

@@ -2,9 +2,9 @@
 
 import socket
 import sys
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
 from portmapd.client import PortmapClient
@@ -15,7 +15,7 @@ PROGRAM, VERSION = 0x2000_0001, 1
 TIME = 1
 
 
-async def ask(reactor: Any, host: str = "127.0.0.1", port: str = "10111") -> None:
+async def ask(reactor: IReactorTime, host: str = "127.0.0.1", port: str = "10111") -> None:
     """Print where the clock is, and what it says."""
     client = PortmapClient(reactor, host, int(port), timeout=5)
     try:

@@ -11,12 +11,13 @@ from twisted.application.service import Application, Service
 from twisted.internet import reactor
 from twisted.logger import Logger
 
+from portmapd.config import Config
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import EXCLUSIVE
 from portmapd.registry.service import Service as Worker
-from portmapd.server.channel_service import ChannelService
+from portmapd.service import PortmapperService
 
 WORKER = "worker.example.com"
 FRONT = "front.example.com"
@@ -53,7 +54,13 @@ class Dispatcher(Service):
             self.log.info("the workers are on ports {ports}", ports=self.ports())
 
 
-channel = ChannelService(str(Path("dispatcher.sock").resolve()), reactor, limit=2)
+config = Config(
+    interfaces=(),
+    rpc_socket=None,
+    local_socket=str(Path("dispatcher.sock").resolve()),
+    max_services=2,
+)
+channel = PortmapperService(config, reactor)
 application = Application("dispatcher")
 channel.setServiceParent(application)
 Dispatcher(channel.registry).setServiceParent(application)

@@ -1,15 +1,15 @@
 """List what is registered with a port mapper: ``python mappings.py HOST [PORT]``."""
 
 import sys
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
 from portmapd.client import PortmapClient
 
 
-async def show(reactor: Any, host: str, port: str = "111") -> None:
+async def show(reactor: IReactorTime, host: str, port: str = "111") -> None:
     """Print a line for each mapping."""
     client = PortmapClient(reactor, host, int(port), transport="tcp")
     try:

@@ -26,6 +26,8 @@ VERSION = 1
 
 #: The reserved name, and the port, under which a process announces its executable.
 PID2EXE, ANY_PORT = "pid2exe.portmapd", "*"
+#: The name under which the daemon lists itself.
+ITSELF = "portmapd.portmapd"
 
 ASK, ANSWER, ERROR, COMMAND = b"_ask", b"_answer", b"_error", b"_command"
 CODE, DESCRIPTION = b"_error_code", b"_error_description"

@@ -11,7 +11,7 @@ from portmapd import errors
 
 if TYPE_CHECKING:
     from portmapd.client.local import Portmapper
-    from portmapd.client.portmap import PortmapClient
+    from portmapd.client.rpc.client import PortmapClient
     from portmapd.client.values import Change, Flags, RpcMapping, Service
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 _HOMES = {
     "Change": "portmapd.client.values",
     "Flags": "portmapd.client.values",
-    "PortmapClient": "portmapd.client.portmap",
+    "PortmapClient": "portmapd.client.rpc.client",
     "Portmapper": "portmapd.client.local",
     "RpcMapping": "portmapd.client.values",
     "Service": "portmapd.client.values",

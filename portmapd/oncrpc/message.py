@@ -1,4 +1,4 @@
-"""Call and reply messages of ONC RPC version 2 (RFC 5531, section 9), both directions."""
+"""Call and reply messages of ONC RPC version 2 (RFC 5531, section 9): reading and encoding."""
 
 from collections.abc import Callable
 from struct import Struct
@@ -20,8 +20,10 @@ from portmapd.errors import (
 from portmapd.oncrpc import xdr
 
 RPC_VERSION = 2
-#: The size of the transaction id that every message begins with, in bytes.
+#: The size of the xid that every message begins with, in bytes.
 XID = 4
+#: The largest message that a datagram of IPv4 carries, in bytes.
+MAX_DATAGRAM = 65_507
 CALL, REPLY = 0, 1
 MSG_ACCEPTED, MSG_DENIED = 0, 1
 SUCCESS, PROG_UNAVAIL, PROG_MISMATCH, PROC_UNAVAIL, GARBAGE_ARGS, SYSTEM_ERR = range(6)
@@ -42,10 +44,10 @@ _ACCEPTED = Struct(">IIIIII")
 
 @frozen
 class Credential:
-    """Who a caller says it is.
+    """Who a caller claims to be (RFC 5531, 8.2).
 
     :param flavor: AUTH_NONE or AUTH_SYS.
-    :param body: the flavor's data as it travels, at most 400 bytes.
+    :param body: the flavor's data, encoded, at most 400 bytes.
     """
 
     flavor: int = AUTH_NONE
@@ -58,13 +60,13 @@ NOBODY = Credential()
 def sys_credential(
     uid: int, gid: int, groups: tuple[int, ...] = (), machine: str = "", stamp: int = 0
 ) -> Credential:
-    """A credential of flavor AUTH_SYS (RFC 5531, appendix A).
+    """Make a credential of flavor AUTH_SYS (RFC 5531, appendix A).
 
-    :param uid: the caller's user.
-    :param gid: its group.
-    :param groups: its further groups, at most 16.
-    :param machine: the caller's host name, at most 255 bytes.
-    :param stamp: any number.
+    :param uid: the caller's user id.
+    :param gid: the caller's group id.
+    :param groups: further group ids, at most 16.
+    :param machine: the name of the caller's host, at most 255 bytes.
+    :param stamp: an arbitrary number.
     :raises ValueError: there are too many groups, or the name is too long.
     """
     if len(groups) > MAX_GROUPS or len(machine.encode()) > MAX_MACHINE_NAME:
@@ -76,7 +78,11 @@ def sys_credential(
 
 @frozen
 class Call:
-    """One call: which procedure of which program, for whom, with which encoded arguments."""
+    """A call to a procedure.
+
+    :param credential: who makes the call.
+    :param arguments: the procedure's arguments, encoded.
+    """
 
     xid: int
     program: int
@@ -89,9 +95,9 @@ class Call:
 def decode_call(message: bytes) -> Call:
     """Read a call.
 
-    :raises Unanswerable: it is no call, or ends within its header.
+    :raises Unanswerable: the message is not a call, or ends within the header.
     :raises RpcMismatch: the RPC version is not 2.
-    :raises AuthRefused: a credential that is not AUTH_NONE or a well-formed AUTH_SYS.
+    :raises AuthRefused: the credential is neither AUTH_NONE nor a well-formed AUTH_SYS.
     """
     if len(message) < _PREFIX.size:
         raise Unanswerable("shorter than the start of a header")
@@ -138,7 +144,7 @@ def _check_sys(body: bytes) -> None:
 
 
 def _check_none(body: bytes) -> None:
-    """AUTH_NONE carries nothing; what it carries all the same is ignored (RFC 5531, 10.1)."""
+    """Ignore the body: that of AUTH_NONE is undefined, and should be empty (RFC 5531, 10.1)."""
 
 
 _FLAVORS: dict[int, Callable[[bytes], None]] = {AUTH_NONE: _check_none, AUTH_SYS: _check_sys}
@@ -153,7 +159,7 @@ def _skip_verifier(reader: xdr.Reader) -> None:
 
 
 def encode_call(call: Call) -> bytes:
-    """The message of *call*, with a verifier of AUTH_NONE."""
+    """Encode a call, with a verifier of AUTH_NONE."""
     header = _PREFIX.pack(call.xid, CALL, RPC_VERSION)
     procedure = _PREFIX.pack(call.program, call.version, call.procedure)
     credential = xdr.uint(call.credential.flavor) + xdr.opaque(call.credential.body)
@@ -161,12 +167,12 @@ def encode_call(call: Call) -> bytes:
 
 
 def success(xid: int, results: bytes) -> bytes:
-    """The reply that carries *results*."""
+    """Encode the reply that carries *results*, which are encoded already."""
     return _ACCEPTED.pack(xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, SUCCESS) + results
 
 
 def refusal(xid: int, fault: CallRefused) -> bytes:
-    """The reply that carries the status which *fault* stands for."""
+    """Encode the reply that carries the error status of *fault*."""
     return _REFUSALS[type(fault)](xid, fault)
 
 
@@ -201,21 +207,22 @@ _REFUSALS: dict[type[CallRefused], Callable[[int, CallRefused], bytes]] = {
 
 
 def xid_of(message: bytes) -> int:
-    """The transaction id that *message* begins with.
+    """The xid of *message*.
 
-    :raises Unanswerable: it is shorter than four bytes.
+    :raises Unanswerable: the message is shorter than an xid.
     """
     try:
         return xdr.Reader(message).uint()
     except XdrError as fault:
-        raise Unanswerable("shorter than a transaction id") from fault
+        raise Unanswerable("shorter than an xid") from fault
 
 
 def decode_reply(message: bytes) -> bytes:
-    """The encoded results that a reply carries.
+    """Read a reply.
 
-    :raises CallRefused: the reply carries an error status; the class tells which.
-    :raises Unanswerable: it is no reply.
+    :return: the results, encoded.
+    :raises CallRefused: the reply carries an error status; each status has its class.
+    :raises Unanswerable: the message is not a reply, or is truncated.
     """
     reader = xdr.Reader(message)
     try:

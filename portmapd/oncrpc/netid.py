@@ -10,9 +10,10 @@ from portmapd.errors import InvalidMapping
 
 _SOCKADDR_IN = Struct("!H4s8x")
 _SOCKADDR_IN6 = Struct("!HI16sI")
-#: The address family leads a netbuf in the byte order of the host, as libtirpc keeps it.
+#: A ``sockaddr`` in a netbuf begins with its address family in the host's byte order, as libtirpc
+#: sends it.
 _FAMILY = Struct("=H")
-#: The longest path that fits a ``sockaddr_un``, in bytes.
+#: The longest path that fits in a ``sockaddr_un``, in bytes.
 MAX_PATH = 107
 #: The longest name of an interface, in bytes.
 MAX_SCOPE = 15
@@ -20,13 +21,13 @@ MAX_SCOPE = 15
 
 @frozen
 class Netid:
-    """A transport by its name in the netconfig database (RFC 5665, 5.1).
+    """A transport, by its name in the netconfig database (RFC 5665, 5.1).
 
     :param semantics: 1 connectionless, 3 connection-oriented with orderly release.
     :param family: the protocol family: inet, inet6 or loopback.
     :param protocol: the protocol's name; "-" for none.
-    :param number: the protocol's number in version 2 mappings; None if that version has none.
-    :param wildcard: the address that means any address of this host.
+    :param number: the protocol's number in mappings of version 2; None if version 2 has none.
+    :param wildcard: the address that means every address of this host; empty for netid local.
     """
 
     name: str
@@ -43,28 +44,28 @@ UDP6 = Netid("udp6", 1, "inet6", "udp", None, "::")
 TCP6 = Netid("tcp6", 3, "inet6", "tcp", None, "::")
 LOCAL = Netid("local", 3, "loopback", "-", None, "")
 
-#: The transports that are known, by their names.
+#: The netids that are known, by their names.
 NETIDS: dict[str, Netid] = {n.name: n for n in (UDP, TCP, UDP6, TCP6, LOCAL)}
 #: Version 2's protocol numbers.
 PROTOCOLS: dict[int, Netid] = {17: UDP, 6: TCP}
 
 
 def format_address(host: str, port: int) -> str:
-    """The universal address of *port* on *host*, an IPv4 or IPv6 address."""
+    """The universal address of *port* on *host*, an IPv4 or IPv6 address (RFC 5665, 5.2.3)."""
     return f"{host}.{port >> 8}.{port & 255}"
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """The host and the port of a universal address of an internet netid, which must be valid."""
+    """The host and the port of *address*, a valid universal address of an internet netid."""
     host, high, low = address.rsplit(".", 2)
     return host, int(high) << 8 | int(low)
 
 
 def parse_address(netid: Netid, address: str) -> tuple[str, int]:
-    """Check a universal address.
+    """Check and split a universal address.
 
-    :return: its host and port (1 to 65535); for netid local the path and 0.
-    :raises InvalidMapping: it is no address of that netid.
+    :return: the host and the port, 1 to 65535; for netid local the path and 0.
+    :raises InvalidMapping: it is not an address of that netid.
     """
     if netid is LOCAL:
         return _path(address), 0
@@ -101,15 +102,15 @@ def _is_host(netid: Netid, host: str) -> bool:
 
 
 def _is_scope(text: str) -> bool:
-    """Can it be the name or the number of an interface?"""
+    """Whether *text* can be the name or the number of an interface."""
     clean = text.isascii() and text.isprintable() and not set(text) & set("%/: ")
     return clean and 0 < len(text) <= MAX_SCOPE
 
 
-def to_netbuf(netid: Netid, address: str) -> bytes:
-    """The ``sockaddr`` of a universal address, as RPCBPROC_UADDR2TADDR answers it.
+def to_sockaddr(netid: Netid, address: str) -> bytes:
+    """The ``sockaddr`` of a universal address, as RPCBPROC_UADDR2TADDR returns it.
 
-    :raises InvalidMapping: it is no address of that netid.
+    :raises InvalidMapping: it is not an address of that netid.
     """
     if netid is LOCAL:
         return _FAMILY.pack(socket.AF_UNIX) + _path(address).encode()
@@ -121,10 +122,10 @@ def to_netbuf(netid: Netid, address: str) -> bytes:
     return _FAMILY.pack(socket.AF_INET6) + _SOCKADDR_IN6.pack(port, 0, packed, 0)
 
 
-def from_netbuf(netid: Netid, data: bytes) -> str:
-    """The universal address of a ``sockaddr``, as RPCBPROC_TADDR2UADDR answers it.
+def from_sockaddr(netid: Netid, data: bytes) -> str:
+    """The universal address of a ``sockaddr``, as RPCBPROC_TADDR2UADDR returns it.
 
-    :raises InvalidMapping: it is no ``sockaddr`` of that netid.
+    :raises InvalidMapping: it is not a ``sockaddr`` of that netid.
     """
     form = _SOCKADDRS[netid.family]
     if len(data) not in form.sizes or _FAMILY.unpack_from(data)[0] != form.family:
@@ -148,10 +149,10 @@ def _from_un(data: bytes) -> str:
 
 @frozen
 class _Sockaddr:
-    """The form of one family's ``sockaddr``.
+    """The form of a protocol family's ``sockaddr``.
 
-    :param sizes: the sizes that it has, in bytes.
-    :param read: makes the universal address of one.
+    :param sizes: its possible sizes, in bytes.
+    :param read: turns one into a universal address.
     """
 
     family: socket.AddressFamily

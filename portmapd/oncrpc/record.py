@@ -8,16 +8,16 @@ from portmapd.errors import BrokenStream
 _MARK = Struct(">I")
 _LAST = 0x8000_0000
 
-#: The longest record, in bytes. The longest legitimate call is a CALLIT whose arguments fill a
+#: The longest record, in bytes: the longest legitimate call is a CALLIT with arguments that fill a
 #: datagram.
 MAX_RECORD = 65_536
-#: The most fragments a record may come in. Real clients send one; libtirpc breaks long calls
-#: at 9,000 bytes.
+#: The most fragments of a record. Most clients send one; libtirpc splits long calls at 9,000
+#: bytes.
 MAX_FRAGMENTS = 64
 
 
 def record_mark(message: bytes) -> bytes:
-    """What makes *message*, behind it, a record of one fragment."""
+    """The record mark that makes *message* a record of one fragment."""
     return _MARK.pack(_LAST | len(message))
 
 
@@ -27,11 +27,11 @@ def mark(message: bytes) -> bytes:
 
 
 class RecordReader:
-    """Puts the records of one stream together, however its bytes arrive.
+    """Assembles the records of one stream, however its bytes are split.
 
-    :param limit: the longest record, in bytes. It is enforced from the record mark, before
-        anything of the fragment is buffered.
-    :param fragments: the most fragments a record may have.
+    :param limit: the longest record, in bytes. It is checked when a record mark is read, before
+        any of the fragment is buffered.
+    :param fragments: the most fragments of a record.
     """
 
     __slots__ = ("_buffer", "_count", "_fragments", "_limit", "_parts", "_size")
@@ -47,9 +47,9 @@ class RecordReader:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take *data* in and yield every record that it completes.
 
-        The iterator must be used up before the next call.
+        The iterator must be exhausted before the next call.
 
-        :raises BrokenStream: a record is too long or in too many fragments; the records before
+        :raises BrokenStream: a record is too long, or has too many fragments; the records before
             it have been yielded.
         """
         buffer = self._buffer + data if self._buffer else data
@@ -73,7 +73,7 @@ class RecordReader:
 
     @property
     def is_between(self) -> bool:
-        """Did everything that was fed belong to records that are complete?"""
+        """Whether the bytes so far end where a record ends."""
         return not (self._buffer or self._count)
 
     def _complete(self, fragment: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""External data representation, as far as program 100000 needs it (RFC 4506)."""
+"""External data representation (RFC 4506), as far as program 100000 needs it."""
 
 from collections.abc import Callable
 from struct import Struct
@@ -10,19 +10,22 @@ _UINT = Struct(">I")
 
 T = TypeVar("T")
 
-#: The longest string or opaque that any argument of the port mapper may be, in bytes. The longest
-#: legitimate one is the argument of a forwarded call, which travels in one datagram.
+#: The longest string or opaque in any arguments, in bytes. The longest legitimate one is the
+#: arguments of a forwarded call, which travel in one datagram.
 MAX_OPAQUE = 65_536
 
-#: Universal addresses, netids and owners: a UNIX socket's path has at most 108 bytes.
+#: The longest universal address, netid or owner, in bytes; the path of a UNIX socket has at most
+#: 108.
 MAX_STRING = 1_024
 
 
 class Reader:
-    """Takes XDR values off the front of *data*.
+    """Reads XDR values from *data*, one after the other.
 
-    Every method raises :exc:`~portmapd.errors.XdrError` where the data ends early or a length
-    exceeds its limit, before anything of that length is made.
+    Every method raises :exc:`~portmapd.errors.XdrError` if the data ends early or a length exceeds
+    its limit, before it allocates anything of that length.
+
+    :param at: where to begin, in bytes.
     """
 
     __slots__ = ("_at", "_data")
@@ -62,39 +65,39 @@ class Reader:
     def string(self, limit: int = MAX_STRING) -> str:
         """A string of at most *limit* bytes (RFC 4506, 4.11).
 
-        Bytes that are not UTF-8 become surrogate escapes: they survive, and no name matches them.
+        Bytes that are not UTF-8 become surrogate escapes: they are kept, and match no valid name.
         """
         return self.opaque(limit).decode("utf-8", "surrogateescape")
 
     def sequence(self, read: Callable[["Reader"], T]) -> tuple[T, ...]:
-        """A linked list whose items *read* takes; the inverse of :func:`sequence`."""
+        """A linked list of items that *read* reads; the inverse of :func:`sequence`."""
         items = []
         while self.boolean():
             items.append(read(self))
         return tuple(items)
 
     def rest(self) -> bytes:
-        """All that has not been taken yet."""
+        """Everything that has not been read."""
         return self._data[self._at :]
 
 
 def uint(value: int) -> bytes:
-    """*value*, 0 to 2^32-1, as an unsigned integer; a boolean is 0 or 1."""
+    """Encode an unsigned integer, 0 to 2^32-1; a boolean is 0 or 1."""
     return _UINT.pack(value)
 
 
 def opaque(data: bytes) -> bytes:
-    """*data* as variable-length opaque data, padded to four bytes."""
+    """Encode variable-length opaque data, padded to a multiple of four bytes."""
     size = len(data)
     return _UINT.pack(size) + data + bytes(-size & 3)
 
 
 def string(text: str) -> bytes:
-    """*text* as a string; the inverse of :meth:`Reader.string`."""
+    """Encode a string; the inverse of :meth:`Reader.string`."""
     return opaque(text.encode("utf-8", "surrogateescape"))
 
 
 def sequence(items: list[bytes]) -> bytes:
-    """A linked list (RFC 4506, 4.19): TRUE before every encoded item, FALSE at the end."""
+    """Encode a linked list of encoded items (RFC 4506, 4.19): TRUE before each, then FALSE."""
     following = _UINT.pack(1)
     return b"".join([part for item in items for part in (following, item)] + [_UINT.pack(0)])

@@ -1,1 +1,1 @@
-"""Program 100000, pure: who may do what, versions 2, 3 and 4, dispatch."""
+"""Program 100000, pure: who may do what, versions 2 to 4, dispatch and the reply cache."""

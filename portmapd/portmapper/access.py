@@ -1,4 +1,4 @@
-"""Who may do what: :func:`permits`, a pure function of policy, caller and operation."""
+"""Who may do what: :func:`permits`, a pure function of policy, caller and permission."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -7,17 +7,15 @@ from typing import Any
 
 from attrs import frozen
 
+from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.caller import RESERVED_PORTS, Audience, Caller
 from portmapd.registry.mapping import SUPERUSER, Mapping
 
 Network = IPv4Network | IPv6Network
 
-#: The port mapper's own program number.
-PROGRAM = 100000
-
 
 class Callit(Enum):
-    """Which calls are forwarded."""
+    """Which calls CALLIT, BCAST and INDIRECT forward."""
 
     OFF = "off"
     LOCAL = "local"
@@ -30,11 +28,11 @@ class Policy:
     """What the administrator allows.
 
     :param trusted: networks whose callers may get replies larger than their requests over UDP.
-    :param allowed: networks that may ask at all, beside this host; empty: everyone may.
-    :param insecure: SET and UNSET are taken from everywhere.
-    :param callit: which calls are forwarded; callers on this host are served unless it is OFF,
-        others nothing (LOCAL), procedure 0 (NULL), or as callers on this host (ALL).
-    :param reserved_ports: a port of this host below this number is the superuser's to bind.
+    :param allowed: networks whose callers are served, beside this host; empty means all.
+    :param insecure: whether SET and UNSET are taken from other hosts.
+    :param callit: which calls are forwarded. Callers on this host are served unless it is OFF;
+        for others nothing is forwarded (LOCAL), procedure 0 (NULL), or the same (ALL).
+    :param reserved_ports: only the superuser may bind ports of this host below this number.
     """
 
     trusted: tuple[Network, ...] = ()
@@ -46,12 +44,12 @@ class Policy:
     def audience(self, host: str, from_outside: bool = False) -> Audience:
         """The audience that a caller at *host* belongs to.
 
-        An IPv4-mapped address is nobody's source: sockets of IPv6 serve IPv6 alone, and the
-        kernel delivers what claims such a source all the same.
+        An IPv4-mapped source address is forged: IPv6 sockets serve IPv6 only, but the kernel
+        delivers such datagrams.
 
-        :param host: IPv4 or IPv6 address, which a sender over UDP chooses.
-        :param from_outside: the message came in over another interface than loopback, so that a
-            loopback address is forged.
+        :param host: IPv4 or IPv6 address. A sender over UDP can forge it.
+        :param from_outside: whether the message came in over another interface than loopback;
+            then a loopback address is forged.
         """
         address = ip_address(host.partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
@@ -66,33 +64,33 @@ class Policy:
 
 @frozen
 class Ask:
-    """To ask anything at all."""
+    """To call any procedure."""
 
 
 @frozen
 class Modify:
-    """To call SET or UNSET at all."""
+    """To call SET or UNSET."""
 
 
 @frozen
 class Register:
-    """To SET a mapping of *program* where there is none."""
+    """To SET a mapping of *program* where none is registered."""
 
     program: int
 
 
 @frozen
 class Replace:
-    """To SET another address in the place of *standing*, which leads nowhere any more."""
+    """To SET another address in place of *existing*, whose service is gone."""
 
-    standing: Mapping
+    existing: Mapping
 
 
 @frozen
 class Remove:
-    """To UNSET *standing*."""
+    """To UNSET *existing*."""
 
-    standing: Mapping
+    existing: Mapping
 
 
 @frozen
@@ -104,75 +102,75 @@ class Forward:
 
 
 @frozen
-class Answer:
+class Reply:
     """To be sent a reply.
 
-    :param asked: the size of the request in bytes.
-    :param answered: the size of the reply in bytes.
+    :param request_size: the size of the request, in bytes.
+    :param reply_size: the size of the reply, in bytes.
     """
 
-    asked: int
-    answered: int
+    request_size: int
+    reply_size: int
 
 
-Operation = Ask | Modify | Register | Replace | Remove | Forward | Answer
+Permission = Ask | Modify | Register | Replace | Remove | Forward | Reply
 
 
-def permits(policy: Policy, caller: Caller, operation: Operation) -> bool:
-    """May *caller* do *operation* under *policy*?"""
+def permits(policy: Policy, caller: Caller, permission: Permission) -> bool:
+    """Whether *policy* gives *caller* that permission."""
     if caller.audience is Audience.EXCLUDED:
         return False
-    return _RULES[type(operation)](policy, caller, operation)
+    return _RULES[type(permission)](policy, caller, permission)
 
 
-def _may_ask(policy: Policy, caller: Caller, operation: Ask) -> bool:
+def _may_ask(policy: Policy, caller: Caller, permission: Ask) -> bool:
     return True
 
 
-def _may_modify(policy: Policy, caller: Caller, operation: Modify) -> bool:
+def _may_modify(policy: Policy, caller: Caller, permission: Modify) -> bool:
     return policy.insecure or caller.audience is Audience.LOCAL
 
 
-def _may_register(policy: Policy, caller: Caller, operation: Register) -> bool:
-    return operation.program != PROGRAM
+def _may_register(policy: Policy, caller: Caller, permission: Register) -> bool:
+    return permission.program != PROGRAM
 
 
-def _may_replace(policy: Policy, caller: Caller, operation: Replace) -> bool:
-    """What a connection holds is nobody else's to replace."""
-    standing = operation.standing
-    return standing.holder is None and caller.owner in (SUPERUSER, standing.owner)
+def _may_replace(policy: Policy, caller: Caller, permission: Replace) -> bool:
+    """Nobody may replace what a connection of the local channel holds."""
+    existing = permission.existing
+    return existing.holder is None and caller.owner in (SUPERUSER, existing.owner)
 
 
-def _may_remove(policy: Policy, caller: Caller, operation: Remove) -> bool:
-    """What a connection holds, the superuser alone may remove from elsewhere."""
-    standing = operation.standing
-    if standing.program == PROGRAM:
+def _may_remove(policy: Policy, caller: Caller, permission: Remove) -> bool:
+    """Only the superuser may remove what a connection of the local channel holds."""
+    existing = permission.existing
+    if existing.program == PROGRAM:
         return False
-    return caller.owner == SUPERUSER or (standing.holder is None and caller.owner == standing.owner)
+    return caller.owner == SUPERUSER or (existing.holder is None and caller.owner == existing.owner)
 
 
-def _may_be_answered(policy: Policy, caller: Caller, operation: Answer) -> bool:
-    """A UDP source address may be forged: its owner must not get more than the forger spent."""
+def _may_get_reply(policy: Policy, caller: Caller, permission: Reply) -> bool:
+    """The source address of a datagram may be forged: a reply must not amplify its request."""
     if caller.netid.protocol != "udp" or caller.audience is not Audience.STRANGER:
         return True
-    return operation.answered <= operation.asked
+    return permission.reply_size <= permission.request_size
 
 
-def _may_forward(policy: Policy, caller: Caller, operation: Forward) -> bool:
-    if operation.program == PROGRAM or policy.callit is Callit.OFF:
+def _may_forward(policy: Policy, caller: Caller, permission: Forward) -> bool:
+    if permission.program == PROGRAM or policy.callit is Callit.OFF:
         return False
     if caller.audience is not Audience.LOCAL and policy.callit is not Callit.ALL:
-        return policy.callit is Callit.NULL and operation.procedure == 0
-    return operation.procedure == 0 or not _is_shielded(operation)
+        return policy.callit is Callit.NULL and permission.procedure == 0
+    return permission.procedure == 0 or not _is_shielded(permission)
 
 
-def _is_shielded(operation: Forward) -> bool:
-    shielded = _SHIELDED.get(operation.program, ())
-    return shielded is None or operation.procedure in shielded
+def _is_shielded(call: Forward) -> bool:
+    procedures = _SHIELDED.get(call.program, ())
+    return procedures is None or call.procedure in procedures
 
 
-#: Programs that trust callers of this host, and their procedures that a call from here would
-#: open to others (None: all of them); as rpcbind's check_callit has them.
+#: Programs that trust callers on this host, and the procedures that a forwarded call would open
+#: to others; None means all. The list is that of rpcbind's ``check_callit``.
 _SHIELDED: dict[int, tuple[int, ...] | None] = {
     100003: None,  # NFS
     100004: (3, 4, 5, 8),  # NIS: MATCH, FIRST, NEXT, ALL
@@ -182,12 +180,12 @@ _SHIELDED: dict[int, tuple[int, ...] | None] = {
     100011: None,  # rquota
 }
 
-_RULES: dict[type[Operation], Callable[[Policy, Caller, Any], bool]] = {
+_RULES: dict[type[Permission], Callable[[Policy, Caller, Any], bool]] = {
     Ask: _may_ask,
     Modify: _may_modify,
     Register: _may_register,
     Replace: _may_replace,
     Remove: _may_remove,
     Forward: _may_forward,
-    Answer: _may_be_answered,
+    Reply: _may_get_reply,
 }

@@ -1,19 +1,19 @@
-"""Where a call comes from."""
+"""Who makes a call, and from where."""
 
 from enum import Enum
 
 from attrs import frozen
 
-from portmapd.oncrpc.netid import Netid
+from portmapd.oncrpc.netid import NETIDS, Netid, format_address, split_address
 from portmapd.registry.holder import owner_of
-from portmapd.registry.mapping import SUPERUSER
+from portmapd.registry.mapping import SUPERUSER, Mapping
 
-#: Ports below this one need the superuser's rights to be bound, unless the host says otherwise.
+#: Only the superuser may bind ports below this one, unless the host is configured otherwise.
 RESERVED_PORTS = 1024
 
 
 class Audience(Enum):
-    """How far a caller is trusted, by where it is."""
+    """How far a caller is trusted, by its address."""
 
     LOCAL = "on this host, by loopback or the rpcbind socket"
     TRUSTED = "in a trusted network"
@@ -23,15 +23,15 @@ class Audience(Enum):
 
 @frozen
 class Caller:
-    """One end of a transport, as far as answers depend on it.
+    """The client of a transport, as far as replies depend on it.
 
     :param netid: the transport that the call came over.
-    :param audience: how far it is trusted.
+    :param audience: how far the caller is trusted.
     :param host: its address; empty for netid local.
     :param port: its port; 0 for netid local.
-    :param reached: the address of ours that it asked; empty for netid local.
-    :param uid: its user, as the kernel tells over the rpcbind socket; None otherwise.
-    :param reserved_ports: a port of this host below this number is the superuser's to bind.
+    :param reached: the address of this host that it sent the call to; empty for netid local.
+    :param uid: its user, which the kernel tells over the rpcbind socket; None over other netids.
+    :param reserved_ports: only the superuser may bind ports of this host below this number.
     """
 
     netid: Netid
@@ -44,14 +44,25 @@ class Caller:
 
     @property
     def owner(self) -> str:
-        """The owner of what it registers, derived as rpcbind does.
+        """The owner of what this caller registers, derived as rpcbind derives it.
 
-        Another host's reserved port proves nothing, so its owner is ``unknown``.
+        A reserved port of another host proves nothing, so that owner is ``unknown``.
         """
         if self.uid is not None:
             return owner_of(self.uid)
         reserved = self.audience is Audience.LOCAL and self.port < self.reserved_ports
         return SUPERUSER if reserved else "unknown"
+
+    def reachable_address(self, mapping: Mapping) -> str:
+        """The address of *mapping* as this caller can use it.
+
+        A service on the wildcard address is also on the address that the caller has reached.
+        """
+        netid = NETIDS[mapping.netid]
+        if not netid.wildcard or netid.family != self.netid.family:
+            return mapping.address
+        host, port = split_address(mapping.address)
+        return format_address(self.reached, port) if host == netid.wildcard else mapping.address
 
     def __str__(self) -> str:
         if self.uid is not None:

@@ -1,62 +1,52 @@
-"""From the bytes of a message to the bytes of its reply; total."""
+"""From the bytes of a message to its reply; total: any bytes have an outcome."""
 
 from attrs import frozen
 
 from portmapd.errors import (
-    AuthRefused,
     CallRefused,
     GarbageArguments,
     ProcedureUnavailable,
     ProgramMismatch,
     ProgramUnavailable,
-    SystemFailure,
     Unanswerable,
     XdrError,
 )
-from portmapd.oncrpc.message import (
-    AUTH_TOOWEAK,
-    Call,
-    decode_call,
-    decode_reply,
-    encode_call,
-    refusal,
-    success,
-    xid_of,
-)
+from portmapd.oncrpc.message import Call, decode_call, refusal, success, xid_of
+from portmapd.oncrpc.program import PMAP_VERS, PROGRAM, RPCBVERS, RPCBVERS4
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper import rpcbind, v2
-from portmapd.portmapper.access import PROGRAM, Answer, Ask, permits
+from portmapd.portmapper.access import Ask, permits
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.procedure import Context, Procedure, Relay, Silence
-from portmapd.portmapper.statistics import Tally
+from portmapd.portmapper.callit import ForwardedCall, NoReply
+from portmapd.portmapper.context import Context, Request
+from portmapd.portmapper.procedure import Procedure
+from portmapd.portmapper.reply_size import bounded_reply
+from portmapd.portmapper.statistics import Count, Lookup, Remote, Tally
 
 #: The dispatch table: version, then procedure.
 TABLE: dict[int, dict[int, Procedure]] = {
-    2: v2.PROCEDURES,
-    3: rpcbind.VERSION_3,
-    4: rpcbind.VERSION_4,
+    PMAP_VERS: v2.PROCEDURES,
+    RPCBVERS: rpcbind.VERSION_3,
+    RPCBVERS4: rpcbind.VERSION_4,
 }
 LOWEST, HIGHEST = min(TABLE), max(TABLE)
-
-#: The largest datagram that IPv4 carries, in bytes.
-MAX_DATAGRAM = 65_507
 
 
 @frozen
 class Outcome:
-    """What comes of a message.
+    """What a message leads to.
 
-    :param reply: the reply; None: silence, or *pending* tells.
-    :param lasting: what the same message from the same audience counts as, if it will be given
-        the same reply until a mapping changes; None: the reply must not be kept.
-    :param fault: what was malformed about the message; empty if nothing was.
-    :param pending: a call to be made first; None: there is none.
+    :param reply: the reply; None if there is none, or not yet.
+    :param cacheable: counts the reply, which may be given again to the same request of the same
+        kind of caller until a mapping changes; None if it must not be.
+    :param fault: what is malformed about the message; empty if nothing is.
+    :param forwarded: a call that has to be made first, and makes the reply; None if there is none.
     """
 
     reply: bytes | None = None
-    lasting: Tally | None = None
+    cacheable: Count | None = None
     fault: str = ""
-    pending: "Pending | None" = None
+    forwarded: ForwardedCall | None = None
 
 
 class Dispatcher:
@@ -69,100 +59,57 @@ class Dispatcher:
         self._context = context
 
     def dispatch(self, message: bytes, caller: Caller) -> Outcome:
-        """Serve one message: any bytes give an outcome, never an exception."""
+        """Serve one message; it raises nothing, whatever the message is."""
         if not permits(self._context.policy, caller, Ask()):
             return Outcome()
         try:
-            outcome = self._serve(decode_call(message), caller, len(message))
+            outcome = self._serve(Request(decode_call(message), caller, len(message)))
         except Unanswerable as fault:
             outcome = Outcome(fault=str(fault))
         except CallRefused as fault:
-            xid = xid_of(message)
-            reply = _fitting(self._context, caller, len(message), refusal(xid, fault), xid)
+            error = refusal(xid_of(message), fault)
+            reply = bounded_reply(self._context.policy, caller, len(message), error)
             outcome = Outcome(reply, fault=str(fault))
         if outcome.fault:
             self._context.statistics.malformed += 1
         return outcome
 
-    def _serve(self, call: Call, caller: Caller, size: int) -> Outcome:
+    def _serve(self, request: Request) -> Outcome:
+        call = request.call
         try:
             procedure = _procedure(call)
             arguments = procedure.decode(Reader(call.arguments))
-        except (ProgramUnavailable, ProgramMismatch, ProcedureUnavailable) as refused:
+        except CallRefused as refused:
             return Outcome(refusal(call.xid, refused))
         except XdrError as fault:
-            self._count(Tally(call.version, call.procedure, success=False))
+            self._count(call, success=False)
             return Outcome(refusal(call.xid, GarbageArguments()), fault=f"arguments: {fault}")
-        return self._operate(call, caller, size, procedure, arguments)
+        return self._operate(request, procedure, arguments)
 
-    def _operate(
-        self, call: Call, caller: Caller, size: int, procedure: Procedure, arguments: object
-    ) -> Outcome:
-        failed = Tally(call.version, call.procedure, success=False)
+    def _operate(self, request: Request, procedure: Procedure, arguments: object) -> Outcome:
+        call = request.call
         try:
-            results = procedure.operate(self._context, caller, call.credential, arguments)
-        except Silence as silence:
-            self._count(Tally(call.version, call.procedure, silence.subject, success=False))
+            results = procedure.operate(self._context, request, arguments)
+        except NoReply as silent:
+            self._count(call, silent.subject, success=False)
             return Outcome()
         except CallRefused as refused:
-            self._count(failed)
+            self._count(call, success=False)
             return Outcome(refusal(call.xid, refused))
-        if isinstance(results, Relay):
-            return Outcome(pending=Pending(self._context, caller, call, size, results))
-        tally = Tally(call.version, call.procedure, results.subject, results.success)
-        self._count(tally)
-        reply = _fitting(self._context, caller, size, success(call.xid, results.body), call.xid)
-        return Outcome(reply, tally if procedure.lasting else None)
+        if isinstance(results, ForwardedCall):
+            return Outcome(forwarded=results)
+        count = self._count(call, results.subject, results.success)
+        policy, reply = self._context.policy, success(call.xid, results.body)
+        reply_or_error = bounded_reply(policy, request.caller, request.size, reply)
+        return Outcome(reply_or_error, count if procedure.cacheable else None)
 
-    def _count(self, tally: Tally) -> None:
-        self._context.statistics.count(tally)
-
-
-@frozen
-class Pending:
-    """A call that must be answered before its caller can be."""
-
-    _context: Context
-    _caller: Caller
-    _call: Call
-    _size: int
-    relay: Relay
-
-    def message(self, xid: int) -> bytes:
-        """The call to be sent to the relay's host and port."""
-        relay = self.relay
-        return encode_call(
-            Call(
-                xid,
-                relay.program,
-                relay.version,
-                relay.procedure,
-                relay.credential,
-                relay.arguments,
-            )
-        )
-
-    def finish(self, message: bytes | None) -> bytes | None:
-        """The reply for the caller; None: silence.
-
-        :param message: what the service answered; None: nothing in time.
-        """
-        subject = self.relay.subject
-        results = _results(message)
-        tally = Tally(self._call.version, self._call.procedure, subject, results is not None)
-        self._context.statistics.count(tally)
-        xid = self._call.xid
-        reply = success(xid, self.relay.encode(results)) if results is not None else b""
-        if results is None or not _fits(self._caller, reply):
-            return refusal(xid, SystemFailure()) if subject.indirect else None
-        return _fitting(self._context, self._caller, self._size, reply, xid)
-
-
-def _results(message: bytes | None) -> bytes | None:
-    try:
-        return None if message is None else decode_reply(message)
-    except (CallRefused, Unanswerable):
-        return None
+    def _count(
+        self, call: Call, subject: Lookup | Remote | None = None, success: bool = True
+    ) -> Count:
+        tally = Tally(call.version, call.procedure, subject, success)
+        count = self._context.statistics.count_of(tally)
+        count.value += 1
+        return count
 
 
 def _procedure(call: Call) -> Procedure:
@@ -175,17 +122,3 @@ def _procedure(call: Call) -> Procedure:
     if procedure is None:
         raise ProcedureUnavailable
     return procedure
-
-
-def _fitting(context: Context, caller: Caller, asked: int, reply: bytes, xid: int) -> bytes | None:
-    """*reply*, or an error where it may not, or cannot, be sent; None where that may not either."""
-    if not permits(context.policy, caller, Answer(asked, len(reply))):
-        reply = refusal(xid, AuthRefused(AUTH_TOOWEAK, "the reply is larger than the request"))
-        return reply if permits(context.policy, caller, Answer(asked, len(reply))) else None
-    if not _fits(caller, reply):
-        return refusal(xid, SystemFailure("the reply does not fit a datagram"))
-    return reply
-
-
-def _fits(caller: Caller, reply: bytes) -> bool:
-    return caller.netid.protocol != "udp" or len(reply) <= MAX_DATAGRAM

@@ -3,62 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
-from portmapd.oncrpc.message import Credential
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.access import Policy
-from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.statistics import Lookup, Remote, Statistics
-from portmapd.registry.change import Kind
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.registry import Registry
-
-
-class Dumps:
-    """The encoded DUMP of each version, kept until a mapping changes."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._bodies: dict[int, bytes] = {}
-        registry.follow(lambda changes: self._bodies.clear(), Kind.MAPPED, Kind.UNMAPPED)
-
-    def get(self, version: int, encode: Callable[[], bytes]) -> bytes:
-        """The body for *version*, made by *encode* if it is not there."""
-        body = self._bodies.get(version)
-        if body is None:
-            body = self._bodies[version] = encode()
-        return body
-
-
-@frozen
-class Context:
-    """What procedures work on.
-
-    :param registry: what is registered.
-    :param policy: who may do what.
-    :param bound: is the address of this mapping bound on this host now?
-    :param now: the time in seconds since 1970.
-    """
-
-    registry: Registry
-    policy: Policy
-    bound: Callable[[Mapping], bool]
-    now: Callable[[], float]
-    statistics: Statistics = field(factory=Statistics)
-    dumps: Dumps = field(init=False)
-
-    @dumps.default
-    def _make_dumps(self) -> Dumps:
-        return Dumps(self.registry)
+from portmapd.portmapper.callit import ForwardedCall
+from portmapd.portmapper.context import Context, Request
+from portmapd.portmapper.statistics import Lookup
 
 
 @frozen
 class Results:
-    """What a procedure answers.
+    """The results of a procedure.
 
-    :param body: the encoded results.
-    :param subject: what it looked up, for the statistics; None if that is not counted.
-    :param success: did it find or do what was asked?
+    :param body: the results, encoded.
+    :param subject: what was looked up; None for procedures that look nothing up.
+    :param success: whether it was found, or done.
     """
 
     body: bytes = b""
@@ -67,47 +26,20 @@ class Results:
 
 
 @frozen
-class Relay:
-    """A call that is to be made, over UDP, before the caller can be answered.
-
-    :param host: IPv4 or IPv6 address of the service.
-    :param port: its UDP port.
-    :param encode: makes the results for the caller of those of the service.
-    :param subject: what is called, for the statistics.
-    """
-
-    host: str
-    port: int
-    program: int
-    version: int
-    procedure: int
-    credential: Credential
-    arguments: bytes
-    encode: Callable[[bytes], bytes]
-    subject: Remote
-
-
-class Silence(Exception):
-    """The call is not answered.
-
-    :param subject: what was to be called, for the statistics.
-    """
-
-    def __init__(self, subject: Remote | None = None) -> None:
-        super().__init__()
-        self.subject = subject
-
-
-@frozen
 class Procedure:
     """A row of the dispatch table.
 
     :param decode: reads the arguments; it may raise :exc:`~portmapd.errors.XdrError`.
-    :param operate: does what is asked, given the context, the caller, its credential, and the
-        arguments.
-    :param lasting: may the reply be kept until a mapping changes?
+    :param operate: serves a request with its arguments. It may raise
+        :exc:`~portmapd.errors.CallRefused` or :exc:`~portmapd.portmapper.callit.NoReply`.
+    :param cacheable: whether the same request gets the same reply until a mapping changes.
     """
 
     decode: Callable[[Reader], Any]
-    operate: Callable[[Context, Caller, Credential, Any], Results | Relay]
-    lasting: bool = True
+    operate: Callable[[Context, Request, Any], Results | ForwardedCall]
+    cacheable: bool = True
+
+
+def null(context: Context, request: Request, arguments: None) -> Results:
+    """Do nothing: the reply says that the version is served."""
+    return Results()

@@ -1,111 +1,65 @@
-"""Versions 3 and 4 of program 100000: rpcbind (RFC 1833, 2)."""
-
-from attrs import frozen
+"""Versions 3 and 4 of program 100000: rpcbind (RFC 1833, section 2)."""
 
 from portmapd.errors import InvalidMapping
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import Credential
-from portmapd.oncrpc.netid import (
-    NETIDS,
-    format_address,
-    from_netbuf,
-    split_address,
-    to_netbuf,
+from portmapd.oncrpc.netid import NETIDS, from_sockaddr, to_sockaddr
+from portmapd.oncrpc.program import (
+    RPCBVERS,
+    Rpcb,
+    RpcbEntry,
+    RpcbProcedure,
+    encode_netbuf,
+    encode_rpcb,
+    encode_rpcb_entry,
+    read_netbuf,
+    read_remote_call,
+    read_rpcb,
+    read_void,
 )
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.callit import RemoteCall, read_remote_call, relay
-from portmapd.portmapper.procedure import Context, Procedure, Relay, Results
+from portmapd.portmapper.callit import callit, indirect
+from portmapd.portmapper.context import Context, Request
+from portmapd.portmapper.procedure import Procedure, Results, null
 from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappings
 from portmapd.portmapper.statistics import Lookup
-from portmapd.portmapper.v2 import null, read_nothing
 from portmapd.registry.mapping import Mapping
 
-#: The longest ``sockaddr`` that is decoded, in bytes.
-MAX_NETBUF = 512
 
-
-@frozen
-class Rpcb:
-    """``struct rpcb``: a program's version over a netid at a universal address."""
-
-    program: int
-    version: int
-    netid: str = ""
-    address: str = ""
-    owner: str = ""
-
-
-def read_rpcb(reader: xdr.Reader) -> Rpcb:
-    """Take a ``struct rpcb`` off *reader*."""
-    return Rpcb(reader.uint(), reader.uint(), reader.string(), reader.string(), reader.string())
-
-
-def encode_rpcb(rpcb: Rpcb) -> bytes:
-    """The inverse of :func:`read_rpcb`."""
-    numbers = xdr.uint(rpcb.program) + xdr.uint(rpcb.version)
-    return numbers + b"".join(map(xdr.string, (rpcb.netid, rpcb.address, rpcb.owner)))
-
-
-def _read_string(reader: xdr.Reader) -> str:
-    return reader.string()
-
-
-def _read_netbuf(reader: xdr.Reader) -> bytes:
-    reader.uint()
-    return reader.opaque(MAX_NETBUF)
-
-
-def reached_address(caller: Caller, mapping: Mapping) -> str:
-    """The mapping's address as *caller* can use it.
-
-    A wildcard becomes the address of ours that the caller reached, for it reaches the service
-    there, too.
-    """
-    wildcard = NETIDS[mapping.netid].wildcard
-    if not wildcard or NETIDS[mapping.netid].family != caller.netid.family:
-        return mapping.address
-    host, port = split_address(mapping.address)
-    return format_address(caller.reached, port) if host == wildcard else mapping.address
-
-
-def _set(context: Context, caller: Caller, credential: Credential, wanted: Rpcb) -> Results:
-    check_modify(context, caller)
-    done = set_mapping(
-        context, caller, wanted.program, wanted.version, wanted.netid, wanted.address
-    )
+def _set(context: Context, request: Request, wanted: Rpcb) -> Results:
+    check_modify(context, request.caller)
+    key = wanted.program, wanted.version, wanted.netid
+    done = set_mapping(context, request.caller, *key, wanted.address)
     return Results(xdr.uint(done), success=done)
 
 
-def _unset(context: Context, caller: Caller, credential: Credential, wanted: Rpcb) -> Results:
-    check_modify(context, caller)
+def _unset(context: Context, request: Request, wanted: Rpcb) -> Results:
+    check_modify(context, request.caller)
     netids = (wanted.netid,) if wanted.netid else tuple(NETIDS)
-    done = unset_mappings(context, caller, wanted.program, wanted.version, netids)
+    done = unset_mappings(context, request.caller, wanted.program, wanted.version, netids)
     return Results(xdr.uint(done), success=done)
 
 
-def _getaddr(context: Context, caller: Caller, credential: Credential, wanted: Rpcb) -> Results:
-    """The transport of the call decides, not the netid it names; as with rpcbind."""
-    netid = caller.netid.name
-    return _address(
-        caller, wanted, context.registry.mappings.find(wanted.program, wanted.version, netid)
-    )
+def _getaddr(context: Context, request: Request, wanted: Rpcb) -> Results:
+    """As in rpcbind, the transport of the call counts, not the netid in its arguments."""
+    netid = request.caller.netid.name
+    found = context.registry.mappings.find(wanted.program, wanted.version, netid)
+    return _address(request.caller, wanted, found)
 
 
-def _getversaddr(context: Context, caller: Caller, credential: Credential, wanted: Rpcb) -> Results:
-    netid = caller.netid.name
-    return _address(
-        caller, wanted, context.registry.mappings.get(wanted.program, wanted.version, netid)
-    )
+def _getversaddr(context: Context, request: Request, wanted: Rpcb) -> Results:
+    netid = request.caller.netid.name
+    found = context.registry.mappings.get(wanted.program, wanted.version, netid)
+    return _address(request.caller, wanted, found)
 
 
 def _address(caller: Caller, wanted: Rpcb, found: Mapping | None) -> Results:
     subject = Lookup(wanted.program, wanted.version, caller.netid.name)
-    address = reached_address(caller, found) if found else ""
+    address = caller.reachable_address(found) if found else ""
     return Results(xdr.string(address), subject, found is not None)
 
 
-def _dump(context: Context, caller: Caller, credential: Credential, arguments: None) -> Results:
-    return Results(context.dumps.get(3, lambda: _encode_all(context)))
+def _dump(context: Context, request: Request, arguments: None) -> Results:
+    return Results(context.dumps.get(RPCBVERS, lambda: _encode_all(context)))
 
 
 def _encode_all(context: Context) -> bytes:
@@ -117,77 +71,59 @@ def _encode_all(context: Context) -> bytes:
     )
 
 
-def _gettime(context: Context, caller: Caller, credential: Credential, arguments: None) -> Results:
+def _gettime(context: Context, request: Request, arguments: None) -> Results:
     return Results(xdr.uint(int(context.now()) & 0xFFFF_FFFF))
 
 
-def _uaddr2taddr(context: Context, caller: Caller, credential: Credential, address: str) -> Results:
+def _uaddr2taddr(context: Context, request: Request, address: str) -> Results:
     try:
-        netbuf = to_netbuf(caller.netid, address)
+        sockaddr = to_sockaddr(request.caller.netid, address)
     except InvalidMapping:
-        netbuf = b""
-    return Results(xdr.uint(len(netbuf)) + xdr.opaque(netbuf))
+        sockaddr = b""
+    return Results(encode_netbuf(sockaddr))
 
 
-def _taddr2uaddr(
-    context: Context, caller: Caller, credential: Credential, netbuf: bytes
-) -> Results:
+def _taddr2uaddr(context: Context, request: Request, sockaddr: bytes) -> Results:
     try:
-        return Results(xdr.string(from_netbuf(caller.netid, netbuf)))
+        address = from_sockaddr(request.caller.netid, sockaddr)
     except InvalidMapping:
-        return Results(xdr.string(""))
+        address = ""
+    return Results(xdr.string(address))
 
 
-def _getaddrlist(context: Context, caller: Caller, credential: Credential, wanted: Rpcb) -> Results:
-    """Every transport of the caller's protocol family on which this very version is served."""
+def _getaddrlist(context: Context, request: Request, wanted: Rpcb) -> Results:
+    """Every transport of the caller's protocol family on which exactly this version is served."""
+    caller, mappings = request.caller, context.registry.mappings
     family = [n for n in NETIDS.values() if n.family == caller.netid.family]
-    found = (context.registry.mappings.get(wanted.program, wanted.version, n.name) for n in family)
-    return Results(xdr.sequence([_encode_entry(caller, m) for m in found if m]))
+    found = (mappings.get(wanted.program, wanted.version, n.name) for n in family)
+    return Results(xdr.sequence([encode_rpcb_entry(_entry(caller, m)) for m in found if m]))
 
 
-def _encode_entry(caller: Caller, mapping: Mapping) -> bytes:
+def _entry(caller: Caller, mapping: Mapping) -> RpcbEntry:
     netid = NETIDS[mapping.netid]
-    address = xdr.string(reached_address(caller, mapping)) + xdr.string(netid.name)
-    protocol = xdr.string(netid.family) + xdr.string(netid.protocol)
-    return address + xdr.uint(netid.semantics) + protocol
+    address = caller.reachable_address(mapping)
+    return RpcbEntry(address, netid.name, netid.semantics, netid.family, netid.protocol)
 
 
-def _getstat(context: Context, caller: Caller, credential: Credential, arguments: None) -> Results:
+def _getstat(context: Context, request: Request, arguments: None) -> Results:
     return Results(context.statistics.encode())
 
 
-def _callit(context: Context, caller: Caller, credential: Credential, call: RemoteCall) -> Relay:
-    return _relay(context, caller, credential, call, indirect=False)
-
-
-def _indirect(context: Context, caller: Caller, credential: Credential, call: RemoteCall) -> Relay:
-    return _relay(context, caller, credential, call, indirect=True)
-
-
-def _relay(
-    context: Context, caller: Caller, credential: Credential, call: RemoteCall, indirect: bool
-) -> Relay:
-    def encode(mapping: Mapping, results: bytes) -> bytes:
-        return xdr.string(reached_address(caller, mapping)) + xdr.opaque(results)
-
-    return relay(context, caller, credential, call, encode, indirect)
-
-
-VERSION_3 = {
-    0: Procedure(read_nothing, null),
-    1: Procedure(read_rpcb, _set, lasting=False),
-    2: Procedure(read_rpcb, _unset, lasting=False),
-    3: Procedure(read_rpcb, _getaddr),
-    4: Procedure(read_nothing, _dump),
-    5: Procedure(read_remote_call, _callit, lasting=False),
-    6: Procedure(read_nothing, _gettime, lasting=False),
-    7: Procedure(_read_string, _uaddr2taddr),
-    8: Procedure(_read_netbuf, _taddr2uaddr),
+VERSION_3: dict[int, Procedure] = {
+    RpcbProcedure.RPCBPROC_NULL: Procedure(read_void, null),
+    RpcbProcedure.RPCBPROC_SET: Procedure(read_rpcb, _set, cacheable=False),
+    RpcbProcedure.RPCBPROC_UNSET: Procedure(read_rpcb, _unset, cacheable=False),
+    RpcbProcedure.RPCBPROC_GETADDR: Procedure(read_rpcb, _getaddr),
+    RpcbProcedure.RPCBPROC_DUMP: Procedure(read_void, _dump),
+    RpcbProcedure.RPCBPROC_CALLIT: Procedure(read_remote_call, callit, cacheable=False),
+    RpcbProcedure.RPCBPROC_GETTIME: Procedure(read_void, _gettime, cacheable=False),
+    RpcbProcedure.RPCBPROC_UADDR2TADDR: Procedure(xdr.Reader.string, _uaddr2taddr),
+    RpcbProcedure.RPCBPROC_TADDR2UADDR: Procedure(read_netbuf, _taddr2uaddr),
 }
 
-VERSION_4 = VERSION_3 | {
-    9: Procedure(read_rpcb, _getversaddr),
-    10: Procedure(read_remote_call, _indirect, lasting=False),
-    11: Procedure(read_rpcb, _getaddrlist),
-    12: Procedure(read_nothing, _getstat, lasting=False),
+VERSION_4: dict[int, Procedure] = VERSION_3 | {
+    RpcbProcedure.RPCBPROC_GETVERSADDR: Procedure(read_rpcb, _getversaddr),
+    RpcbProcedure.RPCBPROC_INDIRECT: Procedure(read_remote_call, indirect, cacheable=False),
+    RpcbProcedure.RPCBPROC_GETADDRLIST: Procedure(read_rpcb, _getaddrlist),
+    RpcbProcedure.RPCBPROC_GETSTAT: Procedure(read_void, _getstat, cacheable=False),
 }

@@ -1,10 +1,10 @@
-"""SET and UNSET: one meaning in every version."""
+"""SET and UNSET: what they mean in every version."""
 
 from portmapd.errors import AuthRefused, InvalidMapping
 from portmapd.oncrpc.message import AUTH_TOOWEAK
 from portmapd.portmapper.access import Modify, Register, Remove, Replace, permits
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.procedure import Context
+from portmapd.portmapper.context import Context
 from portmapd.registry.mapping import Mapping, mapping
 
 
@@ -22,19 +22,19 @@ def set_mapping(
 ) -> bool:
     """Register a mapping.
 
-    :return: is it registered now? It is not where a field is not valid, or where another address
-        is registered that is bound, or is not the caller's to replace.
+    :return: whether it is registered now. It is not if a field is not valid, or if another address
+        is registered that is bound or is not the caller's to replace.
     """
     try:
         new = mapping(program, version, netid, address, caller.owner)
     except InvalidMapping:
         return False
-    standing = context.registry.mappings.get(*new.key)
-    if standing is None:
+    existing = context.registry.mappings.get(*new.key)
+    if existing is None:
         return _register(context, caller, new)
-    if standing.address == new.address:
+    if existing.address == new.address:
         return True
-    return _replace(context, caller, standing, new)
+    return _replace(context, caller, existing, new)
 
 
 def _register(context: Context, caller: Caller, new: Mapping) -> bool:
@@ -44,10 +44,10 @@ def _register(context: Context, caller: Caller, new: Mapping) -> bool:
     return True
 
 
-def _replace(context: Context, caller: Caller, standing: Mapping, new: Mapping) -> bool:
-    if not permits(context.policy, caller, Replace(standing)) or context.bound(standing):
+def _replace(context: Context, caller: Caller, existing: Mapping, new: Mapping) -> bool:
+    if not permits(context.policy, caller, Replace(existing)) or context.bound(existing):
         return False
-    context.registry.replace(standing, new)
+    context.registry.replace(existing, new)
     return True
 
 
@@ -56,11 +56,12 @@ def unset_mappings(
 ) -> bool:
     """Remove a program's version from these netids, from all or none.
 
-    :return: is it registered on none of them now? It is, where one is not the caller's to remove.
+    :return: whether it is registered on none of them now. It still is if the caller may not
+        remove it from one of them.
     """
     found = (context.registry.mappings.get(program, version, netid) for netid in netids)
-    standing = [m for m in found if m is not None]
-    if not all(permits(context.policy, caller, Remove(m)) for m in standing):
+    existing = [m for m in found if m is not None]
+    if not all(permits(context.policy, caller, Remove(m)) for m in existing):
         return False
-    context.registry.unmap(*standing)
+    context.registry.unmap(*existing)
     return True

@@ -1,27 +1,36 @@
-"""What was asked, as RPCBPROC_GETSTAT tells it (RFC 1833, 2.2.1)."""
+"""What was asked, counted for RPCBPROC_GETSTAT (RFC 1833, 2.1)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from portmapd.oncrpc import xdr
+from portmapd.oncrpc.program import (
+    PMAP_VERS,
+    RPCBVERS,
+    RPCBVERS4,
+    RpcbProcedure,
+    RpcbsAddr,
+    RpcbsRmtcall,
+    RpcbStat,
+    encode_rpcb_stat,
+)
 
-#: Versions in the order of RPCBPROC_GETSTAT, and the procedures each row has room for.
-VERSIONS = (2, 3, 4)
-PROCEDURES = 13
+#: Versions in the order of RPCBPROC_GETSTAT, and how many procedures each has a count for.
+VERSIONS = (PMAP_VERS, RPCBVERS, RPCBVERS4)
+PROCEDURES = max(RpcbProcedure) + 1
 
-#: The most programs that look-ups, and calls, are counted apart for: who asks chooses them.
-MAX_PROGRAMS = 256
+#: The most look-ups, and the most forwarded calls, that are counted by their subject in each
+#: version. Callers choose the subjects, and could fill the memory with them.
+MAX_SUBJECTS = 256
 
-K = TypeVar("K")
 S = TypeVar("S")
 
 
 @frozen
 class Lookup:
-    """An address was asked for, by GETPORT or GETADDR."""
+    """An address that was asked for, by GETPORT, GETADDR or GETVERSADDR."""
 
     program: int
     version: int
@@ -30,7 +39,7 @@ class Lookup:
 
 @frozen
 class Remote:
-    """A call was to be forwarded."""
+    """A call that was to be forwarded, by CALLIT, BCAST or INDIRECT."""
 
     program: int
     version: int
@@ -41,10 +50,10 @@ class Remote:
 
 @frozen
 class Tally:
-    """What one call counts as.
+    """What a call of program 100000 counts as.
 
-    :param subject: what was looked up or called, for the procedures that do; else None.
-    :param success: did that succeed?
+    :param subject: what was looked up or called; None for the other procedures.
+    :param success: whether that succeeded.
     """
 
     version: int
@@ -53,91 +62,98 @@ class Tally:
     success: bool = True
 
 
-class Statistics:
-    """Counts since the start, in bounded memory."""
+class Count:
+    """How often something happened since the start."""
+
+    __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self._calls: Counter[tuple[int, int]] = Counter()
-        self._changes: Counter[tuple[int, int]] = Counter()
-        self._lookups: dict[int, Counter[tuple[Lookup, bool]]] = {v: Counter() for v in VERSIONS}
-        self._remotes: dict[int, Counter[tuple[Remote, bool]]] = {v: Counter() for v in VERSIONS}
-        self._programs: dict[int, set[int]] = {v: set() for v in VERSIONS}
-        #: Messages that were no call, or could not be decoded.
+        self.value = 0
+
+
+class Statistics:
+    """The counts since the start, in bounded memory.
+
+    :ivar malformed: messages that were no call, or could not be decoded.
+    """
+
+    def __init__(self) -> None:
         self.malformed = 0
-        #: Is called before the counts are read: whoever counts apart brings them up to date.
-        self.settle: Callable[[], None] = lambda: None
+        self._counts: dict[Tally, Count] = {}
+        #: How many subjects of each version and kind have a count of their own.
+        self._subjects: Counter[tuple[int, type]] = Counter()
+        #: The version and program of every look-up that has a count of its own.
+        self._looked_up: set[tuple[int, int]] = set()
 
-    def count(self, tally: Tally, times: int = 1) -> None:
-        """Count a call of program 100000, *times* times."""
-        self._calls[tally.version, tally.procedure] += times
-        if tally.procedure in (1, 2) and tally.success:
-            self._changes[tally.version, tally.procedure] += times
-        if isinstance(tally.subject, Lookup):
-            if _bounded(self._lookups[tally.version], (tally.subject, tally.success), times):
-                self._programs[tally.version].add(tally.subject.program)
-        elif tally.subject is not None:
-            _bounded(self._remotes[tally.version], (tally.subject, tally.success), times)
+    def count_of(self, tally: Tally) -> Count:
+        """The count of everything that is tallied alike; it stays the same object.
 
-    def counts_apart(self, version: int, program: int) -> bool:
-        """Is a look-up of that program, by that version, counted by its subject?"""
-        full = len(self._lookups[version]) >= MAX_PROGRAMS
-        return not full or program in self._programs[version]
+        When too many subjects have a count of their own, further ones share one.
+        """
+        count = self._counts.get(tally)
+        if count is None:
+            if tally.subject is not None and not self._admit(tally.version, tally.subject):
+                return self.count_of(evolve(tally, subject=None))
+            count = self._counts[tally] = Count()
+        return count
+
+    def _admit(self, version: int, subject: Lookup | Remote) -> bool:
+        """Whether a new subject gets a count of its own."""
+        kind = version, type(subject)
+        if self._subjects[kind] >= MAX_SUBJECTS:
+            return False
+        self._subjects[kind] += 1
+        if isinstance(subject, Lookup):
+            self._looked_up.add((version, subject.program))
+        return True
+
+    def shares_count(self, version: int, program: int) -> bool:
+        """Whether look-ups of *program* all share one count, now and later."""
+        full = self._subjects[version, Lookup] >= MAX_SUBJECTS
+        return full and (version, program) not in self._looked_up
 
     def calls(self, version: int, procedure: int) -> int:
         """How often that procedure was called."""
-        self.settle()
-        return self._calls[version, procedure]
+        return sum(
+            count.value
+            for tally, count in self._counts.items()
+            if (tally.version, tally.procedure) == (version, procedure)
+        )
 
     def encode(self) -> bytes:
         """The ``rpcb_stat_byvers`` of now."""
-        self.settle()
-        return b"".join(self._version(version) for version in VERSIONS)
+        return b"".join(encode_rpcb_stat(self._stat(version)) for version in VERSIONS)
 
-    def _version(self, version: int) -> bytes:
-        calls = [xdr.uint(_wrap(self._calls[version, p])) for p in range(PROCEDURES)]
-        changes = [xdr.uint(_wrap(self._changes[version, p])) for p in (1, 2)]
-        lookups = _pairs(self._lookups[version])
-        remotes = _pairs(self._remotes[version])
-        return b"".join(
-            [
-                *calls,
-                *changes,
-                xdr.sequence([_lookup(subject, *counts) for subject, counts in lookups]),
-                xdr.sequence([_remote(subject, *counts) for subject, counts in remotes]),
-            ]
+    def _stat(self, version: int) -> RpcbStat:
+        counts = [(t, c.value) for t, c in self._counts.items() if t.version == version]
+        calls = Counter[int]()
+        succeeded = Counter[int]()
+        for tally, value in counts:
+            calls[tally.procedure] += value
+            succeeded[tally.procedure] += value * tally.success
+        return RpcbStat(
+            tuple(calls[procedure] for procedure in range(PROCEDURES)),
+            succeeded[RpcbProcedure.RPCBPROC_SET],
+            succeeded[RpcbProcedure.RPCBPROC_UNSET],
+            tuple(
+                RpcbsAddr(s.program, s.version, by[True], by[False], s.netid)
+                for s, by in _by_subject(counts, Lookup)
+            ),
+            tuple(
+                RpcbsRmtcall(
+                    s.program, s.version, s.procedure, by[True], by[False], s.indirect, s.netid
+                )
+                for s, by in _by_subject(counts, Remote)
+            ),
         )
 
 
-def _bounded(counter: Counter[K], key: K, times: int) -> bool:
-    """Count *key*, unless there are too many already; was it counted?"""
-    counted = key in counter or len(counter) < MAX_PROGRAMS
-    if counted:
-        counter[key] += times
-    return counted
-
-
-def _pairs(counter: Counter[tuple[S, bool]]) -> Iterable[tuple[S, tuple[int, int]]]:
-    subjects = dict.fromkeys(subject for subject, _ in counter)
-    return ((s, (counter[s, True], counter[s, False])) for s in subjects)
-
-
-def _lookup(subject: Lookup, success: int, failure: int) -> bytes:
-    numbers = (subject.program, subject.version, _wrap(success), _wrap(failure))
-    return b"".join(map(xdr.uint, numbers)) + xdr.string(subject.netid)
-
-
-def _remote(subject: Remote, success: int, failure: int) -> bytes:
-    numbers = (
-        subject.program,
-        subject.version,
-        subject.procedure,
-        _wrap(success),
-        _wrap(failure),
-        subject.indirect,
-    )
-    return b"".join(map(xdr.uint, numbers)) + xdr.string(subject.netid)
-
-
-def _wrap(count: int) -> int:
-    """Counters on the wire have 32 bits."""
-    return count & 0xFFFF_FFFF
+def _by_subject(
+    counts: Iterable[tuple[Tally, int]], kind: type[S]
+) -> Iterable[tuple[S, Counter[bool]]]:
+    """The counts of success and of failure, for each subject of that kind."""
+    found: dict[S, Counter[bool]] = {}
+    for tally, value in counts:
+        if isinstance(tally.subject, kind):
+            found.setdefault(tally.subject, Counter())[tally.success] += value
+    return found.items()

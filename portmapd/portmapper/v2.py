@@ -1,95 +1,56 @@
-"""Version 2 of program 100000: the port mapper (RFC 1833, 3)."""
+"""Version 2 of program 100000: the port mapper (RFC 1833, section 3)."""
 
-from attrs import frozen
+from struct import Struct
 
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import Credential
+from portmapd.oncrpc.message import XID, Call, encode_call, success
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address
-from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.callit import RemoteCall, read_remote_call, relay
-from portmapd.portmapper.procedure import Context, Procedure, Relay, Results
+from portmapd.oncrpc.program import (
+    PMAP_VERS,
+    PROGRAM,
+    Pmap,
+    PmapProcedure,
+    encode_pmap,
+    read_pmap,
+    read_remote_call,
+    read_void,
+)
+from portmapd.portmapper.callit import callit
+from portmapd.portmapper.context import Context, Request
+from portmapd.portmapper.procedure import Procedure, Results, null
+from portmapd.portmapper.reply_cache import CachedReply
 from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappings
-from portmapd.portmapper.statistics import Lookup
+from portmapd.portmapper.statistics import Lookup, Statistics, Tally
+from portmapd.registry.registry import Registry
 
-VERSION = 2
 MAX_PORT = 65535
 
 
-@frozen
-class Pmap:
-    """``struct mapping``: a program's version over a protocol (6 TCP, 17 UDP) at a port."""
-
-    program: int
-    version: int
-    protocol: int
-    port: int
-
-
-def read_pmap(reader: xdr.Reader) -> Pmap:
-    """Take a ``struct mapping`` off *reader*."""
-    return Pmap(reader.uint(), reader.uint(), reader.uint(), reader.uint())
-
-
-def encode_pmap(pmap: Pmap) -> bytes:
-    """The inverse of :func:`read_pmap`."""
-    return b"".join(map(xdr.uint, (pmap.program, pmap.version, pmap.protocol, pmap.port)))
-
-
-@frozen
-class CallResult:
-    """``struct call_result``: what a forwarded call gave.
-
-    :param port: the UDP port of the service that was called.
-    :param results: its results, as it encoded them.
-    """
-
-    port: int
-    results: bytes
-
-
-def read_call_result(reader: xdr.Reader) -> CallResult:
-    """Take a ``struct call_result`` off *reader*."""
-    return CallResult(reader.uint(), reader.opaque())
-
-
-def encode_call_result(result: CallResult) -> bytes:
-    """The inverse of :func:`read_call_result`."""
-    return xdr.uint(result.port) + xdr.opaque(result.results)
-
-
-def read_nothing(reader: xdr.Reader) -> None:
-    """Take no arguments; surplus bytes, which real clients send, are ignored."""
-
-
-def null(context: Context, caller: Caller, credential: Credential, arguments: object) -> Results:
-    """Answer that the port mapper is there."""
-    return Results()
-
-
-def _set(context: Context, caller: Caller, credential: Credential, wanted: Pmap) -> Results:
-    check_modify(context, caller)
+def _set(context: Context, request: Request, wanted: Pmap) -> Results:
+    check_modify(context, request.caller)
     netid = PROTOCOLS.get(wanted.protocol)
     done = False
     if netid is not None and 0 < wanted.port <= MAX_PORT:
-        done = _set_port(context, caller, wanted, netid.name)
+        done = _set_port(context, request, wanted, netid.name)
     return Results(xdr.uint(done), success=done)
 
 
-def _set_port(context: Context, caller: Caller, wanted: Pmap, netid: str) -> bool:
-    standing = context.registry.mappings.get(wanted.program, wanted.version, netid)
-    if standing is not None and standing.port == wanted.port:
+def _set_port(context: Context, request: Request, wanted: Pmap, netid: str) -> bool:
+    existing = context.registry.mappings.get(wanted.program, wanted.version, netid)
+    if existing is not None and existing.port == wanted.port:
         return True
     address = format_address(NETIDS[netid].wildcard, wanted.port)
-    return set_mapping(context, caller, wanted.program, wanted.version, netid, address)
+    return set_mapping(context, request.caller, wanted.program, wanted.version, netid, address)
 
 
-def _unset(context: Context, caller: Caller, credential: Credential, wanted: Pmap) -> Results:
-    check_modify(context, caller)
-    done = unset_mappings(context, caller, wanted.program, wanted.version, tuple(NETIDS))
+def _unset(context: Context, request: Request, wanted: Pmap) -> Results:
+    check_modify(context, request.caller)
+    netids = tuple(NETIDS)
+    done = unset_mappings(context, request.caller, wanted.program, wanted.version, netids)
     return Results(xdr.uint(done), success=done)
 
 
-def _getport(context: Context, caller: Caller, credential: Credential, wanted: Pmap) -> Results:
+def _getport(context: Context, request: Request, wanted: Pmap) -> Results:
     netid = PROTOCOLS.get(wanted.protocol)
     if netid is None:
         return Results(xdr.uint(0))
@@ -98,8 +59,56 @@ def _getport(context: Context, caller: Caller, credential: Credential, wanted: P
     return Results(xdr.uint(found.port if found else 0), subject, found is not None)
 
 
-def _dump(context: Context, caller: Caller, credential: Credential, arguments: None) -> Results:
-    return Results(context.dumps.get(VERSION, lambda: _encode_all(context)))
+class GetportReplies:
+    """Replies to GETPORT without a credential, one for each port.
+
+    The reply has nothing but a port in it, so that 65,536 replies serve any number of programs,
+    and no change of a mapping invalidates them. Only look-ups that share one count are replied to
+    here: the others each need their own.
+
+    :param registry: tells the ports.
+    :param statistics: tells which look-ups share a count.
+    """
+
+    _REQUEST = encode_call(
+        Call(
+            0,
+            PROGRAM,
+            PMAP_VERS,
+            PmapProcedure.PMAPPROC_GETPORT,
+            arguments=encode_pmap(Pmap(0, 0)),
+        )
+    )
+    _SIZE = len(_REQUEST) - XID
+    _HEADER = _REQUEST[XID:-16]
+    _ARGUMENTS = Struct(f">{len(_HEADER)}xIII4x")
+
+    def __init__(self, registry: Registry, statistics: Statistics) -> None:
+        self._mappings = registry.mappings
+        self._shares_count = statistics.shares_count
+        self._count = statistics.count_of(Tally(PMAP_VERS, PmapProcedure.PMAPPROC_GETPORT))
+        self._replies: dict[int, CachedReply] = {}
+
+    def find(self, request: bytes) -> CachedReply | None:
+        """The reply to *request*, a message less its xid; None if it has to be dispatched."""
+        if len(request) != self._SIZE or not request.startswith(self._HEADER):
+            return None
+        program, version, protocol = self._ARGUMENTS.unpack(request)
+        netid = PROTOCOLS.get(protocol)
+        if netid is None or not self._shares_count(PMAP_VERS, program):
+            return None
+        mapping = self._mappings.find(program, version, netid.name)
+        port = mapping.port if mapping is not None else 0
+        return self._replies.get(port) or self._make(port)
+
+    def _make(self, port: int) -> CachedReply:
+        reply = CachedReply(self._REQUEST, success(0, xdr.uint(port)), self._count)
+        self._replies[port] = reply
+        return reply
+
+
+def _dump(context: Context, request: Request, arguments: None) -> Results:
+    return Results(context.dumps.get(PMAP_VERS, lambda: _encode_all(context)))
 
 
 def _encode_all(context: Context) -> bytes:
@@ -113,21 +122,11 @@ def _encode_all(context: Context) -> bytes:
     )
 
 
-def _callit(context: Context, caller: Caller, credential: Credential, call: RemoteCall) -> Relay:
-    return relay(
-        context,
-        caller,
-        credential,
-        call,
-        lambda mapping, results: encode_call_result(CallResult(mapping.port, results)),
-    )
-
-
-PROCEDURES = {
-    0: Procedure(read_nothing, null),
-    1: Procedure(read_pmap, _set, lasting=False),
-    2: Procedure(read_pmap, _unset, lasting=False),
-    3: Procedure(read_pmap, _getport),
-    4: Procedure(read_nothing, _dump),
-    5: Procedure(read_remote_call, _callit, lasting=False),
+PROCEDURES: dict[int, Procedure] = {
+    PmapProcedure.PMAPPROC_NULL: Procedure(read_void, null),
+    PmapProcedure.PMAPPROC_SET: Procedure(read_pmap, _set, cacheable=False),
+    PmapProcedure.PMAPPROC_UNSET: Procedure(read_pmap, _unset, cacheable=False),
+    PmapProcedure.PMAPPROC_GETPORT: Procedure(read_pmap, _getport),
+    PmapProcedure.PMAPPROC_DUMP: Procedure(read_void, _dump),
+    PmapProcedure.PMAPPROC_CALLIT: Procedure(read_remote_call, callit, cacheable=False),
 }

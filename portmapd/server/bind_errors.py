@@ -1,4 +1,4 @@
-"""Why a socket cannot be bound, in words that say what to do."""
+"""Errors for sockets that cannot be bound, with sentences that say what to do."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError
 
 from portmapd.errors import ConfigurationError
 
-#: Where the column of the inode is in the kernel's tables of sockets.
+#: The columns of the local address and of the inode in the kernel's tables of sockets.
 _LOCAL, _INODE = 1, 9
 
 
@@ -54,7 +54,7 @@ def _reason(cause: Exception) -> str:
 
 
 def likely_holder(port: int, protocol: str) -> str:
-    """What most likely has *port* bound: a process by name and pid where it can be seen."""
+    """The process that most likely has *port* bound, by name and pid if we may see them."""
     inodes = {f"socket:[{inode}]" for inode in _inodes(port, protocol)}
     for process in Path("/proc").glob("[0-9]*"):
         if any(link in inodes for link in _links(process / "fd")):
@@ -76,7 +76,7 @@ def _inodes(port: int, protocol: str) -> Iterator[str]:
 
 
 def _links(folder: Path) -> Iterator[str]:
-    """What the descriptors of a process lead to; nothing where we may not look."""
+    """The targets of a process's descriptors; none if we may not look at them."""
     try:
         for descriptor in os.listdir(folder):
             yield os.readlink(folder / descriptor)

@@ -1,4 +1,4 @@
-"""Which addresses are bound on this host, asked of the kernel without touching them."""
+"""Which addresses are bound on this host, as the kernel tells; no socket is touched."""
 
 import re
 import socket
@@ -14,7 +14,7 @@ from portmapd.oncrpc.netid import NETIDS, split_address
 from portmapd.registry.mapping import Mapping
 from portmapd.server.sock_diag import ANY_STATE, LISTEN, Local, local_addresses
 
-#: The kernel's table for each netid; IPv4 callers may be served by an IPv6 socket, too.
+#: The kernel's tables for each netid. An IPv6 socket can serve IPv4 callers, too.
 TABLES = {
     "udp": ("udp", "udp6"),
     "udp6": ("udp6",),
@@ -24,9 +24,9 @@ TABLES = {
 }
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-#: How an IPv6 socket that serves IPv4 has an IPv4 address.
+#: The prefix of the IPv4-mapped addresses, by which an IPv6 socket serves IPv4.
 _MAPPED = bytes(10) + b"\xff\xff"
-#: As ``/proc/net`` prints them: the state of a TCP socket that listens, and the row of a UNIX one.
+#: In ``/proc/net``: the state of a TCP socket that listens, and the row of a UNIX socket that does.
 _LISTENS = b"0A"
 _LISTENING = re.compile(rb"^[0-9a-f]+: \w{8} \w{8} 00010000 \w{4} \w{2} +\d+ (/.*)$", re.MULTILINE)
 
@@ -35,34 +35,34 @@ _LISTENING = re.compile(rb"^[0-9a-f]+: \w{8} \w{8} 00010000 \w{4} \w{2} +\d+ (/.
 class Bound:
     """What was bound at one moment.
 
-    :param locals: for each of the kernel's tables, every local address, and every port alone; or
-        the paths of UNIX sockets.
+    :param locals: for each of the kernel's tables, every local address, and every port by itself;
+        for UNIX sockets, their paths.
     """
 
     locals: dict[str, frozenset[Local]]
 
     def holds(self, mapping: Mapping) -> bool:
-        """Was the mapping's address bound?
+        """Whether the address of *mapping* was bound.
 
-        A mapping of the wildcard address is bound if its port is, on any address.
+        That of a mapping on the wildcard address was if its port was bound on any address.
         """
         wanted = locals_of(mapping)
         return any(not wanted.isdisjoint(self.locals[table]) for table in TABLES[mapping.netid])
 
 
 def read_bound(netids: Collection[str] = TABLES.keys()) -> Bound:
-    """What is bound now, in the network namespace of this process, for these netids."""
+    """Read what is bound now for these netids, in the network namespace of this process."""
     tables = {table for netid in netids for table in TABLES[netid]}
     return Bound({table: _READERS[table]() for table in tables})
 
 
 def is_bound(mapping: Mapping) -> bool:
-    """Is the mapping's address bound at this moment?"""
+    """Whether the address of *mapping* is bound now."""
     return read_bound((mapping.netid,)).holds(mapping)
 
 
 def locals_of(mapping: Mapping) -> frozenset[Local]:
-    """The local addresses at which the service of *mapping* may be bound."""
+    """The local addresses to which the service of *mapping* may be bound."""
     netid = NETIDS[mapping.netid]
     if not mapping.port:
         return frozenset((mapping.address.encode(),))
@@ -78,13 +78,13 @@ def locals_of(mapping: Mapping) -> frozenset[Local]:
 
 
 def _inet(table: str, family: int, protocol: int, states: int) -> Callable[[], frozenset[Local]]:
-    """The reader of one of the kernel's tables of internet sockets."""
+    """Make the reader of one of the kernel's tables of internet sockets."""
 
     def read() -> frozenset[Local]:
         try:
             addresses = local_addresses(family, protocol, states)
         except OSError:
-            # A kernel, or a sandbox, without sock_diag.
+            # The kernel, or a sandbox, does not offer sock_diag.
             addresses = read_proc(table)
         return frozenset([*addresses, *(address[:2] for address in addresses)])
 
@@ -92,7 +92,10 @@ def _inet(table: str, family: int, protocol: int, states: int) -> Callable[[], f
 
 
 def read_proc(table: str) -> list[Local]:
-    """The local addresses in ``/proc/net``; of TCP sockets those that listen, which come first."""
+    """The local addresses in ``/proc/net``; of TCP sockets only those that listen.
+
+    The kernel lists those first.
+    """
     rows = _rows(table, 5)
     if table.startswith("tcp"):
         rows = takewhile(lambda row: row[3] == _LISTENS, rows)
@@ -100,20 +103,23 @@ def read_proc(table: str) -> list[Local]:
 
 
 def _local(text: bytes) -> Local:
-    """A local address as ``/proc/net`` prints it: words in the byte order of the host."""
+    """Decode a local address of ``/proc/net``: hexadecimal words in the host's byte order."""
     host, port = text.split(b":")
     words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
     return pack("!H", int(port, 16)) + pack(f"={len(words)}I", *words)
 
 
 def _read_unix() -> frozenset[Local]:
-    """The paths of UNIX sockets that listen. What others put into their paths is no row."""
+    """The paths of UNIX sockets that listen.
+
+    A path may contain anything, line breaks too; the pattern matches whole rows only.
+    """
     return frozenset(_LISTENING.findall(Path("/proc/net/unix").read_bytes()))
 
 
 def _rows(table: str, columns: int) -> Iterator[list[bytes]]:
-    """The table's rows, split into so many columns, the last one unsplit."""
-    # A host without IPv6, say, has no such table: nothing is bound there.
+    """The rows of a table, each split into that many columns; the last column holds the rest."""
+    # A host without IPv6 has no such table for it: nothing is bound there.
     with suppress(FileNotFoundError), Path("/proc/net", table).open("rb") as lines:
         next(lines, None)
         for line in lines:

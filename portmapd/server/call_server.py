@@ -1,30 +1,32 @@
-"""The way of a message from a socket to its reply: cache, dispatch, forwarding."""
+"""The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
 from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import Netid
 from portmapd.portmapper.access import Policy
-from portmapd.portmapper.cached_reply import Shelf, make_answer
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
-from portmapd.portmapper.reply_cache import Answers
+from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
 from portmapd.server.call_forwarder import CallForwarder
 from portmapd.server.rate_limited_log import RateLimitedLog
 
-#: The most addresses whose audience is remembered.
+#: The most hosts whose audience is remembered.
 MAX_HOSTS = 4_096
 
 
 class CallServer:
-    """Answers the messages of every transport.
+    """Serves the messages of every transport.
 
     :param policy: says which audience a caller belongs to.
-    :param dispatcher: serves what the cache does not know.
-    :param answers: the cache.
-    :param forwarder: makes the calls that must be made first.
-    :param rate_limited_log: are told of malformed messages.
+    :param dispatcher: serves the messages whose replies are not cached.
+    :param cache: keeps their replies.
+    :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
+    :param malformed_log: is told who sends malformed messages.
+    :param before_reply: is called after each dispatch, before its reply is sent, as
+        :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
     """
 
     _log = Logger()
@@ -33,19 +35,21 @@ class CallServer:
         self,
         policy: Policy,
         dispatcher: Dispatcher,
-        answers: Answers,
+        cache: ReplyCache,
         forwarder: CallForwarder,
-        rate_limited_log: RateLimitedLog,
+        malformed_log: RateLimitedLog,
+        before_reply: Callable[[], object] | None = None,
     ) -> None:
         self._policy = policy
         self._dispatcher = dispatcher
-        self._answers = answers
+        self._cache = cache
         self._forwarder = forwarder
-        self._complaints = rate_limited_log
+        self._malformed_log = malformed_log
+        self._before_reply = before_reply
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
     def audience(self, host: str, from_outside: bool = False) -> Audience:
-        """The audience that callers at *host* belong to; see :meth:`Policy.audience`."""
+        """The audience of callers at *host*; see :meth:`Policy.audience`."""
         key = host, from_outside
         audience = self._audiences.get(key)
         if audience is None:
@@ -57,40 +61,59 @@ class CallServer:
     def caller(
         self, netid: Netid, host: str, port: int, reached: str, from_outside: bool = False
     ) -> Caller:
-        """The caller at *port* of *host* who asked the address *reached* over the network."""
+        """The caller at *port* of *host*, who sent its call to *reached* over the network.
+
+        :param from_outside: whether the call came in over another interface than loopback.
+        """
         audience = self.audience(host, from_outside)
         reserved = self._policy.reserved_ports
         return Caller(netid, audience, host, port, reached, reserved_ports=reserved)
 
-    def shelf(self, netid: Netid, audience: Audience, reached: str) -> Shelf:
-        """The replies known for these readers; a reply found there may be sent as it is."""
-        return self._answers.shelf(netid, audience, reached)
+    def table(self, caller: Caller) -> ReplyTable:
+        """The replies known for callers like *caller*.
 
-    def complain(self, caller: Caller, fault: str) -> None:
-        """*caller* broke the language below the level of messages."""
-        self._complaints.complain(caller, fault)
+        A transport that looks there first saves itself the way through :meth:`serve`. It counts
+        the replies that it finds: ``reply.count.value += 1``.
+        """
+        return self._cache.table(caller)
 
-    def answer(
+    def serve(
         self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
     ) -> bytes | None:
-        """Serve a message that no known reply fits.
+        """Serve a message.
 
-        :param respond: is given the reply if there is one, but not now.
-        :return: the reply if there is one now.
+        :param respond: is called with the reply if it has to wait for a forwarded call.
+        :return: the reply; None if there is none, or not yet.
         """
+        known = self._cache.table(caller).find(message[XID:])
+        if known is not None:
+            known.count.value += 1
+            return message[:XID] + known.body
         try:
             outcome = self._dispatcher.dispatch(message, caller)
         except Exception:
             self._log.failure("the message of {caller} could not be served", caller=str(caller))
             return None
-        if outcome.fault:
-            self._complaints.complain(caller, outcome.fault)
-        if outcome.pending is not None:
-            self._forwarder.forward(outcome.pending, caller, message, respond)
-        self._keep(message, caller, outcome)
+        if self._before_reply is not None:
+            self._before_reply()
+        self._follow_up(outcome, message, caller, respond)
         return outcome.reply
 
-    def _keep(self, message: bytes, caller: Caller, outcome: Outcome) -> None:
-        if outcome.lasting is not None and outcome.reply is not None:
-            answer = make_answer(message, outcome.reply, outcome.lasting)
-            self._answers.keep(caller.netid, caller.audience, caller.reached, message, answer)
+    def _follow_up(
+        self,
+        outcome: Outcome,
+        message: bytes,
+        caller: Caller,
+        respond: Callable[[bytes], object],
+    ) -> None:
+        """Do what *outcome* asks for besides the reply: log, forward, cache."""
+        if outcome.fault:
+            self.malformed(caller, outcome.fault)
+        if outcome.forwarded is not None:
+            self._forwarder.forward(outcome.forwarded, caller, message, respond)
+        if outcome.cacheable is not None and outcome.reply is not None:
+            self._cache.keep(caller, message, outcome.reply, outcome.cacheable)
+
+    def malformed(self, caller: Caller, fault: str) -> None:
+        """Log that *caller* sent what is not a message, or a malformed one."""
+        self._malformed_log.malformed(caller, fault)

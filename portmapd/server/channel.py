@@ -1,61 +1,78 @@
-"""Connections of the local channel, and all of one socket's."""
+"""Connections of the local channel."""
+
+from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
-from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from portmapd.channel.box import Box, BoxReader
+from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Allowance
 from portmapd.registry.registry import Registry
-from portmapd.server.peer_credentials import peer_credentials
+from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Process, Processes, read_executable
-from portmapd.server.pipelining import PipelinedProtocol
+from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.session import Daemon, Session
+from portmapd.server.session import ChannelContext, Session
+from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
 
 
-class Channel(PipelinedProtocol[Box]):
-    """One connection, and the process at the other end of it."""
+class ChannelProtocol(PipelinedProtocol[Box]):
+    """One connection, and the process at its other end.
 
-    factory: "ChannelFactory"
+    :ivar uid: the user who connected.
+    :ivar pid: the process that connected.
+    """
+
+    factory: ChannelFactory
     _log = Logger()
+    uid: int
+    pid: int
+    #: The UNIX socket; None if the connection has none, and is refused.
+    _socket: socket.socket | None = None
     _session: Session | None = None
     _process: Process | None = None
 
     def connectionMade(self) -> None:
         self._reader = BoxReader()
-        peer = peer_credentials(self.transport.getHandle())
-        self.uid, self.pid = peer.uid, peer.pid
+        try:
+            skt = peer_socket(self.transport)
+            self.pid, self.uid, _ = peer_credentials(skt)
+        except ConfigurationError as error:
+            self.factory.refuse(self, error)
+            return
+        self._socket = skt
         try:
             self._session = self.factory.open(self)
         except OSError as error:
-            self._log.debug("pid {pid} was not let in: {error}", pid=self.pid, error=error)
+            self._log.debug("pid {pid} is refused: {error}", pid=self.pid, error=error)
             self.end()
             return
         self.transport.registerProducer(self, True)
 
-    def look(self) -> None:
-        """Look at the process, which others may be waiting for."""
+    def look_up(self) -> None:
+        """Look up the process, and its executable."""
         with suppress(ProcessLookupError):
-            # A connection that broke the language has no session, and ends with its process, too.
+            # A connection whose framing is lost has no session, but still ends with its process.
             self.join()
             if self._session is not None:
                 self._session.find_executable()
 
     def join(self) -> Allowance:
         if self._process is None:
+            assert self._socket is not None
             try:
-                self._process = self.factory.join(self)
+                self._process = self.factory.processes.join(self, self._socket, self.pid)
             except OSError as error:
                 self._log.debug("pid {pid} is gone: {error}", pid=self.pid, error=error)
                 self.end()
@@ -77,8 +94,8 @@ class Channel(PipelinedProtocol[Box]):
 
     def broke(self, fault: str) -> None:
         if self._session is not None:
-            self.factory.complain(self, fault)
-        self._close()
+            self.factory.log_malformed(self, fault)
+        self._end_session()
 
     def pauseProducing(self) -> None:
         if self._session is not None:
@@ -91,115 +108,105 @@ class Channel(PipelinedProtocol[Box]):
         super().resumeProducing()
 
     def end(self) -> None:
-        """End the connection and all that it holds, whatever it has still to say."""
-        self._close()
-        self.transport.abortConnection()
+        self._end_session()
+        super().end()
 
     def connectionLost(self, reason: object = None) -> None:
-        self._close()
-        self.factory.closed(self, self._process)
+        self.drop()
+        self._end_session()
+        if self._socket is not None:
+            self.factory.leave(self, self._process)
         self._process = None
+        self.factory.discard(self)
 
-    def _close(self) -> None:
+    def _end_session(self) -> None:
         if self._session is not None:
             self._session.end()
-            # It leads back here: without it, nothing has to wait for the collector.
+            # It refers to this connection: the cycle would wait for the collector.
             self._session = None
 
 
-class ChannelFactory(Factory):
-    """The connections of one socket.
+class ChannelFactory(PipelinedFactory[ChannelProtocol]):
+    """The connections of one UNIX socket, or of several.
 
     :param registry: what they register in.
-    :param processes: whose they are.
-    :param peer_lookups: those whose process nobody has looked at.
-    :param rate_limited_log: is told of those that break the language.
+    :param processes: the processes at their other ends.
+    :param peer_lookups: the connections whose processes have not been looked up yet.
+    :param malformed_log: is told who sends malformed boxes.
+    :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. One user may have a quarter of them.
+    :ivar processes: the processes at their other ends.
     """
-
-    noisy = False
 
     def __init__(
         self,
         registry: Registry,
         processes: Processes,
         peer_lookups: PeerLookups,
-        rate_limited_log: RateLimitedLog,
+        malformed_log: RateLimitedLog,
+        turns: TurnQueue,
         limit: int,
     ) -> None:
-        self._daemon = Daemon(registry, Watchers(registry), uuid4().hex, processes.limit)
-        self._processes = processes
-        self._newcomers = peer_lookups
-        self._complaints = rate_limited_log
+        super().__init__(turns)
+        self.processes = processes
+        self._context = ChannelContext(
+            registry, Watchers(registry), instance=uuid4().hex, limit=processes.limit
+        )
+        self._peer_lookups = peer_lookups
+        self._malformed_log = malformed_log
         self._limit = limit
         #: The superuser need not leave any to others, nor the user whose daemon it is.
         self._unlimited = frozenset({0, os.geteuid()})
         self._shares = Quota(limit)
-        self._open: set[Channel] = set()
-        self._emptied: list[Deferred[None]] = []
 
-    def buildProtocol(self, addr: Any) -> Any:
-        if self._descriptors >= self._limit:
-            # Most of them have come from processes that are known.
-            self._newcomers.clear()
-            if self._descriptors >= self._limit:
-                return None
-        channel = Channel()
+    def buildProtocol(  # type: ignore[override] # Twisted's own type allows any factory
+        self, addr: object
+    ) -> ChannelProtocol | None:
+        if self._is_full():
+            # Most connections that wait for their lookup are of processes that are known.
+            self._peer_lookups.clear()
+        if self.is_closed or self._is_full():
+            return None
+        channel = ChannelProtocol()
         channel.factory = self
-        self._open.add(channel)
+        self.streams.add(channel)
         return channel
 
-    @property
-    def _descriptors(self) -> int:
-        """How many there are, and may be once every newcomer's process is known."""
-        return len(self._open) + len(self._processes) + len(self._newcomers)
+    def _is_full(self) -> bool:
+        """Are there too many descriptors, with those that the lookups may take?"""
+        taken = len(self.streams) + len(self.processes) + len(self._peer_lookups)
+        return taken >= self._limit
 
-    def open(self, channel: Channel) -> Session:
+    def open(self, channel: ChannelProtocol) -> Session:
         """The session of a new connection.
 
         :raises ProcessLookupError: its process has ended.
-        :raises PermissionError: its user has too many.
+        :raises PermissionError: its user has too many connections.
         """
         if channel.uid not in self._unlimited and not self._shares.take(channel.uid):
             raise PermissionError(f"uid {channel.uid} has too many connections")
-        if not self._processes.has_peer_pidfd:
+        if not self.processes.has_peer_pidfd:
             channel.join()
-        self._newcomers.add(channel)
-        return self._daemon.open(channel)
+        self._peer_lookups.add(channel)
+        return self._context.open(channel)
 
-    def join(self, channel: Channel) -> Process:
-        """The process of *channel*, which it has from now on.
+    def leave(self, channel: ChannelProtocol, process: Process | None) -> None:
+        """Undo what was done in :meth:`open`.
 
-        :raises OSError: it has ended, or there are no descriptors left.
+        :param process: the process that *channel* joined; None if it joined none.
         """
-        return self._processes.join(channel, channel.transport.getHandle(), channel.pid)
-
-    def closed(self, channel: Channel, process: Process | None) -> None:
-        """*channel* has ended; *process* is the one that it joined."""
-        self._newcomers.discard(channel)
+        self._peer_lookups.discard(channel)
         if channel.uid not in self._unlimited:
             self._shares.give_back(channel.uid)
         if process is not None:
-            self._processes.leave(channel, process)
-        self._open.discard(channel)
-        self._tell_emptied()
+            self.processes.leave(channel, process)
 
-    def complain(self, channel: Channel, fault: str) -> None:
-        """*channel* broke the language."""
+    def log_malformed(self, channel: ChannelProtocol, fault: str) -> None:
+        """*channel* sent what is no box."""
         caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
-        self._complaints.complain(caller, f"{fault} (pid {channel.pid})")
+        self._malformed_log.malformed(caller, f"{fault} (pid {channel.pid})")
 
     def end(self) -> Deferred[None]:
-        """End every connection; the deferred fires when they are closed."""
-        self._newcomers.stop()
-        for channel in tuple(self._open):
-            channel.end()
-        emptied = Deferred[None]()
-        self._emptied.append(emptied)
-        self._tell_emptied()
-        return emptied
-
-    def _tell_emptied(self) -> None:
-        while self._emptied and not self._open:
-            self._emptied.pop().callback(None)
+        self._peer_lookups.stop()
+        return super().end()

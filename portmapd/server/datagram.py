@@ -1,226 +1,136 @@
 """Program 100000 over UDP."""
 
-import socket
-from contextlib import suppress
-from functools import partial
-from struct import Struct, pack
-from sys import byteorder
-from typing import Any
+from __future__ import annotations
 
-from twisted.internet.error import CannotListenError
+import socket
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+
+from twisted.internet.error import MessageLengthError
+from twisted.internet.interfaces import ISystemHandle, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.udp import Port
 from twisted.logger import Logger
 
-from portmapd.oncrpc.message import XID
+from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import UDP, UDP6
-from portmapd.portmapper.cached_reply import Shelf
 from portmapd.portmapper.caller import Caller
 from portmapd.server.call_server import CallServer
-from portmapd.server.fast.recvmmsg import Batch
-from portmapd.server.fast.transports import LOOPBACK_INDEX, confine
+from portmapd.server.loopback import confine
 
-#: The largest request that is taken, in bytes: any datagram.
-MAX_REQUEST = 65_535
-#: Room for requests that arrive while the process is busy, in bytes; the kernel's default loses
-#: some in any stall.
-RECEIVE_BUFFER = 4 << 20
-#: The most hosts whose shelf is remembered by a socket.
-MAX_PEERS = 4_096
 
-#: Linux's own numbers, which the socket module does not have.
-_SO_RCVBUFFORCE = 33
-_IP_PKTINFO = 8
-_IPV6_RECVPKTINFO = 49
-_IPV6_PKTINFO = 50
-_PKTINFO = Struct("=i4s4s")
-_PKTINFO6 = Struct("=16si")
+class IPacketInfoTransport(IUDPTransport):
+    """A UDP transport that knows which address of this host each datagram reached.
 
-_SOCKADDR_IN = Struct("!2xH4s8x")
-_SOCKADDR_IN6 = Struct("!2xHI16s4s")
-_MULTICAST = 0xFF
-
-#: Where rpcbind's IPv6 callers broadcast to: the link's RPC group.
-RPC_GROUP = socket.inet_pton(socket.AF_INET6, "ff02::202")
+    Its replies leave from that address, and it keeps the scope of IPv6 addresses. It gives requests
+    to :meth:`PortmapDatagramProtocol.serve`. Twisted's own UDP transport does not do that.
+    """
 
 
 class PortmapDatagramProtocol(DatagramProtocol):
-    """Answers datagrams over any transport of Twisted's, for applications that have one.
+    """Answers datagrams.
 
-    Its callers must have reached *reached*: a socket on a wildcard address needs
-    :class:`DatagramPort`, which learns that from each datagram.
+    On a transport that does not provide :class:`IPacketInfoTransport` it must be bound to the one
+    address that its callers reach.
 
     :param call_server: serves the messages.
-    :param reached: the address that the transport is bound to.
+    :param address: the IPv4 or IPv6 address that the transport is to be bound to; None: whichever
+        it is bound to.
+    :raises ConfigurationError: *address* is no such address.
     """
 
-    def __init__(self, call_server: CallServer, reached: str) -> None:
+    transport: IUDPTransport | None
+    _log = Logger()
+
+    def __init__(self, call_server: CallServer, address: str | None = None) -> None:
+        if address is not None:
+            _check_address(address)
         self.call_server = call_server
-        self.reached = reached
-        self.netid = UDP6 if ":" in reached else UDP
+        self.address = address
+        self._is_closed = False
 
-    def caller(self, address: Any, reached: str, from_outside: bool = False) -> Caller:
-        """The caller at *address*, who asked *reached*.
+    def makeConnection(self, transport: IUDPTransport) -> None:
+        """Learn the address that the transport is bound to.
 
-        :param from_outside: the datagram came in over another interface than loopback.
+        :raises ConfigurationError: callers at that address would be answered wrongly; the message
+            says what to do. The transport is closed.
         """
-        host, port = address[:2]
-        return self.call_server.caller(self.netid, host, port, reached, from_outside)
+        super().makeConnection(transport)
+        host = transport.getHost().host
+        try:
+            self._check(transport, host)
+        except ConfigurationError:
+            transport.stopListening()
+            raise
+        self.netid = UDP6 if ":" in host else UDP
+        self._reached = host.partition("%")[0]
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        caller = self.caller(addr, self.reached)
-        known = self.call_server.shelf(caller.netid, caller.audience, caller.reached)
-        answer = known.get(datagram[XID:])
-        if answer is not None:
-            answer.hits += 1
-            reply: bytes | None = datagram[:XID] + answer.reply
-        else:
-            reply = self.call_server.answer(datagram, caller, partial(self._respond, addr))
+    def _check(self, transport: IUDPTransport, host: str) -> None:
+        if self.address is not None and not _is_same(self.address, host):
+            raise ConfigurationError(
+                f"the UDP port is bound to {host}, and not to {self.address} as it is to be: give "
+                f"listenUDP interface={self.address!r}"
+            )
+        if not IPacketInfoTransport.providedBy(transport):
+            _check_plain(host)
+            # listenUDP does not do it, and takes no options.
+            handle = transport.getHandle() if ISystemHandle.providedBy(transport) else None
+            if isinstance(handle, socket.socket):
+                confine(handle, host)
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        host, port = addr
+        caller = self.call_server.caller(self.netid, host, port, self._reached)
+        reply = self.serve(datagram, caller, partial(self._respond, addr))
         if reply is not None:
             self._respond(addr, reply)
 
-    def _respond(self, address: Any, reply: bytes) -> None:
-        if self.transport is not None:
-            self.transport.write(reply, address)
+    def serve(
+        self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
+    ) -> bytes | None:
+        """Serve a message; see :meth:`CallServer.serve`."""
+        return None if self._is_closed else self.call_server.serve(message, caller, respond)
 
+    def close(self) -> None:
+        """Serve nothing any more; the port is its owner's to close."""
+        self._is_closed = True
 
-class DatagramPort(Port):
-    """A UDP socket that serves program 100000, as fast as the interpreter allows.
-
-    Replies leave from the address that was asked, and to the very address that asked, with its
-    scope.
-    """
-
-    protocol: PortmapDatagramProtocol
-    _preexistingSocket: Any
-    _log = Logger()
-
-    def __init__(self, port: int, protocol: PortmapDatagramProtocol, reactor: Any) -> None:
-        super().__init__(port, protocol, protocol.reached, MAX_REQUEST, reactor)
-        self._informed = True
-        self._shelves: dict[bytes, Shelf] = {}
-
-    def createInternetSocket(self) -> socket.socket:
-        """The socket, with the options that make it ours alone, informed and roomy."""
-        skt: socket.socket = super().createInternetSocket()
-        self._informed = not confine(skt, self.interface)
-        if self.addressFamily == socket.AF_INET6:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            skt.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, self._informed)
-        else:
-            skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, self._informed)
-        _enlarge(skt)
-        return skt
-
-    def startListening(self) -> None:
-        """Bind, and begin to serve."""
-        # The base class would lose the interface's scope, and leave open what it cannot bind.
-        self._preexistingSocket = self._bound()
-        super().startListening()
-        if self.interface == UDP6.wildcard:
-            _join(self.socket)
-        self._batch = Batch(self.socket, self._informed)
-
-    def _bound(self) -> socket.socket:
-        try:
-            skt = self.createInternetSocket()
-            try:
-                skt.bind(_sockaddr(self.interface, self.port))
-            except OSError:
-                skt.close()
-                raise
-        except OSError as error:
-            raise CannotListenError(self.interface, self.port, error) from error
-        return skt
-
-    def doRead(self) -> None:
-        """Serve a batch."""
-        self._batch.serve(self._shelves, self._miss)
-
-    def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
-        address = _address(name)
-        reached = _reached(info) if info else self.interface.partition("%")[0]
-        caller = self.protocol.caller(address, reached, _is_from_outside(info))
-        self._remember(key, caller)
-        respond = partial(self._respond, address, info)
-        reply = self.protocol.call_server.answer(message, caller, respond)
-        if reply is not None:
-            self._respond(address, info, reply)
-
-    def _remember(self, key: bytes, caller: Caller) -> None:
-        if key not in self._shelves:
-            if len(self._shelves) >= MAX_PEERS:
-                self._shelves.clear()
-            self._shelves[key] = self.protocol.call_server.shelf(
-                caller.netid, caller.audience, caller.reached
-            )
-
-    def _respond(self, address: Any, info: bytes, reply: bytes) -> None:
-        """Send one reply; callers over UDP ask again for one that the kernel does not take."""
-        if not self.connected:
+    def _respond(self, address: tuple[str, int], reply: bytes) -> None:
+        """Send one reply; callers over UDP ask again for one that is lost."""
+        if self.transport is None:
             return
-        control = (_from(info),) if info else ()
         try:
-            self.socket.sendmsg((reply,), control, 0, address)
-        except OSError as error:
-            self._log.debug("a reply to {address} was lost: {error}", address=address, error=error)
+            self.transport.write(reply, address)
+        except (OSError, MessageLengthError) as error:
+            self._log.debug("a reply to {address} is lost: {error}", address=address, error=error)
 
 
-def _sockaddr(host: str, port: int) -> Any:
-    """The address, as the socket module has it, of *port* on *host*, with its scope."""
-    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
-
-
-def _address(name: bytes) -> Any:
-    """The address, as the socket module has it, of a ``sockaddr``."""
-    if len(name) == _SOCKADDR_IN.size:
-        port, host = _SOCKADDR_IN.unpack(name)
-        return socket.inet_ntop(socket.AF_INET, host), port
-    port, flow, host, scope = _SOCKADDR_IN6.unpack(name)
-    return socket.inet_ntop(socket.AF_INET6, host), port, flow, int.from_bytes(scope, byteorder)
-
-
-def _reached(info: bytes) -> str:
-    """The address of ours that a datagram with that ``in_pktinfo`` or ``in6_pktinfo`` asked."""
-    if len(info) == _PKTINFO.size:
-        return socket.inet_ntop(socket.AF_INET, _PKTINFO.unpack(info)[1])
-    return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(info)[0])
-
-
-def _is_from_outside(info: bytes) -> bool:
-    """Did the datagram come in over another interface than loopback?
-
-    Of IPv6 the kernel itself drops what claims to come from ::1 and does not. A socket without
-    packet information is confined to loopback.
-    """
-    return len(info) == _PKTINFO.size and _PKTINFO.unpack(info)[0] != LOOPBACK_INDEX
-
-
-def _from(info: bytes) -> tuple[int, int, bytes]:
-    """The control message that has a reply leave from the address that was asked.
-
-    A group cannot be left from: there the kernel chooses.
-    """
-    if len(info) == _PKTINFO.size:
-        _, local, _ = _PKTINFO.unpack(info)
-        return socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(0, local, bytes(4))
-    local, interface = _PKTINFO6.unpack(info)
-    if local[0] == _MULTICAST:
-        return socket.IPPROTO_IPV6, _IPV6_PKTINFO, _PKTINFO6.pack(bytes(16), interface)
-    return socket.IPPROTO_IPV6, _IPV6_PKTINFO, _PKTINFO6.pack(local, 0)
-
-
-def _enlarge(skt: socket.socket) -> None:
+def _check_address(address: str) -> None:
     try:
-        skt.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except PermissionError:
-        skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        ip_address(address)
+    except ValueError:
+        raise ConfigurationError(
+            f"{address!r} is no IPv4 or IPv6 address: give the address that the port is bound to"
+        ) from None
 
 
-def _join(skt: socket.socket) -> None:
-    """Hear the broadcasts of IPv6 callers on every interface that can."""
-    for index, _ in socket.if_nameindex():
-        with suppress(OSError):
-            skt.setsockopt(
-                socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, RPC_GROUP + pack("=I", index)
-            )
+def _check_plain(host: str) -> None:
+    """Check that a transport without packet information can serve *host*.
+
+    :raises ConfigurationError: it cannot.
+    """
+    address = ip_address(host.partition("%")[0])
+    if address.is_unspecified:
+        raise ConfigurationError(
+            f"this UDP port is bound to {host}, and cannot tell which address a caller reached: "
+            "listen on each address by itself, or use PortmapperService"
+        )
+    if address.version == 6 and address.is_link_local:
+        raise ConfigurationError(
+            f"this UDP port is bound to {host}, and loses the scope of link-local callers: "
+            "listen on another address, or use PortmapperService"
+        )
+
+
+def _is_same(address: str, other: str) -> bool:
+    return ip_address(address.partition("%")[0]) == ip_address(other.partition("%")[0])

@@ -14,24 +14,25 @@ from portmapd.registry.registry import Registry
 from portmapd.registry.service import Service
 from portmapd.server.watchers import mapping_row, service_row
 
-#: A page ends where its rows have so many bytes: a value holds 65,535, and a row at most 5,000.
+#: A page ends when its rows have so many bytes: a value holds 65,535, and a row at most 5,000.
 MAX_PAGE = 32_768
-#: A page ends where so many registrations were looked at, so that nobody else waits long.
+#: A page ends when so many registrations were looked at, so that others do not wait long.
 MAX_LOOKED_AT = 2_000
 
-Place = tuple[int, int]
+#: The position of a service in listings: the serials of its holder and of itself.
+Position = tuple[int, int]
 
 
 @frozen
 class Filter:
-    """Which services are asked for; an empty field asks for all."""
+    """Which services a listing has. An empty field allows all; all three must match."""
 
     names: frozenset[str] = frozenset()
     users: frozenset[int] = frozenset()
     pids: frozenset[int] = frozenset()
 
     def matches(self, service: Service) -> bool:
-        """Is *service* asked for?"""
+        """Does the listing have *service*?"""
         return (
             (not self.names or service.name in self.names)
             and (not self.users or service.uid in self.users)
@@ -39,31 +40,33 @@ class Filter:
         )
 
 
-def list_services(registry: Registry, wanted: Filter, after: str | None) -> tuple[Any, str | None]:
+def list_services(
+    registry: Registry, wanted: Filter, after: str | None
+) -> tuple[bytes, str | None]:
     """A page of the services that *wanted* matches.
 
-    :param after: what the page before gave as its end; None for the first page.
-    :return: the rows, and the end of the page; None for the last.
-    :raises BadArguments: *after* is none that a page gave.
+    :param after: the end of the page before; None for the first page.
+    :return: the rows, encoded; and the end of this page, None for the last one.
+    :raises BadArguments: *after* is not the end of any page.
     """
-    start = _place(after)
+    start = _position(after)
     candidates = (s for s in _candidates(registry, wanted, start) if s.place > start)
     return _page(candidates, wanted.matches, SERVICE_ROW, service_row, _end_of_service)
 
 
-def _candidates(registry: Registry, wanted: Filter, start: Place) -> Iterable[Service]:
-    """The services among which the wanted ones are, in the order of their places."""
+def _candidates(registry: Registry, wanted: Filter, start: Position) -> Iterable[Service]:
+    """The services that may be wanted, in the order of their positions."""
     if wanted.pids:
         holders = (h for pid in sorted(wanted.pids) for h in registry.holders_of(pid))
         return (s for h in sorted(holders, key=_serial) for s in h.services.values())
     if wanted.names:
         named = (s for name in wanted.names for s in registry.names.of(name))
-        return sorted(named, key=_place_of)
+        return sorted(named, key=_position_of)
     return (s for h in registry.holders_after(start[0]) for s in h.services.values())
 
 
-def list_mappings(registry: Registry, after: str | None) -> tuple[Any, str | None]:
-    """A page of the mappings; arguments and return as of :func:`list_services`."""
+def list_mappings(registry: Registry, after: str | None) -> tuple[bytes, str | None]:
+    """A page of the mappings; see :func:`list_services`."""
     return _page(
         registry.mappings.after(_key(after)), _any, MAPPING_ROW, mapping_row, _end_of_mapping
     )
@@ -95,7 +98,7 @@ def _serial(holder: Holder) -> int:
     return holder.serial
 
 
-def _place_of(service: Service) -> Place:
+def _position_of(service: Service) -> Position:
     return service.place
 
 
@@ -103,7 +106,7 @@ def _end_of_service(service: Service) -> str:
     return "{}.{}".format(*service.place)
 
 
-def _place(after: str | None) -> Place:
+def _position(after: str | None) -> Position:
     if after is None:
         return 0, 0
     try:

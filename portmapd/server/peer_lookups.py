@@ -1,81 +1,83 @@
-"""Connections whose process nobody has looked at."""
+"""Lookups of the processes of new connections."""
+
+from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-#: How long nobody looks at the process of a connection that makes nothing public, in seconds.
-PATIENCE = 0.05
-#: How many are looked at in one turn of the reactor.
+#: How long after a connection was made its process is looked up, in seconds.
+DELAY = 0.05
+#: The most lookups in one turn of the reactor.
 BATCH = 8
 
 
 class UnknownPeer(Protocol):
-    """A connection whose process is to be looked at."""
+    """A connection whose process has not been looked up."""
 
-    def look(self) -> None:
-        """Look at the process."""
+    def look_up(self) -> None:
+        """Look up the process."""
         raise NotImplementedError
 
 
 class PeerLookups:
-    """Has every connection that stays look at its process, a while after it came.
+    """Looks up the process of every connection that is still open a while after it was made.
 
-    To look takes longer than all else that a question costs, and most connections that ask one are
-    gone by then.
+    A lookup takes longer than everything else that a question costs, and most connections that ask
+    one are gone by then.
 
-    :param epoll_group: gives the time; anything with a reactor's ``callLater``.
+    :param clock: measures the delay.
     """
 
     _log = Logger()
 
-    def __init__(self, epoll_group: Any) -> None:
-        self._hub = epoll_group
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
         self._waiting: dict[UnknownPeer, None] = {}
         self._call: IDelayedCall | None = None
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many connections wait for their lookup."""
         return len(self._waiting)
 
-    def add(self, newcomer: UnknownPeer) -> None:
-        """*newcomer* has come."""
-        self._waiting[newcomer] = None
-        self._look_after(PATIENCE)
+    def add(self, peer: UnknownPeer) -> None:
+        """Look up the process of *peer* after :data:`DELAY`."""
+        self._waiting[peer] = None
+        self._schedule(DELAY)
 
-    def discard(self, newcomer: UnknownPeer) -> None:
-        """*newcomer* has looked at its process, or is gone."""
-        self._waiting.pop(newcomer, None)
+    def discard(self, peer: UnknownPeer) -> None:
+        """Do not look up the process of *peer*, which may be gone."""
+        self._waiting.pop(peer, None)
 
     def clear(self) -> None:
-        """Have all of them look now."""
+        """Do every lookup now."""
         while self._waiting:
-            self._look()
+            self._look_up()
 
     def stop(self) -> None:
-        """Nobody comes any more, and nobody is to look."""
+        """Do no further lookup."""
         self._waiting.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
-    def _look_after(self, delay: float) -> None:
+    def _schedule(self, delay: float) -> None:
         if self._call is None:
-            self._call = self._hub.callLater(delay, self._turn)
+            self._call = self._clock.callLater(delay, self._run)
 
-    def _turn(self) -> None:
+    def _run(self) -> None:
         self._call = None
-        self._look()
+        self._look_up()
         if self._waiting:
-            self._look_after(0)
+            self._schedule(0)
 
-    def _look(self) -> None:
-        for newcomer in tuple(islice(self._waiting, BATCH)):
-            self.discard(newcomer)
+    def _look_up(self) -> None:
+        for peer in tuple(islice(self._waiting, BATCH)):
+            self.discard(peer)
             try:
-                newcomer.look()
+                peer.look_up()
             except Exception:
-                # The others must be looked at all the same.
-                self._log.failure("a process could not be looked at")
+                # The others must be looked up all the same.
+                self._log.failure("a process could not be looked up")

@@ -1,4 +1,4 @@
-"""The process at the other end of a connection, as the kernel tells of it."""
+"""The process at the other end of a connection, as the kernel knows it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import select
 import socket
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from portmapd.registry.holder import Allowance
 
 #: The connections of an ended process that are ended in one turn of the reactor.
 BATCH = 16
 
-#: Linux 6.5 has it; the socket module has no name for it.
+#: Since Linux 6.5; the socket module has no name for it.
 _SO_PEERPIDFD = 77
 
 
@@ -29,15 +32,15 @@ def open_pidfd(skt: socket.socket, pid: int) -> int:
     try:
         return skt.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
-        # Of any other error, such as that the process has ended, nothing follows: a child may
-        # hold its socket, and another process have its pid.
+        # After any other error the pid proves nothing: the process may have ended, its child may
+        # hold the socket, and another process may have the pid.
         if error.errno != errno.ENOPROTOOPT:
             raise
         return os.pidfd_open(pid)
 
 
 def has_peer_pidfd() -> bool:
-    """Does the kernel tell whose a socket is at any time, whoever has the pid by then?"""
+    """Does the kernel give a pidfd of a socket's peer, even when its pid is another's by then?"""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         try:
@@ -57,8 +60,8 @@ def has_ended(pidfd: int) -> bool:
 def read_executable(pid: int, pidfd: int) -> str:
     """The path of the executable of a process; empty if it cannot be known.
 
-    A path whose file was deleted or replaced is no path. The process is looked at once more after
-    the path was read, so that a recycled pid cannot lend its name.
+    It cannot be known if its file was deleted or replaced. The process must still run after the
+    path was read: otherwise the path may be that of another process with the same pid.
     """
     link = f"/proc/{pid}/exe"
     try:
@@ -72,20 +75,21 @@ def read_executable(pid: int, pidfd: int) -> str:
 
 
 class Connection(Protocol):
-    """What ends with its process."""
+    """A connection that ends with its process."""
 
     def end(self) -> None:
-        """End, at once."""
+        """Close it at once."""
 
 
+@implementer(IReadDescriptor)
 @define(eq=False)
 class Process:
-    """A process that has connections.
+    """A process that has connections, as a descriptor of the reactor.
 
-    :param key: its pid, and what tells it from others that had, or will have, the same.
-    :param pidfd: can be read once the process has ended.
+    :param key: its pid, and a number that another process with the same pid does not have.
+    :param pidfd: becomes readable when the process ends.
     :param allowance: what all its connections together may hold.
-    :param ended: is called with it once it has ended.
+    :param ended: is called with it when it has ended.
     """
 
     key: tuple[int, int]
@@ -95,32 +99,39 @@ class Process:
     connections: dict[Connection, None] = field(factory=dict)
 
     def fileno(self) -> int:
-        """The pidfd."""
         return self.pidfd
 
     def doRead(self) -> None:
         """The process has ended."""
         self.ended(self)
 
+    def connectionLost(self, reason: Failure) -> None:
+        """The process has ended, and the reactor saw the hang-up first."""
+        self.ended(self)
+
+    def logPrefix(self) -> str:
+        return f"pid {self.key[0]}"
+
 
 class Processes:
     """The processes that have connections.
 
-    :param epoll_group: where their pidfds are watched; anything with a reactor's ``addReader``,
-        ``removeReader`` and ``callLater``.
+    :param descriptors: where their pidfds are watched.
+    :param clock: gives turns.
     :param limit: the most services and mappings that one process may hold.
-    :ivar has_peer_pidfd: may a process be joined some time after it connected? If not, whoever has
-        its pid by then may be taken for it.
+    :ivar has_peer_pidfd: may a process be joined some time after it connected? If not, another
+        process that has its pid by then would be taken for it.
     """
 
-    def __init__(self, epoll_group: Any, limit: int) -> None:
-        self._hub = epoll_group
+    def __init__(self, descriptors: IReactorFDSet, clock: IReactorTime, limit: int) -> None:
+        self._descriptors = descriptors
+        self._clock = clock
         self.limit = limit
         self.has_peer_pidfd = has_peer_pidfd()
         self._living: dict[tuple[int, int], Process] = {}
 
     def __len__(self) -> int:
-        """How many there are; each takes a descriptor."""
+        """How many processes there are; each takes a descriptor."""
         return len(self._living)
 
     def join(self, connection: Connection, skt: socket.socket, pid: int) -> Process:
@@ -132,7 +143,7 @@ class Processes:
         if has_ended(pidfd):
             os.close(pidfd)
             raise ProcessLookupError(f"pid {pid} has ended")
-        # Since Linux 6.9 the inode is the process's own; before, the pid alone tells them apart.
+        # Since Linux 6.9 the inode is the process's own. Before, all have the same.
         key = pid, os.fstat(pidfd).st_ino
         process = self._living.get(key)
         if process is not None and has_ended(process.pidfd):
@@ -141,7 +152,7 @@ class Processes:
         if process is None:
             process = Process(key, pidfd, Allowance(self.limit), self._end)
             self._living[key] = process
-            self._hub.addReader(process)
+            self._descriptors.addReader(process)
         else:
             os.close(pidfd)
         process.connections[connection] = None
@@ -159,15 +170,15 @@ class Processes:
         self._end_some(process)
 
     def _end_some(self, process: Process) -> None:
-        """End so many that others have their turn in between."""
+        """End a batch of connections, and further ones in a later turn of the reactor."""
         for connection in tuple(islice(process.connections, BATCH)):
             connection.end()
             process.connections.pop(connection, None)
         if process.connections:
-            self._hub.callLater(0, self._end_some, process)
+            self._clock.callLater(0, self._end_some, process)
 
     def _forget(self, process: Process) -> None:
         if self._living.get(process.key) is process:
             del self._living[process.key]
-            self._hub.removeReader(process)
+            self._descriptors.removeReader(process)
             os.close(process.pidfd)

@@ -1,17 +1,26 @@
 """Streams of requests that are answered in order."""
 
+from __future__ import annotations
+
+import os
 from collections import deque
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IConsumer,
+    IFileDescriptorReceiver,
+    IPushProducer,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from portmapd.errors import BrokenStream
-from portmapd.server.fast.epoll_group import TURN
-from portmapd.server.fast.transports import DirectWrite
+from portmapd.errors import BrokenStream, ConfigurationError
+from portmapd.server.turns import TURN, TurnQueue
 
 #: Answers are gathered up to about so many bytes before they are written.
 CHUNK = 65_536
@@ -19,33 +28,45 @@ CHUNK = 65_536
 Request = TypeVar("Request")
 
 
-@implementer(IPushProducer)
-class PipelinedProtocol(Protocol, Generic[Request]):
-    """A stream whose peer may send requests before it has read the answers to others.
+class IStreamTransport(ITransport, IConsumer, IPushProducer):
+    """What a stream asks of its transport, as every TCP and UNIX transport of Twisted has it."""
 
-    While the peer does not read its answers, none are made, and nothing is read from it. If the
-    requests take longer than a turn, the others have theirs in between. Its transport's producer
-    must be this stream.
+    def abortConnection() -> None:
+        """Close the connection at once; see ``ITCPTransport``."""
+
+
+@implementer(IPushProducer, IFileDescriptorReceiver)
+class PipelinedProtocol(Protocol, Generic[Request]):
+    """A stream whose peer may send requests before it has read the answers to earlier ones.
+
+    While the peer does not read its answers, no further ones are made, and nothing is read from
+    it. If its requests take longer than a turn, they wait in the factory's queue for the next one,
+    and nothing is read meanwhile either. A subclass must register itself as the producer of its
+    transport.
     """
 
-    transport: Any
+    factory: PipelinedFactory[Any]
+    transport: IStreamTransport
+    #: Does the peer not read its answers?
     _paused = False
+    #: Do requests wait for another turn?
+    _queued = False
     #: What broke the stream; empty if nothing did.
     _broken = ""
     #: Requests that came and are not answered yet; None most of the time.
     _waiting: deque[Request] | None = None
-    #: Answers on their way out, while requests are answered.
+    #: Answers that are to be written together, while requests are answered.
     _outgoing: list[bytes] | None = None
 
     def answer(self, request: Request) -> bytes:
-        """What is to be written in answer to *request*."""
+        """The answer to *request*, as it is written; empty if there is none."""
         raise NotImplementedError
 
-    def rested(self) -> None:
+    def idle(self) -> None:
         """Every request that came has been answered."""
 
     def broke(self, fault: str) -> None:
-        """What came last cannot be followed: the stream is closed behind the answers."""
+        """The framing is lost, and every request before that is answered: the stream is closed."""
 
     def take(self, requests: Iterator[Request]) -> None:
         """Answer *requests*; the iterator may raise :exc:`~portmapd.errors.BrokenStream`."""
@@ -55,34 +76,43 @@ class PipelinedProtocol(Protocol, Generic[Request]):
             self._waiting.extend(requests)
         except BrokenStream as fault:
             self._broken = str(fault)
-        self._serve()
+        if not self._queued:
+            self._serve()
 
     def drop(self) -> None:
-        """Answer nothing of what waits."""
+        """Leave the requests unanswered that wait."""
         self._waiting = None
+        if self._queued:
+            self._queued = False
+            self.factory.turns.discard(self)
 
     def send(self, data: bytes) -> None:
-        """Write what is no answer, behind the answers to what came before it."""
+        """Write what is no answer, behind the answers to the requests before it."""
         if self._outgoing is not None:
             self._outgoing.append(data)
         else:
             self.transport.write(data)
 
+    def end(self) -> None:
+        """Close the connection at once, whatever has still to be written."""
+        self.drop()
+        self.transport.abortConnection()
+
+    def take_turn(self) -> None:
+        """Answer requests that had to wait; called by the queue."""
+        self._queued = False
+        if not self._paused:
+            self.resumeProducing()
+
     def _serve(self) -> None:
         ends = monotonic() + TURN
         while self._waiting and not self._paused:
-            if monotonic() < ends or not self._rest():
-                self._gather(self._waiting, ends)
-        if self._waiting:
-            return
-        self._waiting = None
-        self.rested()
-        if self._broken:
-            fault, self._broken = self._broken, ""
-            self.broke(fault)
-            # With a producer that is paused, it would wait for that one.
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            self._gather(self._waiting, ends)
+            if self._waiting and monotonic() > ends:
+                self._wait()
+                return
+        if not self._waiting:
+            self._finish()
 
     def _gather(self, waiting: deque[Request], ends: float) -> None:
         """Answer requests until the answers make a chunk, or the turn ends; and write them."""
@@ -97,12 +127,21 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         self._outgoing = None
         self.transport.write(b"".join(outgoing))
 
-    def _rest(self) -> bool:
-        """Go on in a later turn, unless the transport is none of ours, which has no turns."""
-        turns = isinstance(self.transport, DirectWrite)
-        if turns:
-            self.transport.rest()
-        return turns
+    def _wait(self) -> None:
+        """Go on in a later turn; nothing is read before."""
+        self._queued = True
+        self.transport.pauseProducing()
+        self.factory.turns.add(self)
+
+    def _finish(self) -> None:
+        self._waiting = None
+        self.idle()
+        if self._broken:
+            fault, self._broken = self._broken, ""
+            self.broke(fault)
+            # A transport whose producer is paused would wait for it.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -110,9 +149,73 @@ class PipelinedProtocol(Protocol, Generic[Request]):
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._serve()
-        if not self._paused:
+        if not self._queued:
+            self._serve()
+        if not (self._paused or self._queued):
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         self.drop()
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Close what a peer passes over a UNIX socket: no request has a use for it."""
+        os.close(descriptor)
+
+
+S = TypeVar("S", bound=PipelinedProtocol[Any])
+
+
+class PipelinedFactory(ServerFactory, Generic[S]):
+    """The streams of one listening socket, or of several.
+
+    :param turns: where streams wait whose requests take longer than a turn.
+    :ivar streams: those that are open.
+    :ivar is_closed: are further streams refused?
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, turns: TurnQueue) -> None:
+        self.turns = turns
+        self.streams: set[S] = set()
+        self.is_closed = False
+        self._ended: list[Deferred[None]] = []
+        self._refused = ""
+
+    def discard(self, stream: S) -> None:
+        """*stream* has ended."""
+        self.streams.discard(stream)
+        self._tell_ended()
+
+    def refuse(self, stream: S, error: ConfigurationError) -> None:
+        """Close *stream*, whose transport lacks something; the log says so once."""
+        if str(error) != self._refused:
+            self._refused = str(error)
+            self._log.error("a connection is refused: {error}", error=self._refused)
+        stream.end()
+
+    def end(self) -> Deferred[None]:
+        """Close every stream at once.
+
+        :return: fires when they are closed.
+        """
+        for stream in tuple(self.streams):
+            stream.end()
+        ended = Deferred[None]()
+        self._ended.append(ended)
+        self._tell_ended()
+        return ended
+
+    def close(self) -> Deferred[None]:
+        """Refuse further streams, and close every one at once; see :meth:`end`."""
+        self.is_closed = True
+        return self.end()
+
+    def stopFactory(self) -> None:
+        """The last listening socket is closed, and so are the streams."""
+        self.end()
+
+    def _tell_ended(self) -> None:
+        while self._ended and not self.streams:
+            self._ended.pop().callback(None)

@@ -1,16 +1,16 @@
-"""Quota of the streams of one socket, so that nobody has all of them."""
+"""How many of a socket's streams one client may have, so that nobody has all of them."""
 
 from collections import Counter
 from collections.abc import Hashable
 
-#: One user, or one other host, may have so many of a socket's streams: one in four.
+#: One client may have one in so many of a socket's streams.
 SHARES = 4
 
 
 class Quota:
-    """How many streams everyone has.
+    """Counts the streams of each client: a user of this host, or another host.
 
-    :param limit: how many streams there may be.
+    :param limit: how many streams the socket may have in all.
     """
 
     def __init__(self, limit: int) -> None:
@@ -18,12 +18,15 @@ class Quota:
         self._taken: Counter[Hashable] = Counter()
 
     def take(self, who: Hashable) -> bool:
-        """*who* has one more; is it among those that are theirs to have?"""
+        """Count one more stream of *who*.
+
+        :return: whether it is within the quota; it counts in any case.
+        """
         self._taken[who] += 1
         return self._taken[who] <= self._most
 
     def give_back(self, who: Hashable) -> None:
-        """*who* has one less."""
+        """Count one stream of *who* less."""
         self._taken[who] -= 1
         if not self._taken[who]:
             del self._taken[who]

@@ -1,17 +1,17 @@
-"""Malformed messages in the log, at a bounded rate."""
+"""Malformed messages in the log, at a bounded rate: whoever sends them could fill the disk."""
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from portmapd.portmapper.caller import Caller
 
-#: At most so many lines in each period, of so many seconds.
+#: The most lines in a period, and its length in seconds.
 MAX_LINES = 10
 PERIOD = 60.0
 
 
 class RateLimitedLog:
-    """Tells the log who sent what was malformed.
+    """Logs who sent what malformed message.
 
     :param clock: measures the periods.
     """
@@ -22,15 +22,18 @@ class RateLimitedLog:
         self._clock = clock
         self._ends = 0.0
         self._lines = 0
-        self._unsaid = 0
+        self._omitted = 0
 
-    def complain(self, caller: Caller, fault: str) -> None:
-        """Say that *caller* sent something with that *fault*, unless too much was said lately."""
+    def malformed(self, caller: Caller, fault: str) -> None:
+        """Log that *caller* sent a malformed message, unless the period has its lines already.
+
+        :param fault: what is malformed about it.
+        """
         now = self._clock.seconds()
         if now >= self._ends:
             self._start_period(now)
         if self._lines >= MAX_LINES:
-            self._unsaid += 1
+            self._omitted += 1
             return
         self._lines += 1
         self._log.warn(
@@ -41,7 +44,7 @@ class RateLimitedLog:
         )
 
     def _start_period(self, now: float) -> None:
-        if self._unsaid:
-            self._log.warn("{count} more malformed messages", count=self._unsaid)
+        if self._omitted:
+            self._log.warn("{count} more malformed messages", count=self._omitted)
         self._ends = now + PERIOD
-        self._lines = self._unsaid = 0
+        self._lines = self._omitted = 0

@@ -1,4 +1,4 @@
-"""What the commands of one connection do, up to its socket and its process."""
+"""The commands of one connection of the local channel, without its socket and its process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
@@ -20,7 +20,7 @@ from portmapd.errors import (
     UnknownCommand,
     UnsupportedVersion,
 )
-from portmapd.portmapper.access import PROGRAM
+from portmapd.oncrpc.program import PROGRAM
 from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
@@ -33,7 +33,7 @@ _NOTHING: Answer = {}
 
 
 class Peer(Protocol):
-    """The other end of a connection.
+    """A connection, as its session sees it.
 
     :ivar uid: the user who connected.
     :ivar pid: the process that connected.
@@ -43,15 +43,15 @@ class Peer(Protocol):
     pid: int
 
     def join(self) -> Allowance:
-        """From now on, the end of the process is the end of the connection.
+        """Have the connection end when its process ends.
 
         :return: what the process may hold.
-        :raises ProcessLookupError: it has ended, and so has the connection.
+        :raises ProcessLookupError: it has ended already, and so has the connection.
         """
         raise NotImplementedError
 
     def read_executable(self) -> str:
-        """The path of the executable of the process, which was joined; empty if unknown."""
+        """The path of the process's executable, after :meth:`join`; empty if it is unknown."""
         raise NotImplementedError
 
     def send(self, data: bytes) -> None:
@@ -60,12 +60,12 @@ class Peer(Protocol):
 
 
 @frozen
-class Daemon:
-    """What every session of a daemon works on.
+class ChannelContext:
+    """What all sessions of a channel share.
 
-    :param registry: what is registered.
-    :param watchers: who watches it.
-    :param instance: a name that no other start of the daemon has.
+    :param registry: where they register.
+    :param watchers: those of them that watch it.
+    :param instance: a name that is new at every start of the channel.
     :param limit: the most services and mappings that one process may hold.
     """
 
@@ -86,69 +86,69 @@ class Daemon:
 
 
 class Session:
-    """One connection's side of the channel.
+    """What one connection does.
 
-    Most connections ask a question and are gone. So the process is not looked at before the first
-    registration, nor its executable before the first public one, unless somebody calls
-    :meth:`find_executable`.
+    Most connections ask one question and are gone. So the process is not looked at before the first
+    registration, nor its executable before the first public one, unless
+    :meth:`find_executable` is called.
 
-    :param daemon: what it works on.
-    :param peer: the other end.
+    :param context: what it shares with other sessions.
+    :param peer: the connection.
     """
 
-    __slots__ = ("_daemon", "_holder", "_peer", "_watcher")
+    __slots__ = ("_context", "_holder", "_peer", "_watcher")
     _log = Logger()
 
-    def __init__(self, daemon: Daemon, peer: Peer) -> None:
-        self._daemon = daemon
+    def __init__(self, context: ChannelContext, peer: Peer) -> None:
+        self._context = context
         self._peer = peer
         self._holder: Holder | None = None
         self._watcher: Watcher | None = None
 
-    def enter(self) -> Holder:
-        """The holder of the connection, which is in the registry from now on.
+    def open_holder(self) -> Holder:
+        """The connection's holder, which is opened in the registry if it was not before.
 
         :raises ProcessLookupError: the process has ended.
         """
         if self._holder is None:
             peer = self._peer
             holder = Holder(peer.uid, peer.pid, allowance=peer.join())
-            self._holder = self._daemon.registry.open(holder)
+            self._holder = self._context.registry.open(holder)
         return self._holder
 
     def find_executable(self) -> str:
-        """The executable of the process; empty if unknown.
+        """The path of the process's executable; empty if it is unknown.
 
-        If another executable stands for the process, that process is gone, or has become another
-        program: what it was is not known any more.
+        If another executable is registered for the same pid, that process is gone, or runs another
+        program now. Its executable becomes unknown.
 
         :raises ProcessLookupError: the process has ended.
         """
-        holder = self.enter()
+        holder = self.open_holder()
         if holder.exe is None:
             exe = self._peer.read_executable()
-            self._blank_others(holder.pid, exe)
+            self._clear_executables(holder.pid, exe)
             holder.exe = exe
         return holder.exe
 
-    def _blank_others(self, pid: int, exe: str) -> None:
-        registry = self._daemon.registry
+    def _clear_executables(self, pid: int, exe: str) -> None:
+        registry = self._context.registry
         known = (other for other in registry.holders_of(pid) if other.exe)
-        # All that are known are the same, so that the first one tells: there may be a thousand.
+        # All that are known are the same. Comparing the first is enough: there may be a thousand.
         first = next(known, None)
         if first is not None and first.exe != exe:
             for other in (first, *known):
                 registry.clear_executable(other)
 
     def end(self) -> None:
-        """The connection has ended: nothing of it stays."""
+        """The connection has ended: remove all that it registered."""
         if self._watcher is not None:
-            self._daemon.watchers.discard(self._watcher)
+            self._context.watchers.discard(self._watcher)
         if self._holder is not None:
-            self._daemon.registry.close(self._holder)
+            self._context.registry.close(self._holder)
 
     def pause(self) -> None:
-        """The peer does not read."""
+        """The peer has stopped reading."""
         if self._watcher is not None:
             self._watcher.pause()
 
@@ -158,7 +158,7 @@ class Session:
             self._watcher.resume()
 
     def answer(self, box: Box) -> bytes:
-        """Serve a box; the box that answers it, or nothing if none is asked for."""
+        """The box that answers *box*; empty if it asks for no answer."""
         tag = box.get(c.ASK)
         try:
             command, operate = _TABLE.get(box.get(c.COMMAND, b"")) or _unknown(box)
@@ -178,8 +178,8 @@ class Session:
             raise UnsupportedVersion(f"version {version}: this daemon speaks {c.VERSION}")
         return {
             "version": c.VERSION,
-            "instance": self._daemon.instance,
-            "limit": self._daemon.limit,
+            "instance": self._context.instance,
+            "limit": self._context.limit,
             "uid": self._peer.uid,
             "pid": self._peer.pid,
         }
@@ -193,12 +193,12 @@ class Session:
                 f"flags {public}: the path of the executable of pid {self._peer.pid} is not known "
                 "(it was deleted, replaced, or may not be read)"
             )
-        holder = self.enter()
-        self._daemon.registry.register(*[holder.new_service(*service) for service in services])
+        holder = self.open_holder()
+        self._context.registry.register(*[holder.new_service(*service) for service in services])
         return _NOTHING
 
     def _deregister(self, services: Sequence[tuple[str, str]]) -> Answer:
-        self._daemon.registry.deregister(self.enter(), *services)
+        self._context.registry.deregister(self.open_holder(), *services)
         return _NOTHING
 
     def _list(
@@ -209,45 +209,45 @@ class Session:
         after: str | None,
     ) -> Answer:
         wanted = Filter(frozenset(names or ()), frozenset(users or ()), frozenset(pids or ()))
-        services, more = list_services(self._daemon.registry, wanted, after)
+        services, more = list_services(self._context.registry, wanted, after)
         return {"services": services, "more": more}
 
     def _set_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
-        holder = self.enter()
+        holder = self.open_holder()
         new = [mapping(*fields, owner=holder.owner, holder=holder) for fields in mappings]
         if any(m.program == PROGRAM for m in new):
             raise InvalidMapping(f"program {PROGRAM} is the port mapper's own")
         holder.allowance.check(len(new))
-        self._daemon.registry.map(*new)
+        self._context.registry.map(*new)
         return _NOTHING
 
     def _unset_mappings(self, mappings: Sequence[tuple[int, int, str, str]]) -> Answer:
-        held = self.enter().mappings
+        held = self.open_holder().mappings
         for program, version, netid, address in mappings:
-            standing = held.get((program, version, netid))
-            if standing is None or standing.address != address:
+            existing = held.get((program, version, netid))
+            if existing is None or existing.address != address:
                 raise NotRegistered(
                     f"program {program} version {version} on {netid} is not mapped to {address} "
                     "on this connection"
                 )
         keys = dict.fromkeys((program, version, netid) for program, version, netid, _ in mappings)
-        self._daemon.registry.unmap(*[held[key] for key in keys])
+        self._context.registry.unmap(*[held[key] for key in keys])
         return _NOTHING
 
     def _list_mappings(self, after: str | None) -> Answer:
-        mappings, more = list_mappings(self._daemon.registry, after)
+        mappings, more = list_mappings(self._context.registry, after)
         return {"mappings": mappings, "more": more}
 
     def _watch(self, names: list[str] | None) -> Answer:
-        self.enter()
+        self.open_holder()
         if self._watcher is None:
             self._watcher = Watcher(self._peer.send)
-        self._daemon.watchers.add(self._watcher, frozenset(names or ()))
+        self._context.watchers.add(self._watcher, frozenset(names or ()))
         return _NOTHING
 
     def _unwatch(self) -> Answer:
         if self._watcher is not None:
-            self._daemon.watchers.discard(self._watcher)
+            self._context.watchers.discard(self._watcher)
         return _NOTHING
 
 

@@ -1,4 +1,4 @@
-"""The kernel's sockets, asked for over netlink: ``sock_diag(7)``."""
+"""The sockets of this host, queried from the kernel over netlink (``sock_diag(7)``)."""
 
 import socket
 from collections.abc import Iterator
@@ -13,26 +13,26 @@ _REQUEST_DUMP = 0x301
 _ERROR, _DONE = 2, 3
 
 _HEADER = Struct("=IHHII")
-#: ``struct inet_diag_req_v2`` up to the states; a socket's identity, all zero, follows it.
+#: ``struct inet_diag_req_v2``: what to list, then the identity of a socket, here all zero.
 _REQUEST = Struct("=BBBxI48x")
-#: Where a reply has the local port, and the local address, behind its header.
+#: Where the local port, and the local address, are in a reply.
 _PORT = slice(_HEADER.size + 4, _HEADER.size + 6)
 _ADDRESS = _HEADER.size + 8
-#: A reply has at most so many bytes.
+#: How many bytes are received at a time.
 _BUFFER = 1 << 18
 
-#: Any state, for sockets that have none; and the state of TCP sockets that listen.
+#: Masks of states: any, for protocols without states; and that of TCP sockets that listen.
 ANY_STATE = 0xFFFF_FFFF
 LISTEN = 1 << 10
 
 
 def local_addresses(family: int, protocol: int, states: int) -> list[Local]:
-    """The local addresses of the sockets of this network namespace.
+    """The local addresses of the sockets in this network namespace.
 
     :param family: AF_INET or AF_INET6.
     :param protocol: IPPROTO_UDP or IPPROTO_TCP.
-    :param states: a mask of the states that are asked for.
-    :raises OSError: the kernel cannot tell.
+    :param states: only sockets in one of these states; a mask.
+    :raises OSError: the kernel does not tell.
     """
     size = 4 if family == socket.AF_INET else 16
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:

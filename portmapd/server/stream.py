@@ -1,162 +1,185 @@
 """Program 100000 over streams: TCP and the rpcbind socket."""
 
-from typing import Any
+from __future__ import annotations
 
+from collections.abc import Hashable
+
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 
+from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.server.call_server import CallServer
-from portmapd.server.peer_credentials import peer_credentials
-from portmapd.server.pipelining import PipelinedProtocol
+from portmapd.server.peer_credentials import peer_credentials, peer_socket
+from portmapd.server.pipelining import IStreamTransport, PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Quota
+from portmapd.server.turns import TurnQueue
 
-#: A stream without a whole record for so long is closed, in seconds.
+#: A stream that sends no whole record for so long is closed, in seconds.
 IDLE = 60.0
-#: How often that is looked after within that time.
+#: How often idle streams are looked for within that time.
 SWEEPS = 4
-#: The most streams of one listening socket.
+#: The most streams of one factory.
 MAX_STREAMS = 1_024
-#: Where the parts of a record stand: its xid behind its mark, and the rest of its call.
+#: The parts of a record of one fragment: the xid of its call, behind the record mark; and the rest.
 _XID = slice(4, 4 + XID)
 _CALL = slice(4 + XID, None)
 
 
 class PortmapStreamProtocol(PipelinedProtocol[bytes]):
-    """One stream of calls. Forwarded calls are answered when their answers come."""
+    """One stream of calls. A call that is forwarded is answered when its own answer comes.
 
-    factory: "PortmapStreamFactory"
-    #: The factory's sweep in which a record came last.
+    :ivar sweep: the factory's sweep in which the last record came.
+    """
+
+    factory: PortmapStreamFactory
     sweep: int
+    _caller: Caller | None = None
 
     def __init__(self) -> None:
         self._reader = RecordReader()
-        #: Is there nothing of a call, and no call, that came and is not answered yet?
-        self._at_rest = True
+        #: Are all the calls answered that came, and has no part of another one come?
+        self._is_idle = True
 
     def connectionMade(self) -> None:
         self.sweep = self.factory.sweep
-        self._caller = caller = _caller(self.transport, self.factory.call_server)
-        self.factory.add(self, caller)
-        self._known = self.factory.call_server.shelf(caller.netid, caller.audience, caller.reached)
+        try:
+            self._caller = caller = _caller(self.transport, self.factory.call_server)
+        except ConfigurationError as error:
+            self.factory.refuse(self, error)
+            return
+        self._table = self.factory.call_server.table(caller)
         self.transport.registerProducer(self, True)
+        self.factory.add(self, caller)
 
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
-        known = self._known.get(data[_CALL])
-        if known is not None and self._at_rest and data.startswith(known.asked):
-            known.hits += 1
+        cached = self._table.find(data[_CALL])
+        if cached is not None and self._is_idle and data.startswith(cached.request_mark):
+            cached.count.value += 1
             self.sweep = self.factory.sweep
-            self.transport.write(known.mark + data[_XID] + known.reply)
+            self.transport.write(cached.mark + data[_XID] + cached.body)
         else:
-            self._at_rest = False
+            self._is_idle = False
             self.take(self._reader.feed(data))
 
     def answer(self, request: bytes) -> bytes:
+        assert self._caller is not None
         self.sweep = self.factory.sweep
-        known = self._known.get(request[XID:])
-        if known is not None:
-            known.hits += 1
-            return known.mark + request[:XID] + known.reply
-        reply = self.factory.call_server.answer(request, self._caller, self._respond)
+        cached = self._table.find(request[XID:])
+        if cached is not None:
+            cached.count.value += 1
+            return cached.mark + request[:XID] + cached.body
+        reply = self.factory.call_server.serve(request, self._caller, self._respond)
         return b"" if reply is None else mark(reply)
 
-    def rested(self) -> None:
-        self._at_rest = self._reader.is_between
+    def idle(self) -> None:
+        self._is_idle = self._reader.is_between
 
     def broke(self, fault: str) -> None:
-        self.factory.call_server.complain(self._caller, fault)
+        assert self._caller is not None
+        self.factory.call_server.malformed(self._caller, fault)
 
     def _respond(self, reply: bytes) -> None:
-        """Send a reply that took its time."""
+        """Send the reply to a call that was forwarded."""
         self.transport.write(mark(reply))
 
     def connectionLost(self, reason: object = None) -> None:
-        self.factory.discard(self, self._caller)
+        self.drop()
+        self.factory.remove(self, self._caller)
 
 
-class PortmapStreamFactory(Factory):
-    """The streams of one listening socket.
+class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
+    """The streams of calls of one listening socket, or of several.
 
     :param call_server: serves the messages.
     :param clock: measures idle time.
-    :param idle: a stream without a whole record for so many seconds is closed.
-    :param limit: the most streams; further ones are closed at once.
+    :param turns: where streams wait whose calls take longer than a turn.
+    :param idle: a stream that sends no whole record for so many seconds is closed.
+    :param limit: the most streams; further ones are closed at once. One user, or one other host,
+        may have a quarter of them.
+    :ivar sweep: how often idle streams were looked for.
     """
-
-    noisy = False
 
     def __init__(
         self,
         call_server: CallServer,
         clock: IReactorTime,
+        turns: TurnQueue,
         idle: float = IDLE,
         limit: int = MAX_STREAMS,
     ) -> None:
+        super().__init__(turns)
         self.call_server = call_server
-        self.streams: set[PortmapStreamProtocol] = set()
-        self._shares = Quota(limit)
         self.sweep = 0
+        self._shares = Quota(limit)
         self._limit = limit
         self._idle = idle
         self._sweeping = LoopingCall(self._close_idle)
         self._sweeping.clock = clock
 
-    def buildProtocol(self, addr: Any) -> Any:
-        if len(self.streams) >= self._limit:
-            return None
-        host = getattr(addr, "host", None)
-        if host is not None and self.call_server.audience(host) is Audience.EXCLUDED:
+    def buildProtocol(  # type: ignore[override] # Twisted's own type allows any factory
+        self, addr: object
+    ) -> PortmapStreamProtocol | None:
+        if self.is_closed or len(self.streams) >= self._limit or self._is_excluded(addr):
             return None
         stream = PortmapStreamProtocol()
         stream.factory = self
         return stream
 
+    def _is_excluded(self, addr: object) -> bool:
+        if not isinstance(addr, IPv4Address | IPv6Address):
+            return False
+        return self.call_server.audience(addr.host) is Audience.EXCLUDED
+
     def add(self, stream: PortmapStreamProtocol, caller: Caller) -> None:
         """*stream* of *caller* is open; it is closed if the caller has too many."""
         self.streams.add(stream)
-        if _is_shared(caller) and not self._shares.take(_who(caller)):
-            stream.transport.abortConnection()
+        if _is_limited(caller) and not self._shares.take(_owner(caller)):
+            stream.end()
 
-    def discard(self, stream: PortmapStreamProtocol, caller: Caller) -> None:
-        """*stream* of *caller* has ended."""
-        self.streams.discard(stream)
-        if _is_shared(caller):
-            self._shares.give_back(_who(caller))
+    def remove(self, stream: PortmapStreamProtocol, caller: Caller | None) -> None:
+        """*stream* has ended; *caller* is None if it was refused."""
+        if caller is not None and _is_limited(caller):
+            self._shares.give_back(_owner(caller))
+        self.discard(stream)
 
     def startFactory(self) -> None:
         self._sweeping.start(self._idle / SWEEPS, now=False)
 
     def stopFactory(self) -> None:
         self._sweeping.stop()
-        for stream in tuple(self.streams):
-            stream.transport.abortConnection()
+        super().stopFactory()
 
     def _close_idle(self) -> None:
         self.sweep += 1
         for stream in tuple(self.streams):
             if self.sweep - stream.sweep > SWEEPS:
-                stream.transport.abortConnection()
+                stream.end()
 
 
-def _who(caller: Caller) -> str:
-    return caller.host if caller.uid is None else str(caller.uid)
+def _owner(caller: Caller) -> Hashable:
+    """Whose share of the streams one of *caller* is taken from."""
+    return caller.host if caller.uid is None else caller.uid
 
 
-def _is_shared(caller: Caller) -> bool:
-    """Must the caller leave streams to others? Root need not, nor this host's loopback."""
+def _is_limited(caller: Caller) -> bool:
+    """Does the caller have to leave streams to others? Root and this host's loopback do not."""
     return caller.uid != 0 if caller.uid is not None else caller.audience is not Audience.LOCAL
 
 
-def _caller(transport: Any, call_server: CallServer) -> Caller:
+def _caller(transport: IStreamTransport, call_server: CallServer) -> Caller:
+    """The caller at the other end.
+
+    :raises ConfigurationError: nothing tells who it is.
+    """
     peer, ours = transport.getPeer(), transport.getHost()
-    if not hasattr(peer, "host"):
-        uid = peer_credentials(transport.getHandle()).uid
-        return Caller(LOCAL, Audience.LOCAL, uid=uid)
-    netid = TCP6 if ":" in peer.host else TCP
-    reached = ours.host.partition("%")[0]
-    return call_server.caller(netid, peer.host, peer.port, reached)
+    if isinstance(peer, IPv4Address | IPv6Address) and isinstance(ours, IPv4Address | IPv6Address):
+        netid = TCP6 if ":" in peer.host else TCP
+        return call_server.caller(netid, peer.host, peer.port, ours.host.partition("%")[0])
+    uid = peer_credentials(peer_socket(transport)).uid
+    return Caller(LOCAL, Audience.LOCAL, uid=uid)

@@ -1,4 +1,4 @@
-"""Watchers: who is told of which changes."""
+"""Watchers: the connections that are told of changes."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,10 +20,11 @@ MAX_WAITING = 262_144
 class Watcher:
     """One connection that watches.
 
-    Events are sent at once while the peer reads. While it does not, they wait, up to a limit;
-    beyond that the peer is told of an overflow instead.
+    Events are sent at once while the peer reads. While it does not, they wait, up to
+    :data:`MAX_WAITING` bytes. Beyond that the peer is told of an overflow instead.
 
-    :param send: writes a box.
+    :param send: writes boxes.
+    :ivar names: the names that it watches; empty: all.
     """
 
     __slots__ = ("_overflowed", "_paused", "_send", "_size", "_waiting", "names")
@@ -37,7 +38,7 @@ class Watcher:
         self._size = 0
 
     def tell(self, event: bytes) -> None:
-        """Send *event*, or have it wait."""
+        """Send *event*, or keep it until the peer reads."""
         if not self._paused:
             self._send(event)
         elif self._size + len(event) <= MAX_WAITING and not self._overflowed:
@@ -47,7 +48,7 @@ class Watcher:
             self._overflowed = True
 
     def pause(self) -> None:
-        """The peer does not read."""
+        """The peer has stopped reading."""
         self._paused = True
 
     def resume(self) -> None:
@@ -62,7 +63,7 @@ class Watcher:
 
 
 class Watchers:
-    """Tells every watcher what it watches; an event is written once for all of them.
+    """Tells every watcher of the changes that it watches. An event is encoded once for all.
 
     :param registry: what is watched.
     """
@@ -71,17 +72,18 @@ class Watchers:
         self._registry = registry
         self._all: dict[Watcher, None] = {}
         self._named: dict[str, dict[Watcher, None]] = {}
-        #: Ends the following; None while nobody watches, for a follower costs every change time.
-        self._end: Callable[[], None] | None = None
+        #: Ends following the registry; None while there are no watchers, because a follower costs
+        #: every change time.
+        self._unfollow: Callable[[], None] | None = None
 
     def add(self, watcher: Watcher, names: frozenset[str]) -> None:
-        """Tell *watcher* of changes to services of these names; of every change if there are none.
+        """Tell *watcher* of changes, and no longer of those that it watched before.
 
-        It replaces what the watcher watched before.
+        :param names: those of the services that it watches; empty: it watches everything.
         """
         self.discard(watcher)
-        if self._end is None:
-            self._end = self._registry.follow(self._changed, *Kind)
+        if self._unfollow is None:
+            self._unfollow = self._registry.follow(self._changed, *Kind)
         watcher.names = names
         if not names:
             self._all[watcher] = None
@@ -89,7 +91,7 @@ class Watchers:
             self._named.setdefault(name, {})[watcher] = None
 
     def discard(self, watcher: Watcher) -> None:
-        """Tell *watcher* nothing any more."""
+        """Tell *watcher* of no further change."""
         self._all.pop(watcher, None)
         for name in watcher.names:
             watchers = self._named.get(name, {})
@@ -97,9 +99,9 @@ class Watchers:
             if not watchers:
                 self._named.pop(name, None)
         watcher.names = frozenset()
-        if self._end is not None and not self._all and not self._named:
-            self._end()
-            self._end = None
+        if self._unfollow is not None and not self._all and not self._named:
+            self._unfollow()
+            self._unfollow = None
 
     def _changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -119,10 +121,10 @@ def _event(change: Change) -> bytes:
 
 
 def mapping_row(mapping: Mapping) -> tuple[object, ...]:
-    """*mapping* as listings and events have it."""
+    """*mapping* as a row of listings and events."""
     return mapping.program, mapping.version, mapping.netid, mapping.address, mapping.owner
 
 
 def service_row(service: Service) -> tuple[object, ...]:
-    """*service* as listings and events have it."""
+    """*service* as a row of listings and events."""
     return service.name, service.uid, service.pid, service.port, service.exe

@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.defer import gatherResults
 
 from portmapd.errors import DaemonUnreachable
-from portmapd.portmapper.v2 import CallResult
+from portmapd.oncrpc.program import CallResult
 from portmapd.registry.mapping import mapping
 from tests.support.embedded import asking, asynchronous, needs_ipv6, serving
 from tests.support.peers import echo, peering

@@ -166,7 +166,7 @@ def test_socket(channel: Served) -> None:
 
 
 def test_socket_of_a_background_daemon(tmp_path: Path) -> None:
-    """So it is in the background, and when the administrator lets nobody in to what is made."""
+    """So it is in the background, and with an umask that keeps others out."""
     path, pid = tmp_path / "made" / "for" / "s", tmp_path / "pid"
     sockets = ("--port", "0", "--rpc-socket", "none", "--local-socket", str(path))
     done = twistd(
@@ -216,7 +216,7 @@ def test_none(tmp_path: Path) -> None:
 
 
 def test_stale_socket(tmp_path: Path) -> None:
-    """A socket that nobody serves is replaced."""
+    """A socket that no process serves is replaced."""
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as skt:
         skt.bind(path)

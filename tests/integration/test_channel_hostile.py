@@ -1,4 +1,4 @@
-"""Hostile clients of the local channel: bounded memory and log, and nobody else is harmed."""
+"""Hostile clients of the local channel: bounded memory and log, and no harm to others."""
 
 import array
 import os
@@ -25,14 +25,14 @@ BROKEN = {
     "large": encode_pairs([(key, bytes(MAX_VALUE)) for key in (b"a", b"b", b"c")]),
     "endless": (b"\0\1k\xff\xff" + bytes(MAX_VALUE)) * 3,
 }
-#: Nobody may make the daemon grow by more, in bytes; one that keeps what it is sent grows by far
-#: more in each of these tests.
+#: The daemon must not grow by more, in bytes. One that keeps what it is sent grows by far more in
+#: each of these tests.
 BOUND = 30_000_000
 
 
 @pytest.fixture
 def witness(channel: Served) -> Iterator[Talk]:
-    """Give a connection that has registered, and check that it stands in the end."""
+    """Give a connection that has registered, and check that its registrations remain."""
     with channel.talk() as talk:
         talk.register(("witness", "80", 1))
         talk.set((400001, 1, "tcp", "127.0.0.1.8.1"))
@@ -58,7 +58,7 @@ def test_broken(channel: Served, witness: Talk, kind: str) -> None:
 
 
 def test_broken_often(channel: Served, witness: Talk) -> None:
-    """Whoever does it all the time gets a few lines in the log, and one that tells how many."""
+    """A peer that does it all the time gets a few lines in the log, and one with a count."""
     for _ in range(300):
         with channel.talk() as talk:
             talk.send(b"\xff\xff")
@@ -189,7 +189,7 @@ def test_internals(channel: Served, witness: Talk, name: bytes) -> None:
 
 
 def test_odd_boxes(channel: Served, witness: Talk) -> None:
-    """Boxes that ask for nothing, or answer what nobody asked, are passed over."""
+    """Boxes that ask for nothing, or answer what was not asked, are ignored."""
     with channel.talk() as talk:
         talk.register(("a", "80", 0))
         for box in (

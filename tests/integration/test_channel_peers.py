@@ -129,7 +129,7 @@ def test_killed(watching: Talk, registrant: Registrant) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_alone(watching: Talk, registrant: Registrant, number: signal.Signals) -> None:
-    """So it is when nobody else holds the socket."""
+    """So it is when no other process holds the socket."""
     with Talk(registrant.connect()) as talk:
         talk.register(("a", "80", 0))
     assert watching.event()[0] == "registered"

@@ -1,4 +1,4 @@
-"""Process ids that come again: nobody is taken for the process that had it before."""
+"""Process ids that are used again: no process is taken for the one that had its pid before."""
 
 import shutil
 import signal

@@ -10,9 +10,8 @@ import pytest
 from portmapd.channel.commands import WATCH
 from portmapd.errors import AlreadyRegistered
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, Rpcb, encode_pmap, encode_rpcb
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.daemon import portmapd
 from tests.support.exchange import connect_local, exchange, question, run_as
 from tests.support.namespace import Namespace, eventually

@@ -1,11 +1,10 @@
-"""The local channel as a service of an application: alone, beside others, in a port mapper."""
+"""The local channel in an application: alone, beside others, in a port mapper."""
 
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from twisted.internet import reactor
@@ -16,23 +15,31 @@ from portmapd.errors import ConfigurationError
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
-from portmapd.server.channel_service import ChannelService
+from portmapd.service import PortmapperService
 from tests.integration.test_channel_stock import connected, service
 from tests.support import stock_amp as stock
-from tests.support.embedded import asynchronous, serving
+from tests.support.embedded import asynchronous, configured, serving
 
 ITSELF = "portmapd.portmapd"
 
 
 @asynccontextmanager
-async def channel(path: Path, **options: Any) -> AsyncIterator[ChannelService]:
+async def channel(
+    path: Path, registry: Registry | None = None, limit: int = 10
+) -> AsyncIterator[PortmapperService]:
     """Serve the channel in the block."""
-    made = ChannelService(str(path), reactor, **options)
+    made = service_at(path, registry, limit)
     made.startService()
     try:
         yield made
     finally:
         await made.stopService()
+
+
+def service_at(path: Path, registry: Registry | None = None, limit: int = 10) -> PortmapperService:
+    """A service with nothing but a channel."""
+    config = configured(interfaces=(), local_socket=str(path), max_services=limit)
+    return PortmapperService(config, reactor, registry)
 
 
 def names(registry: Registry) -> list[str]:
@@ -42,9 +49,12 @@ def names(registry: Registry) -> list[str]:
 
 @asynchronous
 async def test_alone(tmp_path: Path) -> None:
-    """It needs nothing but a path and a reactor; its registry tells of every change."""
+    """It needs neither UDP nor TCP; its registry tells of every change."""
     changes: list[Change] = []
-    async with channel(tmp_path / "made" / "s") as alone, connected(alone.path) as client:
+    async with (
+        channel(tmp_path / "made" / "s") as alone,
+        connected(str(tmp_path / "made" / "s")) as client,
+    ):
         alone.registry.follow(changes.extend, *Kind)
         assert (await client.callRemote(stock.Hello, version=1))["limit"] == 10
         await client.callRemote(stock.Register, **service())
@@ -61,10 +71,10 @@ async def test_two(tmp_path: Path) -> None:
     """Two of them have nothing in common, unless it is their registry."""
     shared = Registry()
     async with (
-        channel(tmp_path / "one", registry=shared, limit=1) as one,
+        channel(tmp_path / "one", registry=shared, limit=1),
         channel(tmp_path / "two", registry=shared) as two,
         channel(tmp_path / "three") as three,
-        connected(one.path) as client,
+        connected(str(tmp_path / "one")) as client,
     ):
         new = [{"name": name, "port": "80", "flags": 0} for name in "ab"]
         with pytest.raises(stock.LIMIT_EXCEEDED):
@@ -79,10 +89,10 @@ async def test_two(tmp_path: Path) -> None:
 async def test_stop(tmp_path: Path) -> None:
     """When its stopping is done, every connection is closed, and nothing of it is left."""
     before = len(os.listdir("/proc/self/fd"))
-    made = ChannelService(str(tmp_path / "s"), reactor)
+    made = service_at(tmp_path / "s")
     made.privilegedStartService()
     made.startService()
-    async with connected(made.path) as client:
+    async with connected(str(tmp_path / "s")) as client:
         await client.callRemote(stock.Register, **service())
         await client.callRemote(stock.Watch)
         stopped = made.stopService()
@@ -99,11 +109,11 @@ async def test_stop(tmp_path: Path) -> None:
 @asynchronous
 async def test_start_again(tmp_path: Path) -> None:
     """It can be started again, as another instance."""
-    made = ChannelService(str(tmp_path / "s"), reactor)
+    made = service_at(tmp_path / "s")
     instances = []
     for _ in range(2):
         made.startService()
-        async with connected(made.path) as client:
+        async with connected(str(tmp_path / "s")) as client:
             instances.append((await client.callRemote(stock.Hello, version=1))["instance"])
             listed = await client.callRemote(stock.List)
             assert [row["name"] for row in listed["services"]] == [ITSELF]
@@ -115,7 +125,7 @@ async def test_start_again(tmp_path: Path) -> None:
 async def test_taken(tmp_path: Path) -> None:
     """If the socket cannot be had, starting says so and leaves nothing; later it can be tried."""
     path = tmp_path / "s"
-    made = ChannelService(str(path), reactor)
+    made = service_at(path)
     with socket.socket(socket.AF_UNIX) as skt:
         skt.bind(str(path))
         skt.listen()
@@ -123,7 +133,7 @@ async def test_taken(tmp_path: Path) -> None:
             made.startService()
         assert names(made.registry) == []
     made.startService()
-    async with connected(made.path) as client:
+    async with connected(str(tmp_path / "s")) as client:
         assert (await client.callRemote(stock.Hello, version=1))["version"] == 1
     await made.stopService()
 

@@ -144,7 +144,7 @@ async def test_pipelined(channel: Served) -> None:
 
 @asynchronous
 async def test_break(channel: Served) -> None:
-    """Whoever breaks the framing is disconnected, and what waits for an answer fails."""
+    """A client that breaks the framing is disconnected, and its pending commands fail."""
     async with connected(channel.path) as client, connected(channel.path) as other:
         await client.callRemote(stock.Register, **service())
         client.transport.write(b"\xff\xff")

@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.xdr import uint
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.exchange import connect, exchange, question
 from tests.support.namespace import eventually
 from tests.support.talk import Served
 
 PROCESSES = 5
-#: Five thousand connections in all; fewer where nobody may have so many.
+#: Five thousand connections in all; fewer where the limits do not allow as many.
 EACH = min(1_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] * 3 // 4 - 100) // PROCESSES)
 
 #: The mapping that is asked for: the port mapper's own.

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, encode_pmap, read_rpcb
 from portmapd.oncrpc.xdr import Reader, uint
-from portmapd.portmapper.rpcbind import read_rpcb
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.daemon import portmapd
 from tests.support.exchange import exchange, question
 from tests.support.frames import frame, hardware_address

@@ -18,9 +18,8 @@ from portmapd.oncrpc.message import (
     sys_credential,
     xid_of,
 )
+from portmapd.oncrpc.program import CallResult, RemoteCall, encode_remote_call
 from portmapd.portmapper.caller import RESERVED_PORTS
-from portmapd.portmapper.callit import RemoteCall, encode_remote_call
-from portmapd.portmapper.v2 import CallResult
 from portmapd.registry.mapping import mapping
 from portmapd.server.call_forwarder import MAX_CALLS
 from portmapd.service import PortmapperService

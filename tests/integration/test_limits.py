@@ -9,9 +9,9 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from portmapd.oncrpc.message import decode_reply, xid_of
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, mark
 from portmapd.oncrpc.xdr import uint
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from portmapd.server.stream import MAX_STREAMS
 from tests.support.embedded import asking, asynchronous, serving
 from tests.support.exchange import connect, connect_local, exchange, question, receive_record

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Rpcb, encode_rpcb
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
 from tests.support.daemon import portmapd
 from tests.support.exchange import PATIENCE, exchange, question
 from tests.support.namespace import Namespace

@@ -10,8 +10,7 @@ from twisted.internet.defer import gatherResults
 
 from portmapd.client import PortmapClient
 from portmapd.errors import DaemonUnreachable, ProgramMismatch, SystemFailure
-from portmapd.portmapper.rpcbind import Rpcb
-from portmapd.portmapper.v2 import CallResult, Pmap
+from portmapd.oncrpc.program import CallResult, Pmap, Rpcb
 from portmapd.registry.mapping import Mapping, mapping
 from tests.support.embedded import asking, asynchronous, needs_ipv6, serving
 from tests.support.exchange import free_port

@@ -12,8 +12,8 @@ from twisted.internet.threads import deferToThread
 
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Rpcb, encode_rpcb
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
 from tests.support.embedded import asking, asynchronous, serving
 from tests.support.exchange import connect_local, exchange, question, run_as
 

@@ -15,11 +15,18 @@ import pytest
 
 from portmapd.errors import AuthRefused
 from portmapd.oncrpc.message import decode_call, decode_reply, success, sys_credential
+from portmapd.oncrpc.program import (
+    Pmap,
+    RemoteCall,
+    Rpcb,
+    encode_pmap,
+    encode_remote_call,
+    encode_rpcb,
+    read_call_result,
+    read_pmap,
+)
 from portmapd.oncrpc.xdr import Reader, opaque, uint
-from portmapd.portmapper.callit import RemoteCall, encode_remote_call
 from portmapd.portmapper.dispatch import TABLE
-from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
-from portmapd.portmapper.v2 import Pmap, encode_pmap, read_call_result, read_pmap
 from tests.support.daemon import portmapd
 from tests.support.exchange import connect, exchange, question, reply_or_silence
 from tests.support.namespace import Namespace

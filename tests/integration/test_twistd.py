@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.daemon import TWISTD, portmapd
 from tests.support.exchange import connect, connect_local, exchange, free_port, question
 from tests.support.host import daemon, twistd
@@ -109,7 +109,7 @@ def test_reserved_port(namespace: Namespace) -> None:
 
 @pytest.mark.programs("setpriv")
 def test_default_port(namespace: Namespace, tmp_path: Path) -> None:
-    """Who is not root serves port 10111, and is told so."""
+    """A user who is not root serves port 10111, and is told so."""
     log = tmp_path / "log"
     started = namespace.start(*unprivileged(), *START, log=log)
     said = "serving port 10111, because port 111 needs root"

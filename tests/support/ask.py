@@ -5,7 +5,7 @@ version 4, or the name and the text of the error.
 """
 
 import sys
-from typing import Any
+from typing import Any, Literal, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
@@ -15,7 +15,8 @@ from portmapd.errors import PortmapdError
 
 
 async def _ask(reactor: Any, transport: str, host: str, port: str) -> None:
-    client = PortmapClient(reactor, host, int(port), transport)
+    kind = cast('Literal["udp", "tcp", "local"]', transport)
+    client = PortmapClient(reactor, host, int(port), kind)
     try:
         print(await client.getaddr(100000, 4))
     except PortmapdError as error:

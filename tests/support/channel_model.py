@@ -187,10 +187,10 @@ class World:
             self.rules.others[key] = (OTHER_ADDRESS, "unknown")
 
     def unset_elsewhere(self) -> None:
-        """The superuser unsets a mapping, whoever holds it."""
-        standing = list(self.host.registry.mappings)
-        if standing:
-            chosen = self.random.choice(standing)
+        """The superuser unsets any mapping."""
+        registered = list(self.host.registry.mappings)
+        if registered:
+            chosen = self.random.choice(registered)
             self.host.registry.unmap(chosen)
             self.rules.others.pop(chosen.key, None)
             for twin in self.twins:
@@ -247,7 +247,7 @@ class World:
         return known
 
     def check_watchers(self) -> None:
-        """Whoever listed and followed the events knows what is registered."""
+        """A watcher that listed, and followed the events, knows what is registered."""
         for twin in self.twins:
             if twin.paused:
                 continue

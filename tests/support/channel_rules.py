@@ -40,7 +40,7 @@ class Process:
 class Connection:
     """A connection of a process.
 
-    :param exe: what was its executable when somebody looked; None: nobody did.
+    :param exe: its executable when it was looked up; None: it was not.
     """
 
     process: Process = field(repr=False)
@@ -109,14 +109,14 @@ class Rules:
             yield "INVALID_SERVICE"
         if flags & 2 and not connection.exe:
             yield "EXECUTABLE_UNKNOWN"
-        standing = [
+        existing = [
             held
             for other in self.connections
             if other.process.uid == connection.process.uid
             for (taken, _), held in other.services.items()
             if taken == name
         ]
-        if standing and any((flags | held) & 1 for held in standing):
+        if existing and any((flags | held) & 1 for held in existing):
             yield "ALREADY_REGISTERED"
 
     def _excess(self, connection: Connection, more: int) -> set[str]:

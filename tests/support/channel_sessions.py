@@ -1,4 +1,4 @@
-"""The local channel without sockets: a daemon, and the connections of made-up processes."""
+"""The local channel without sockets, and the connections of made-up processes."""
 
 from collections.abc import Iterator, MutableSequence
 from typing import Any
@@ -10,7 +10,7 @@ from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import Refusal
 from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.registry import Registry
-from portmapd.server.session import Daemon
+from portmapd.server.session import ChannelContext
 from portmapd.server.watchers import Watchers
 
 #: A service to register: its name, port and flags.
@@ -19,21 +19,21 @@ Fields = dict[str, Any]
 
 
 class Host:
-    """A daemon, and the processes of its host.
+    """A channel, and the processes of its host.
 
     :param limit: the most services and mappings that one process may hold.
     """
 
     def __init__(self, limit: int = 10) -> None:
         self.registry = Registry()
-        self.daemon = Daemon(self.registry, Watchers(self.registry), "b1946ac9", limit)
+        self.context = ChannelContext(self.registry, Watchers(self.registry), "b1946ac9", limit)
         self._limit = limit
         self._allowances: dict[int, Allowance] = {}
 
     def connect(self, uid: int = 104, pid: int = 7, exe: str = "/bin/a") -> "Connection":
         """A connection of a process; one with the same pid is the same process."""
         allowance = self._allowances.setdefault(pid, Allowance(self._limit))
-        return Connection(self.daemon, uid, pid, exe, allowance)
+        return Connection(self.context, uid, pid, exe, allowance)
 
     def exit(self, pid: int) -> None:
         """The process has ended, and so have its connections: another one may get its pid."""
@@ -72,15 +72,17 @@ class Process:
 class Connection:
     """A process's connection: commands go in as bytes, and so do answers and events come out."""
 
-    def __init__(self, daemon: Daemon, uid: int, pid: int, exe: str, allowance: Allowance) -> None:
+    def __init__(
+        self, context: ChannelContext, uid: int, pid: int, exe: str, allowance: Allowance
+    ) -> None:
         self._said: list[bytes] = []
         self.process = Process(uid, pid, exe, allowance, self._said)
-        self.session = daemon.open(self.process)
+        self.session = context.open(self.process)
 
     @property
     def holder(self) -> Holder:
         """What it registers belongs to."""
-        return self.session.enter()
+        return self.session.open_holder()
 
     def answer(self, box: Box) -> Box | None:
         """The box that answers *box*; None if none does."""

@@ -34,7 +34,7 @@ class Wire:
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()
         process = Process(104, pid, "/bin/a", Allowance(None), self._out)
-        self.session = host.daemon.open(process)
+        self.session = host.context.open(process)
         self._is_up = True
         self.is_paused = False
         protocol.makeConnection(self.transport)

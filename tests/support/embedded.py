@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec, cast
+from typing import Any, Literal, ParamSpec, cast
 
 import pytest
 import pytest_twisted
@@ -45,7 +45,8 @@ async def asking(
     port: int, host: str = "127.0.0.1", transport: str = "udp", **options: Any
 ) -> AsyncIterator[PortmapClient]:
     """Give a client for the block."""
-    client = PortmapClient(reactor, host, port, transport, **options)
+    kind = cast('Literal["udp", "tcp", "local"]', transport)
+    client = PortmapClient(reactor, host, port, kind, **options)
     try:
         yield client
     finally:

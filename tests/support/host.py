@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from tests.support.daemon import ERRORS, TWISTD
 from tests.support.exchange import PATIENCE, connect_local, exchange, question
 from tests.support.namespace import TOP, eventually

@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import NOBODY, Call, Credential, decode_reply, encode_call
 from portmapd.oncrpc.netid import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, Netid
-from portmapd.portmapper.access import PROGRAM, Policy
+from portmapd.oncrpc.program import PROGRAM, Pmap, Rpcb, encode_pmap, encode_rpcb
+from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Audience, Caller
+from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
-from portmapd.portmapper.procedure import Context
-from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
-from portmapd.portmapper.v2 import Pmap, encode_pmap
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 

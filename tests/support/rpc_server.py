@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from portmapd.portmapper.access import Policy
-from portmapd.portmapper.reply_cache import Answers
+from portmapd.portmapper.reply_cache import ReplyCache
+from portmapd.portmapper.v2 import GetportReplies
 from portmapd.server.call_forwarder import CallForwarder
 from portmapd.server.call_server import CallServer
 from portmapd.server.rate_limited_log import RateLimitedLog
@@ -51,6 +52,8 @@ class MemoryPort:
         self.stopped = True
 
 
+@implementer(IReactorUDP)
+@implementer(IReactorUDP)
 class MemoryReactor(Clock):
     """A reactor whose time and sockets are a test's own.
 
@@ -81,12 +84,12 @@ class Serving:
         self.mapper = PortMapper(policy)
         self.registry = self.mapper.registry
         self.statistics = self.mapper.statistics
-        self.answers = Answers(self.registry, self.statistics)
-        self.forwarder = CallForwarder(self.reactor)
+        self.cache = ReplyCache(self.registry, GetportReplies(self.registry, self.statistics).find)
+        self.forwarder = CallForwarder(self.reactor, self.reactor)
         self.call_server = CallServer(
             self.mapper.context.policy,
             self.mapper.dispatcher,
-            self.answers,
+            self.cache,
             self.forwarder,
             RateLimitedLog(self.reactor),
         )

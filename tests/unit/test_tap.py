@@ -4,7 +4,6 @@ import resource
 from typing import Any
 
 from twisted.application.service import IService, ServiceMaker
-from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,6 +11,7 @@ from portmapd import tap
 from portmapd.config import Config
 from portmapd.service import PortmapperService
 from portmapd.tap import CannotStart, Options, TwistdPortmapper
+from tests.support.rpc_server import MemoryReactor
 
 OPTIONS = (
     "port",
@@ -147,7 +147,7 @@ class ServiceTests(SynchronousTestCase):
     def test_cannot_start(self) -> None:
         """A socket that cannot be used ends the start with one line."""
         config = Config(interfaces=(), rpc_socket="/dev/null/socket", local_socket=None)
-        service = TwistdPortmapper(config, Clock())
+        service = TwistdPortmapper(config, MemoryReactor())
         with self.assertRaises(CannotStart) as raised:
             service.privilegedStartService()
         self.assertEqual(len(str(raised.exception).splitlines()), 1)

@@ -1,74 +1,111 @@
 """The sockets of streams: a bounded batch of their events at a time.
 
-The reactor hands out all events that it has before it looks for new ones. After ten thousand
-connections broke at once, a datagram would wait for all of them. The group keeps streams in an
-epoll of its own, which is one descriptor for the reactor: in each of its turns a batch is served,
-and UDP has its turn after it. Besides, a batch costs the reactor's overhead once.
+A reactor hands out all the events that it has before it looks for new ones. If ten thousand
+connections break at once, a datagram waits for all of them. The group keeps streams in an epoll of
+its own, which is one descriptor to the reactor: in each turn of the reactor a batch of streams is
+served, and UDP has its turn afterwards. It also costs the reactor's overhead once a batch.
 """
 
+from __future__ import annotations
+
 import select
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableDescriptor,
+    IReactorFDSet,
+    IReactorTime,
+    IReadDescriptor,
+    IWriteDescriptor,
+)
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: How long one turn of the reactor may take, in seconds. The epoll keeps what was not served.
-TURN = 0.0005
-#: How long a turn may take, in seconds, in which nobody waits any more: who was served has often
-#: something to say again, or leaves, and that saves a turn.
+from portmapd.server.turns import TURN
+
+#: How long the group goes on when fewer events are left than a batch holds, in seconds. A peer that
+#: was just answered often asks again, or closes; serving it now saves a turn of the reactor.
 LINGER = 0.0001
-#: The most events that are taken out of the epoll at a time. All of these are served: what was
-#: taken stands behind the others next time, so that everyone has a turn, however busy one is.
+#: The most events that are taken out of the epoll at a time. All of them are served. The kernel
+#: puts what was taken behind the others, so that everyone has a turn, however busy one stream is.
 BATCH = 4
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
 
+Descriptor = IReadDescriptor | IWriteDescriptor
 
-@implementer(IReadDescriptor)
+
+class IGroupReactor(IReactorFDSet, IReactorTime):
+    """What the group asks of the reactor that it is in."""
+
+
+@implementer(IReactorFDSet, IReactorTime, IReadDescriptor)
 class EpollGroup:
     """A reactor to the descriptors in it, and one descriptor to the reactor.
 
-    :param reactor: the reactor that gives the turns; the group is in it while it has descriptors.
+    :param reactor: gives the turns. The group is in it while it has descriptors.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IGroupReactor) -> None:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
-        self._descriptors: dict[int, Any] = {}
+        self._descriptors: dict[int, Descriptor] = {}
         self._events: dict[int, int] = {}
 
-    # What descriptors ask of a reactor
+    # IReactorFDSet and IReactorTime, for the descriptors
 
-    def addReader(self, descriptor: Any) -> None:
-        """Serve *descriptor* when it can be read."""
-        self._change(descriptor, _IN, 0)
+    def addReader(self, reader: IReadDescriptor) -> None:
+        self._change(reader, _IN, 0)
 
-    def addWriter(self, descriptor: Any) -> None:
-        """Serve *descriptor* when it can be written."""
-        self._change(descriptor, _OUT, 0)
+    def addWriter(self, writer: IWriteDescriptor) -> None:
+        self._change(writer, _OUT, 0)
 
-    def removeReader(self, descriptor: Any) -> None:
-        """End :meth:`addReader`."""
-        self._change(descriptor, 0, _IN)
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        self._change(reader, 0, _IN)
 
-    def removeWriter(self, descriptor: Any) -> None:
-        """End :meth:`addWriter`."""
-        self._change(descriptor, 0, _OUT)
+    def removeWriter(self, writer: IWriteDescriptor) -> None:
+        self._change(writer, 0, _OUT)
 
-    def callLater(self, delay: float, call: Any, *args: Any, **kwargs: Any) -> IDelayedCall:
-        """As the reactor does."""
-        later: IDelayedCall = self._reactor.callLater(delay, call, *args, **kwargs)
-        return later
+    def removeAll(self) -> list[Descriptor]:
+        removed = list(self._descriptors.values())
+        for number in tuple(self._descriptors):
+            self._forget(number)
+        return removed
 
-    def _change(self, descriptor: Any, more: int, less: int) -> None:
+    def getReaders(self) -> list[IReadDescriptor]:
+        return self._waiting_for(_IN)
+
+    def getWriters(self) -> list[IWriteDescriptor]:
+        return self._waiting_for(_OUT)
+
+    def seconds(self) -> float:
+        return self._reactor.seconds()
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 # the interface names it so
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall:
+        return self._reactor.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        return self._reactor.getDelayedCalls()
+
+    def _waiting_for(self, event: int) -> list[Any]:
+        return [self._descriptors[n] for n, events in self._events.items() if events & event]
+
+    def _change(self, descriptor: Descriptor, more: int, less: int) -> None:
         number = descriptor.fileno()
         before = self._events.get(number, 0)
         after = (before | more) & ~less
@@ -99,25 +136,24 @@ class EpollGroup:
             self._epoll.close()
             self._epoll = None
 
-    # What the reactor asks of a descriptor
+    # IReadDescriptor, for the reactor
 
     def fileno(self) -> int:
-        """The epoll's descriptor, which can be read when there are events."""
+        """The epoll's descriptor, which is readable while there are events."""
         return self._opened().fileno()
 
     def logPrefix(self) -> str:
-        """The epoll_group's name in log lines."""
         return "portmapd"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends."""
+        """The reactor ends; its descriptors are lost by themselves."""
 
     def doRead(self) -> None:
-        """Serve whoever has events, for one turn."""
+        """Serve the descriptors that have events, for one turn."""
         begun = monotonic()
         while self._epoll is not None:
             events = self._epoll.poll(0, BATCH)
-            # Whoever is served may close others, and open new ones with their numbers.
+            # While one is served it may close others, and open new ones with the same numbers.
             ready = [(number, self._descriptors.get(number), event) for number, event in events]
             for number, descriptor, event in ready:
                 if descriptor is not None and self._descriptors.get(number) is descriptor:
@@ -127,7 +163,10 @@ class EpollGroup:
                 break
 
     def serve(self, descriptor: Any, event: int = _IN) -> None:
-        """Serve *descriptor*, of which *event* is known or supposed."""
+        """Serve *descriptor*.
+
+        :param event: what epoll tells of it, or is likely to tell.
+        """
         try:
             lost = descriptor.doRead() if event & _IN else None
             if lost is None and event & _OUT:
@@ -141,9 +180,11 @@ class EpollGroup:
             self._lose(descriptor, lost)
 
     def _lose(self, descriptor: Any, why: Exception) -> None:
+        """Tell *descriptor* that it is lost; nothing is served of it any more."""
+        self._change(descriptor, 0, _IN | _OUT)
         reason = _REASONS.get(type(why)) or Failure(why)
         try:
-            if isinstance(why, ConnectionDone):
+            if isinstance(why, ConnectionDone) and IHalfCloseableDescriptor.providedBy(descriptor):
                 descriptor.readConnectionLost(reason)
             else:
                 descriptor.connectionLost(reason)

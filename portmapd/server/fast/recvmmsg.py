@@ -1,8 +1,8 @@
-"""Datagrams by the dozen: ``recvmmsg`` and ``sendmmsg`` of Linux.
+"""Many datagrams with one system call: ``recvmmsg`` and ``sendmmsg`` of Linux.
 
-Under load, system calls, and the objects that the socket module makes for every datagram, are most
-of a request's cost. Here up to :data:`SLOTS` requests come in with one call and leave with another;
-for each of them the interpreter looks two keys up and stores an address and a size.
+Under load, most of a request's cost is system calls, and the objects that the socket module makes
+for every datagram. Here up to :data:`SLOTS` requests arrive with one call, and their replies leave
+with another. For each of them the interpreter looks up two keys, and stores an address and a size.
 """
 
 import ctypes
@@ -27,13 +27,13 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.oncrpc.message import XID
-from portmapd.portmapper.cached_reply import Shelf
+from portmapd.portmapper.reply_cache import CachedReply, ReplyTable
 
 #: The most datagrams taken in at once; they are served before other sockets have their turn.
 SLOTS = 64
-#: What most requests fit in, in bytes. Only requests that do have known replies.
+#: Room for most requests, in bytes. Longer ones have no cached replies.
 HEAD = 256
-#: With it, any datagram fits.
+#: The rest of the longest datagram.
 TAIL = 65_536 - HEAD
 
 
@@ -63,7 +63,13 @@ class _Message(Structure):
 
 @frozen
 class _Layout:
-    """Where things stand in what the kernel gives, in bytes."""
+    """Sizes and positions, in bytes, in what the kernel writes.
+
+    :param name: the size of a caller's ``sockaddr``.
+    :param host: the host in it.
+    :param info: the size of the packet information.
+    :param interface: the position of the interface in that.
+    """
 
     name: int
     host: slice
@@ -77,15 +83,15 @@ _LAYOUTS = {
     socket.AF_INET6: _Layout(28, slice(8, 24), 20, 16),
 }
 
-#: Takes a request whose reply is not known: message, sockaddr, packet information, and its key.
+#: Takes a request that no cached reply fits: message, sockaddr, packet information, and its key.
 Miss = Callable[[bytes, bytes, bytes, bytes], None]
 
 
 class Batch:
-    """Takes requests from one UDP socket and answers those whose replies are known.
+    """Takes requests from one UDP socket, and answers those that cached replies fit.
 
     :param skt: a non-blocking socket.
-    :param informed: does the socket give packet information? Replies then leave from the address
+    :param informed: does the socket give packet information? Then replies leave from the address
         that was asked.
     """
 
@@ -107,7 +113,7 @@ class Batch:
         self._send.argtypes = (c_int, c_void_p, c_uint, c_int)
 
     def _make_incoming(self) -> Any:
-        """Headers for requests, each into its own slot."""
+        """Headers for requests, with a slot for each."""
         parts = (_Iovec * (2 * SLOTS))()
         messages = (_Message * SLOTS)()
         for slot, message in enumerate(messages):
@@ -117,7 +123,7 @@ class Batch:
         return messages
 
     def _make_outgoing(self) -> Any:
-        """Headers for replies: the xid of the request in the slot, then the reply."""
+        """Headers for replies: the xid of the request in the slot, then the cached body."""
         parts = (_Iovec * (2 * SLOTS)).from_buffer(self._parts)
         messages = (_Message * SLOTS)()
         for slot, message in enumerate(messages):
@@ -131,11 +137,11 @@ class Batch:
         if self._control:
             header.control, header.control_length = self._controls.address(slot), self._control
 
-    def serve(self, shelves: Mapping[bytes, Shelf], miss: Miss) -> None:
-        """Take in what is there, and answer it in order.
+    def serve(self, tables: Mapping[bytes, ReplyTable], miss: Miss) -> None:
+        """Answer the requests that have arrived, in order.
 
-        :param shelves: known replies, by the key of a request: its host and packet information.
-        :param miss: is given every request whose reply is not known.
+        :param tables: cached replies, by the key of a request: its host and packet information.
+        :param miss: is given every request that none of them fits.
         """
         self._headers[:] = self._template
         count = self._receive(self._fd, self._incoming, SLOTS, socket.MSG_DONTWAIT, None)
@@ -145,17 +151,17 @@ class Batch:
         parts, first = self._parts, 0
         for slot, length in enumerate(self._lengths[:count].tolist()):
             at = slot * HEAD
-            try:
-                # A request longer than a head makes a key longer than any that is known.
-                answer = shelves[keys[slot]][heads[at + XID : at + length]]
-            except KeyError:
+            table = tables.get(keys[slot])
+            # The slice of a request longer than a head is longer than any that has a cached reply.
+            cached = table.find(heads[at + XID : at + length]) if table is not None else None
+            if cached is None:
                 self._flush(first, slot)
                 first = slot + 1
                 self._miss(slot, length, keys[slot], miss)
             else:
-                answer.hits += 1
-                parts[4 * slot + 2] = answer.address
-                parts[4 * slot + 3] = answer.size
+                cached.count.value += 1
+                parts[4 * slot + 2] = cached.address or _locate(cached)
+                parts[4 * slot + 3] = len(cached.body)
         self._flush(first, count)
 
     def _keys(self, count: int) -> list[bytes]:
@@ -192,34 +198,42 @@ class Batch:
             first += sent if sent > 0 else 1
 
     def _forget_interfaces(self, first: int, last: int) -> None:
-        """Replies leave where the routes lead, which need not be where the requests came in."""
+        """Let replies leave where the routes lead, which need not be where requests came in."""
         at = socket.CMSG_LEN(0) + self._layout.interface
         for slot in range(first, last):
             self._controls.put(slot, at, bytes(4))
 
 
+def _locate(cached: CachedReply) -> int:
+    """The place of the reply's body in memory, which is valid while the reply is referenced."""
+    address = ctypes.cast(ctypes.c_char_p(cached.body), c_void_p).value
+    assert address is not None
+    cached.address = address
+    return address
+
+
 class _Slots:
-    """As many rooms of *size* bytes as there are slots; untouched ones take no memory."""
+    """:data:`SLOTS` buffers of *size* bytes each; an unused one takes no memory."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._room = mmap.mmap(-1, max(size, 1) * SLOTS)
-        self._base = addressof(c_char.from_buffer(self._room))
+        self._buffer = mmap.mmap(-1, max(size, 1) * SLOTS)
+        self._base = addressof(c_char.from_buffer(self._buffer))
 
     def address(self, slot: int) -> int:
-        """Where the slot's room is."""
+        """The slot's place in memory."""
         return self._base + slot * self._size
 
     def take(self, count: int) -> bytes:
-        """What is in the first *count* slots."""
-        return self._room[: count * self._size]
+        """The bytes of the first *count* slots."""
+        return self._buffer[: count * self._size]
 
     def get(self, slot: int, start: int, stop: int) -> bytes:
         """Bytes *start* to *stop* of the slot."""
         at = slot * self._size
-        return self._room[at + start : at + stop]
+        return self._buffer[at + start : at + stop]
 
     def put(self, slot: int, start: int, data: bytes) -> None:
         """Overwrite the slot from byte *start* on."""
         at = slot * self._size + start
-        self._room[at : at + len(data)] = data
+        self._buffer[at : at + len(data)] = data

@@ -9,7 +9,7 @@ from portmapd.channel.box import MAX_BOX, MAX_PAIRS, BoxReader
 from portmapd.channel.commands import COMMANDS
 from portmapd.registry.holder import Allowance
 from portmapd.registry.registry import Registry
-from portmapd.server.session import Daemon
+from portmapd.server.session import ChannelContext
 from portmapd.server.watchers import MAX_WAITING, Watchers
 from tests.support.channel_sessions import Process
 
@@ -23,8 +23,8 @@ class ProtocolPageTests(SynchronousTestCase):
         """The daemon says, byte for byte, what the example shows."""
         said: list[bytes] = []
         registry = Registry()
-        daemon = Daemon(registry, Watchers(registry), "b1946ac9", 10)
-        session = daemon.open(Process(104, 4711, "/usr/bin/printer", Allowance(10), said))
+        context = ChannelContext(registry, Watchers(registry), "b1946ac9", 10)
+        session = context.open(Process(104, 4711, "/usr/bin/printer", Allowance(10), said))
         reader = BoxReader()
         expected: list[bytes] = []
         for line in (DOCS / "examples" / "conversation.txt").read_text().splitlines():

@@ -20,10 +20,10 @@ from portmapd.oncrpc.netid import (
     UDP6,
     Netid,
     format_address,
-    from_netbuf,
+    from_sockaddr,
     parse_address,
     split_address,
-    to_netbuf,
+    to_sockaddr,
 )
 from tests.support.rpc_samples import ADDRESSES, PORTS, PROPERTY
 
@@ -154,30 +154,30 @@ class AddressTests(SynchronousTestCase):
 class NetbufTests(SynchronousTestCase):
     """``sockaddr`` in a netbuf."""
 
-    def test_to_netbuf(self) -> None:
+    def test_to_sockaddr(self) -> None:
         """Addresses become their bytes."""
         for netid, address, netbuf in NETBUFS:
-            self.assertEqual(to_netbuf(netid, address), netbuf)
+            self.assertEqual(to_sockaddr(netid, address), netbuf)
 
-    def test_from_netbuf(self) -> None:
+    def test_from_sockaddr(self) -> None:
         """Bytes become their addresses."""
         for netid, address, netbuf in NETBUFS:
-            self.assertEqual(from_netbuf(netid, netbuf), address)
+            self.assertEqual(from_sockaddr(netid, netbuf), address)
 
     def test_scope_is_no_part(self) -> None:
         """Interfaces have other numbers elsewhere: the netbuf does without."""
-        self.assertEqual(to_netbuf(TCP6, "fe80::1%eth0.0.1"), to_netbuf(TCP6, "fe80::1.0.1"))
+        self.assertEqual(to_sockaddr(TCP6, "fe80::1%eth0.0.1"), to_sockaddr(TCP6, "fe80::1.0.1"))
 
     def test_path_with_an_end(self) -> None:
         """A path ends with its ``sockaddr_un``, or earlier with a zero."""
         for tail in (b"", b"\0", b"\0rest", bytes(102)):
-            self.assertEqual(from_netbuf(LOCAL, UNIX + b"/run/s" + tail), "/run/s")
+            self.assertEqual(from_sockaddr(LOCAL, UNIX + b"/run/s" + tail), "/run/s")
 
-    def test_to_netbuf_refused(self) -> None:
+    def test_to_sockaddr_refused(self) -> None:
         """What is no address has no netbuf."""
         for netid, address, said in INVALID:
             with self.assertRaisesRegex(InvalidMapping, said):
-                to_netbuf(netid, address)
+                to_sockaddr(netid, address)
 
     def test_sizes(self) -> None:
         """Any other size is refused."""
@@ -191,21 +191,21 @@ class NetbufTests(SynchronousTestCase):
             for size in set(range(130)) - sizes:
                 netbuf = prefix.ljust(size, b"\0")[:size]
                 with self.assertRaisesRegex(InvalidMapping, f"no sockaddr of netid {netid.name}"):
-                    from_netbuf(netid, netbuf)
+                    from_sockaddr(netid, netbuf)
 
     def test_families(self) -> None:
         """The address of one family is refused for the other families' netids."""
         for owner, _, netbuf in NETBUFS:
             for netid in NETIDS.values():
                 if netid.family != owner.family:
-                    self.assertRaises(InvalidMapping, from_netbuf, netid, netbuf)
+                    self.assertRaises(InvalidMapping, from_sockaddr, netid, netbuf)
 
     def test_foreign_family_of_the_right_size(self) -> None:
         """The family's number counts, not the size alone."""
         for netid, size in ((UDP, 16), (UDP6, 28), (LOCAL, 110)):
             for number in (0, 255):
                 netbuf = family(number) + bytes(size - 2)
-                self.assertRaises(InvalidMapping, from_netbuf, netid, netbuf)
+                self.assertRaises(InvalidMapping, from_sockaddr, netid, netbuf)
 
 
 class AddressProperties(SynchronousTestCase):
@@ -216,7 +216,7 @@ class AddressProperties(SynchronousTestCase):
     def test_netbufs_round_trip(self, sample: tuple[Netid, str]) -> None:
         """An address survives as a netbuf, all but its scope."""
         netid, address = sample
-        again = from_netbuf(netid, to_netbuf(netid, address))
+        again = from_sockaddr(netid, to_sockaddr(netid, address))
         if netid is LOCAL:
             self.assertEqual(again, address)
             return
@@ -240,9 +240,9 @@ class AddressProperties(SynchronousTestCase):
         try:
             parse_address(netid, address)
         except InvalidMapping:
-            self.assertRaises(InvalidMapping, to_netbuf, netid, address)
+            self.assertRaises(InvalidMapping, to_sockaddr, netid, address)
         else:
-            self.assertTrue(to_netbuf(netid, address))
+            self.assertTrue(to_sockaddr(netid, address))
 
     @PROPERTY
     @given(
@@ -250,9 +250,9 @@ class AddressProperties(SynchronousTestCase):
         st.sampled_from((b"", INET, INET6, UNIX)),
         st.binary(max_size=120),
     )
-    def test_from_netbuf_is_total(self, netid: Netid, prefix: bytes, rest: bytes) -> None:
+    def test_from_sockaddr_is_total(self, netid: Netid, prefix: bytes, rest: bytes) -> None:
         """Any bytes are an address, or refused with InvalidMapping."""
         try:
-            from_netbuf(netid, prefix + rest)
+            from_sockaddr(netid, prefix + rest)
         except InvalidMapping:
             pass

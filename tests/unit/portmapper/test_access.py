@@ -1,4 +1,4 @@
-"""Who may do what: a table over callers, operations and policies."""
+"""Who may do what: a table over callers, permissions and policies."""
 
 from ipaddress import ip_network
 
@@ -6,18 +6,18 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6
+from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.access import (
-    PROGRAM,
-    Answer,
     Ask,
     Callit,
     Forward,
     Modify,
-    Operation,
+    Permission,
     Policy,
     Register,
     Remove,
     Replace,
+    Reply,
     permits,
 )
 from portmapd.portmapper.caller import Audience, Caller
@@ -53,13 +53,13 @@ def owned(owner: str, holder: Holder | None = None, program: int = 7) -> Replace
 
 def removed(owner: str, holder: Holder | None = None, program: int = 7) -> Remove:
     """To remove a mapping of *owner*."""
-    return Remove(owned(owner, holder, program).standing)
+    return Remove(owned(owner, holder, program).existing)
 
 
 CONNECTION = Holder(104, 1)
 
-#: Policy, operation, who may.
-TABLE: list[tuple[Policy, Operation, set[str]]] = [
+#: Policy, permission, who has it.
+TABLE: list[tuple[Policy, Permission, set[str]]] = [
     (PLAIN, Ask(), EVERYONE),
     (INSECURE, Ask(), EVERYONE),
     (PLAIN, Modify(), HERE),
@@ -121,9 +121,9 @@ class PermitsTests(SynchronousTestCase):
 
     def test_table(self) -> None:
         """Every row is so for every caller."""
-        for policy, operation, allowed in TABLE:
-            found = {name for name, who in NAMES.items() if permits(policy, who, operation)}
-            self.assertEqual(found, allowed, f"{operation} under {policy}")
+        for policy, permission, allowed in TABLE:
+            found = {name for name, who in NAMES.items() if permits(policy, who, permission)}
+            self.assertEqual(found, allowed, f"{permission} under {policy}")
 
     def test_shielded(self) -> None:
         """What trusts this host is not called for anyone, under any policy; procedure 0 is."""
@@ -153,15 +153,15 @@ class PermitsTests(SynchronousTestCase):
                 continue
             bounded = caller.audience is Audience.STRANGER and caller.netid in {UDP, UDP6}
             for insecure in (PLAIN, INSECURE):
-                self.assertEqual(permits(insecure, caller, Answer(40, 41)), not bounded)
-                self.assertTrue(permits(insecure, caller, Answer(40, 40)))
+                self.assertEqual(permits(insecure, caller, Reply(40, 41)), not bounded)
+                self.assertTrue(permits(insecure, caller, Reply(40, 40)))
 
     def test_excluded(self) -> None:
         """Who may not ask may do nothing."""
         policy = Policy(insecure=True, callit=Callit.ALL)
-        operations = {type(operation): operation for _, operation, _ in TABLE}
-        for operation in (*operations.values(), Answer(40, 24)):
-            self.assertFalse(permits(policy, EXCLUDED, operation))
+        permissions = {type(permission): permission for _, permission, _ in TABLE}
+        for permission in (*permissions.values(), Reply(40, 24)):
+            self.assertFalse(permits(policy, EXCLUDED, permission))
 
 
 #: Host, and its audience if 10.0.0.0/8 and 2001:db8:1::/48 are trusted, and

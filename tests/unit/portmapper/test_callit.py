@@ -26,11 +26,11 @@ from portmapd.oncrpc.message import (
     xid_of,
 )
 from portmapd.oncrpc.netid import TCP, TCP6, UDP, UDP6
-from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.access import PROGRAM, Callit, Policy
+from portmapd.oncrpc.program import PROGRAM
+from portmapd.portmapper.access import Callit, Policy
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.callit import RemoteCall, encode_remote_call, read_remote_call
-from portmapd.portmapper.dispatch import Outcome, Pending
+from portmapd.portmapper.callit import ForwardedCall
+from portmapd.portmapper.dispatch import Outcome
 from portmapd.portmapper.statistics import Remote
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import XID, PortMapper, call, local, loopback, remote, remote_call
@@ -68,30 +68,20 @@ class CallitTestCase(SynchronousTestCase):
         asked = remote_call(program, version, procedure, arguments)
         return self.mapper.dispatch(call(*kind, asked, credential=credential), caller)
 
-    def pending(self, kind: tuple[int, int] = INDIRECT, caller: Caller = HERE) -> Pending:
+    def forwarded(self, kind: tuple[int, int] = INDIRECT, caller: Caller = HERE) -> ForwardedCall:
         """The call that is to be made."""
         outcome = self.outcome(kind, caller)
-        assert outcome.pending is not None
-        self.assertEqual(outcome, Outcome(pending=outcome.pending))
-        return outcome.pending
+        assert outcome.forwarded is not None
+        self.assertEqual(outcome, Outcome(forwarded=outcome.forwarded))
+        return outcome.forwarded
 
     def refused(self, outcome: Outcome) -> CallRefused:
         """The refusal that an outcome answers."""
-        assert outcome.pending is None
+        assert outcome.forwarded is None
         assert outcome.reply is not None
         fault = self.assertRaises(CallRefused, decode_reply, outcome.reply)
         assert isinstance(fault, CallRefused)
         return fault
-
-
-class EncodingTests(SynchronousTestCase):
-    """What is to be called, encoded."""
-
-    def test_remote_call(self) -> None:
-        """It is three integers and opaque arguments."""
-        data = bytes.fromhex("00000007 00000001 00000003 00000002 61620000")
-        self.assertEqual(encode_remote_call(RemoteCall(7, 1, 3, b"ab")), data)
-        self.assertEqual(read_remote_call(Reader(data)), RemoteCall(7, 1, 3, b"ab"))
 
 
 class MakingTests(CallitTestCase):
@@ -102,16 +92,16 @@ class MakingTests(CallitTestCase):
         credential = sys_credential(104, 100)
         for kind in (*SILENT, INDIRECT):
             outcome = self.outcome(kind, credential=credential)
-            assert outcome.pending is not None
+            assert outcome.forwarded is not None
             self.assertIsNone(outcome.reply)
-            made = decode_call(outcome.pending.message(OURS))
+            made = decode_call(outcome.forwarded.message(OURS))
             self.assertEqual(made, Call(OURS, ECHO, 1, 3, credential, b"argument"))
 
     def test_unpadded_arguments(self) -> None:
         """Arguments are passed on as they are."""
         outcome = self.outcome(arguments=b"abc")
-        assert outcome.pending is not None
-        self.assertEqual(decode_call(outcome.pending.message(OURS)).arguments, b"abc")
+        assert outcome.forwarded is not None
+        self.assertEqual(decode_call(outcome.forwarded.message(OURS)).arguments, b"abc")
 
     def test_where(self) -> None:
         """A service on any address is called over loopback, any other one at its address."""
@@ -120,9 +110,9 @@ class MakingTests(CallitTestCase):
         )
         for program, host, port in ((ECHO, "127.0.0.1", 2049), (8, "192.0.2.9", 9), (9, "::1", 10)):
             outcome = self.outcome(program=program)
-            assert outcome.pending is not None
-            relay = outcome.pending.relay
-            self.assertEqual((relay.host, relay.port), (host, port))
+            assert outcome.forwarded is not None
+            found = outcome.forwarded.host, outcome.forwarded.port
+            self.assertEqual(found, (host, port))
 
     def test_family(self) -> None:
         """A service is called over its caller's protocol family, else over the other one."""
@@ -134,7 +124,7 @@ class MakingTests(CallitTestCase):
             (loopback(TCP6), "::1"),
             (local(), "127.0.0.1"),
         ):
-            self.assertEqual(self.pending(caller=caller).relay.host, host)
+            self.assertEqual(self.forwarded(caller=caller).host, host)
 
     def test_udp_only(self) -> None:
         """A program that is not served over UDP cannot be called."""
@@ -184,16 +174,16 @@ class NullPolicyTests(CallitTestCase):
     def test_null_only(self) -> None:
         """They have procedure 0 called, and no other."""
         for kind in SILENT:
-            self.assertIsNotNone(self.outcome(kind, remote(), procedure=0).pending)
+            self.assertIsNotNone(self.outcome(kind, remote(), procedure=0).forwarded)
             self.assertEqual(self.outcome(kind, remote(), procedure=1), Outcome())
 
 
-class AnswerTests(CallitTestCase):
-    """What the caller is answered."""
+class ReplyTests(CallitTestCase):
+    """The reply to the caller."""
 
     def test_version_2(self) -> None:
         """Version 2 answers the port and the results."""
-        reply = self.pending((2, 5)).finish(success(OURS, b"results"))
+        reply = self.forwarded((2, 5)).reply(success(OURS, b"results"))
         assert reply is not None
         self.assertEqual(xid_of(reply), XID)
         self.assertEqual(decode_reply(reply), xdr.uint(2049) + xdr.opaque(b"results"))
@@ -207,7 +197,7 @@ class AnswerTests(CallitTestCase):
                 (loopback(UDP6), "0.0.0.0.8.1"),
                 (local(), "0.0.0.0.8.1"),
             ):
-                reply = self.pending(kind, caller).finish(success(OURS, b"results"))
+                reply = self.forwarded(kind, caller).reply(success(OURS, b"results"))
                 assert reply is not None
                 results = xdr.string(address) + xdr.opaque(b"results")
                 self.assertEqual(decode_reply(reply), results)
@@ -225,40 +215,40 @@ class AnswerTests(CallitTestCase):
         answers = [refusal(OURS, fault) for fault in faults]
         for answer in (None, b"", b"junk", success(OURS, b"")[:-1], *answers):
             for kind in SILENT:
-                self.assertIsNone(self.pending(kind).finish(answer))
-            reply = self.pending().finish(answer)
+                self.assertIsNone(self.forwarded(kind).reply(answer))
+            reply = self.forwarded().reply(answer)
             assert reply is not None
             self.assertEqual(xid_of(reply), XID)
             self.assertRaises(SystemFailure, decode_reply, reply)
 
     def test_empty_results(self) -> None:
         """Procedures that answer nothing have answered."""
-        reply = self.pending((2, 5)).finish(success(OURS, b""))
+        reply = self.forwarded((2, 5)).reply(success(OURS, b""))
         assert reply is not None
         self.assertEqual(decode_reply(reply), xdr.uint(2049) + xdr.opaque(b""))
 
     def test_service_gone_meanwhile(self) -> None:
         """What was called is answered, even if it is not registered any more."""
-        pending = self.pending((2, 5))
+        forwarded = self.forwarded((2, 5))
         self.mapper.registry.unmap(*self.mapper.registry.mappings)
-        self.assertIsNotNone(pending.finish(success(OURS, b"results")))
+        self.assertIsNotNone(forwarded.reply(success(OURS, b"results")))
 
     def test_too_large_for_a_datagram(self) -> None:
         """Results that do not fit a datagram with what goes before them fail, over UDP only."""
         results = success(OURS, bytes(65_483))
-        self.assertIsNotNone(self.pending((2, 5), loopback(TCP)).finish(results))
-        self.assertIsNone(self.pending((2, 5), loopback(UDP)).finish(results))
-        reply = self.pending(INDIRECT, loopback(UDP)).finish(results)
+        self.assertIsNotNone(self.forwarded((2, 5), loopback(TCP)).reply(results))
+        self.assertIsNone(self.forwarded((2, 5), loopback(UDP)).reply(results))
+        reply = self.forwarded(INDIRECT, loopback(UDP)).reply(results)
         assert reply is not None
         self.assertRaises(SystemFailure, decode_reply, reply)
 
     def test_counted(self) -> None:
         """Forwarded calls are counted once they are answered, or fail, or are refused."""
-        self.pending((2, 5)).finish(success(OURS, b""))
-        self.pending((2, 5)).finish(None)
+        self.forwarded((2, 5)).reply(success(OURS, b""))
+        self.forwarded((2, 5)).reply(None)
         self.outcome((2, 5), version=2)
-        self.pending(INDIRECT).finish(success(OURS, b""))
-        self.pending(INDIRECT)
+        self.forwarded(INDIRECT).reply(success(OURS, b""))
+        self.forwarded(INDIRECT)
         rows = decode(self.mapper.statistics.encode())
         direct = Remote(ECHO, 1, 3, "udp", indirect=False)
         self.assertEqual(rows[2].calls[5], 3)
@@ -278,14 +268,14 @@ class AmplificationTests(CallitTestCase):
             for size in range(0, 80, 4):
                 message = call(*kind, remote_call(ECHO, 1, 3, b"12345678"))
                 outcome = self.mapper.dispatch(message, remote(UDP))
-                assert outcome.pending is not None
-                reply = outcome.pending.finish(success(OURS, bytes(size)))
+                assert outcome.forwarded is not None
+                reply = outcome.forwarded.reply(success(OURS, bytes(size)))
                 assert reply is not None
                 self.assertLessEqual(len(reply), len(message))
 
     def test_others(self) -> None:
         """Others get all of it."""
         for caller in (remote(TCP), remote(UDP, Audience.TRUSTED), loopback()):
-            reply = self.pending((2, 5), caller).finish(success(OURS, bytes(8000)))
+            reply = self.forwarded((2, 5), caller).reply(success(OURS, bytes(8000)))
             assert reply is not None
             self.assertEqual(decode_reply(reply), xdr.uint(2049) + xdr.opaque(bytes(8000)))

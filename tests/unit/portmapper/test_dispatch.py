@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import NOBODY, Credential, sys_credential, xid_of
+from portmapd.oncrpc.message import MAX_DATAGRAM, NOBODY, Credential, sys_credential, xid_of
 from portmapd.oncrpc.netid import NETIDS, TCP, UDP, UDP6
-from portmapd.portmapper.access import PROGRAM, Callit, Policy
+from portmapd.oncrpc.program import PROGRAM
+from portmapd.portmapper.access import Callit, Policy
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.dispatch import MAX_DATAGRAM, TABLE, Outcome
+from portmapd.portmapper.dispatch import TABLE, Outcome
 from portmapd.portmapper.statistics import Lookup, Tally
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import (
@@ -168,31 +169,34 @@ class CountingTests(SynchronousTestCase):
         self.assertEqual(self.mapper.statistics.calls(2, 3), 3)
         self.assertEqual(self.mapper.statistics.calls(9, 3), 0)
 
-    def test_lasting(self) -> None:
-        """Answers that will be the same until a mapping changes say what they count as."""
-        lasting = {
+    def test_cacheable(self) -> None:
+        """Replies that stay the same until a mapping changes come with their count."""
+        cacheable = {
             (version, procedure)
             for version, needed in PROCEDURES.items()
             for procedure in needed
-            if self.mapper.dispatch(call(version, procedure, bytes(20)), HERE).lasting
+            if self.mapper.dispatch(call(version, procedure, bytes(20)), HERE).cacheable
         }
         self.assertEqual(
-            lasting,
+            cacheable,
             {(2, 0), (2, 3), (2, 4)}
             | {(version, procedure) for version in (3, 4) for procedure in (0, 3, 4, 7, 8)}
             | {(4, 9), (4, 11)},
         )
 
-    def test_lasting_counts(self) -> None:
-        """They count as what they were counted as."""
+    def test_cacheable_count(self) -> None:
+        """It is the count that the first one was counted in."""
         outcome = self.mapper.dispatch(call(2, 3, pmap(7, 1)), HERE)
-        self.assertEqual(outcome.lasting, Tally(2, 3, Lookup(7, 1, "udp"), success=False))
+        tally = Tally(2, 3, Lookup(7, 1, "udp"), success=False)
+        assert outcome.cacheable is not None
+        self.assertIs(outcome.cacheable, self.mapper.statistics.count_of(tally))
+        self.assertEqual(outcome.cacheable.value, 1)
 
-    def test_errors_do_not_last(self) -> None:
+    def test_errors_are_not_cacheable(self) -> None:
         """Errors are not kept: they may be of any kind, and need not be fast."""
         for message, _ in ERRORS:
-            self.assertIsNone(self.mapper.dispatch(message, HERE).lasting)
-        self.assertIsNone(self.mapper.dispatch(call(2, 3), HERE).lasting)
+            self.assertIsNone(self.mapper.dispatch(message, HERE).cacheable)
+        self.assertIsNone(self.mapper.dispatch(call(2, 3), HERE).cacheable)
 
 
 class SizeTests(SynchronousTestCase):
@@ -327,10 +331,10 @@ class DispatchProperties(SynchronousTestCase):
     def check(self, mapper: PortMapper, message: bytes, caller: Caller) -> None:
         """Dispatch one message; what comes of it is in order, whatever it is."""
         outcome = mapper.dispatch(message, caller)
-        if outcome.pending is not None:
-            self.assertEqual(outcome, Outcome(pending=outcome.pending))
-            self.assertEqual(xid_of(outcome.pending.message(5)), 5)
-            reply = outcome.pending.finish(message)
+        if outcome.forwarded is not None:
+            self.assertEqual(outcome, Outcome(forwarded=outcome.forwarded))
+            self.assertEqual(xid_of(outcome.forwarded.message(5)), 5)
+            reply = outcome.forwarded.reply(message)
         else:
             reply = outcome.reply
         if reply is None:
@@ -369,11 +373,11 @@ class DispatchProperties(SynchronousTestCase):
 
     @PROPERTY
     @given(CALLS, st.sampled_from(CALLERS))
-    def test_lasting(self, message: bytes, caller: Caller) -> None:
-        """An answer that is said to last is the same the next time."""
+    def test_cacheable(self, message: bytes, caller: Caller) -> None:
+        """A cacheable reply is the same the next time."""
         mapper = PortMapper()
         mapper.registry.map(*(mapping(n, 1, "udp", "0.0.0.0.0.9") for n in (1, 2, 3)))
         first = mapper.dispatch(message, caller)
-        if first.lasting is not None:
+        if first.cacheable is not None:
             mapper.now += 100
             self.assertEqual(mapper.dispatch(message, caller), first)

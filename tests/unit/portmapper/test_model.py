@@ -18,10 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.errors import AlreadyRegistered, AuthRefused
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address, split_address
-from portmapd.portmapper.access import PROGRAM
+from portmapd.oncrpc.program import PROGRAM, Pmap, read_pmap, read_rpcb
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.rpcbind import read_rpcb
-from portmapd.portmapper.v2 import Pmap, read_pmap
 from portmapd.registry.change import Change, Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, mapping
@@ -98,13 +96,13 @@ class Machine(RuleBasedStateMachine):
         """What the rules say of a SET; it is done in the model."""
         if caller.audience is not Audience.LOCAL:
             return None
-        standing = self.rows.get(key)
-        if standing is not None and standing.address == address:
+        existing = self.rows.get(key)
+        if existing is not None and existing.address == address:
             return True
-        if standing is None:
+        if existing is None:
             done = key[0] != PROGRAM
         else:
-            done = standing.is_open_to(caller) and standing.address not in self.mapper.bound
+            done = existing.is_open_to(caller) and existing.address not in self.mapper.bound
         if done:
             self.rows[key] = Row(address, caller.owner)
         return done
@@ -113,13 +111,13 @@ class Machine(RuleBasedStateMachine):
         """What the rules say of an UNSET; it is done in the model."""
         if caller.audience is not Audience.LOCAL:
             return None
-        standing = [key for key in keys if key in self.rows]
-        for key in standing:
+        existing = [key for key in keys if key in self.rows]
+        for key in existing:
             if key[0] == PROGRAM:
                 return False
             if caller.owner != "superuser" and not self.rows[key].is_open_to(caller):
                 return False
-        for key in standing:
+        for key in existing:
             del self.rows[key]
         return True
 

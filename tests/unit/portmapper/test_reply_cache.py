@@ -1,4 +1,4 @@
-"""The answer cache: what is kept for whom and how long, and that all of it is counted."""
+"""The reply cache: what is kept for whom and how long, and that all of it is counted."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -6,14 +6,18 @@ from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, decode_reply
 from portmapd.oncrpc.netid import TCP, UDP
 from portmapd.oncrpc.record import mark
-from portmapd.portmapper.access import PROGRAM, Policy
-from portmapd.portmapper.cached_reply import Shelf
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.reply_cache import ALLOWANCE, MAX_KEPT, MAX_REPLY, MAX_REQUEST, MAX_SHELVES
+from portmapd.portmapper.reply_cache import (
+    ALLOWANCE,
+    MAX_REPLY,
+    MAX_REQUEST,
+    MAX_SIZE,
+    MAX_TABLES,
+    ReplyTable,
+)
 from portmapd.registry.change import Kind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import mapping
-from portmapd.server.call_server import MAX_HOSTS
 from tests.support.rpc_samples import (
     PROCEDURES,
     PortMapper,
@@ -31,71 +35,78 @@ GETPORT = call(2, 3, pmap(7, 1))
 
 
 def never(reply: bytes) -> None:
-    """For answers that are there at once."""
+    """For replies that do not have to wait."""
     raise AssertionError
 
 
-class AnswersTestCase(SynchronousTestCase):
+class CacheTestCase(SynchronousTestCase):
     """A port mapper with its cache."""
 
     def setUp(self) -> None:
         self.serving = Serving()
         self.serving.registry.map(mapping(7, 1, "udp", "0.0.0.0.0.9"))
 
-    def shelf(self, caller: Caller) -> Shelf:
+    def table(self, caller: Caller) -> ReplyTable:
         """The replies known for that caller."""
-        return self.serving.call_server.shelf(caller.netid, caller.audience, caller.reached)
+        return self.serving.call_server.table(caller)
+
+    def knows(self, caller: Caller, message: bytes) -> bool:
+        """Whether the reply to *message* is known for that caller."""
+        return self.table(caller).find(message[XID:]) is not None
 
     def ask(self, message: bytes, caller: Caller = HERE) -> bytes | None:
-        """Ask as transports do: the shelf first, and then whoever knows."""
-        known = self.shelf(caller).get(message[XID:])
-        if known is not None:
-            known.hits += 1
-            return message[:XID] + known.reply
-        return self.serving.call_server.answer(message, caller, never)
+        """Ask as transports do."""
+        return self.serving.call_server.serve(message, caller, never)
 
 
-class KeepingTests(AnswersTestCase):
+class KeepingTests(CacheTestCase):
     """What is kept."""
 
     def test_kept(self) -> None:
-        """An answer is known from then on, whatever the xid."""
+        """A reply is known from then on, whatever the xid."""
+        self.assertFalse(self.knows(HERE, GETPORT))
         first = self.ask(GETPORT)
         assert first is not None
-        self.assertEqual(list(self.shelf(HERE)), [GETPORT[XID:]])
+        self.assertTrue(self.knows(HERE, GETPORT))
+        self.assertEqual(len(self.table(HERE)), 1)
         again = self.ask(b"\xff\0\xff\0" + GETPORT[XID:])
         assert again is not None
         self.assertEqual((again[:XID], again[XID:]), (b"\xff\0\xff\0", first[XID:]))
 
     def test_forms(self) -> None:
-        """It is kept in the forms that transports send: record marks, size and place."""
+        """It is kept in the forms that transports send, with record marks."""
         reply = self.ask(GETPORT)
         assert reply is not None
-        known = self.shelf(HERE)[GETPORT[XID:]]
-        self.assertEqual(known.asked + GETPORT, mark(GETPORT))
-        self.assertEqual(known.mark + GETPORT[:XID] + known.reply, mark(reply))
-        self.assertEqual(known.size, len(reply) - XID)
+        known = self.table(HERE).find(GETPORT[XID:])
+        assert known is not None
+        self.assertEqual(known.request_mark + GETPORT, mark(GETPORT))
+        self.assertEqual(known.mark + GETPORT[:XID] + known.body, mark(reply))
+        self.assertEqual(len(known.body), len(reply) - XID)
+        self.assertEqual(known.address, 0)
 
     def test_what(self) -> None:
         """Questions are kept; changes, calls, the time and the counts are not."""
-        for version, procedures in PROCEDURES.items():
-            for procedure in procedures:
-                self.ask(call(version, procedure, bytes(20)))
-        kept = {
-            (int.from_bytes(key[12:16], "big"), int.from_bytes(key[16:20], "big"))
-            for key in self.shelf(HERE)
+        every = {
+            (version, procedure): call(version, procedure, bytes(20))
+            for version, procedures in PROCEDURES.items()
+            for procedure in procedures
         }
-        lasting = {(v, p) for v in (3, 4) for p in (0, 3, 4, 7, 8)}
-        self.assertEqual(kept, {(2, 0), (2, 3), (2, 4), (4, 9), (4, 11)} | lasting)
+        for message in every.values():
+            self.ask(message)
+        kept = {procedure for procedure, message in every.items() if self.knows(HERE, message)}
+        both = {(v, p) for v in (3, 4) for p in (0, 3, 4, 7, 8)}
+        self.assertEqual(kept, {(2, 0), (2, 3), (2, 4), (4, 9), (4, 11)} | both)
+        self.assertEqual(len(self.table(HERE)), len(kept))
 
     def test_errors(self) -> None:
         """Errors and silence are not."""
         for message in (b"", b"junk", call(2, 99), call(9, 0), call(2, 3), call(2, 0, program=7)):
             self.ask(message)
-        self.assertEqual(self.shelf(HERE), {})
+            self.assertFalse(self.knows(HERE, message))
+        self.assertEqual(len(self.table(HERE)), 0)
 
-    def test_readers(self) -> None:
-        """Each kind of reader has its own: transport, audience, the address that was asked."""
+    def test_kinds_of_callers(self) -> None:
+        """Each kind of caller has its own: transport, audience, the address that was reached."""
         self.ask(GETPORT)
         others = (
             loopback(TCP),
@@ -105,9 +116,10 @@ class KeepingTests(AnswersTestCase):
             Caller(UDP, Audience.LOCAL, "127.0.0.1", 5, "127.0.0.9"),
         )
         for other in others:
-            self.assertEqual(self.shelf(other), {})
+            self.assertEqual(len(self.table(other)), 0)
+            self.assertFalse(self.knows(other, GETPORT))
         for other in (loopback(port=5), Caller(UDP, Audience.LOCAL, "127.9.9.9", 5, "127.0.0.1")):
-            self.assertIn(GETPORT[XID:], self.shelf(other))
+            self.assertTrue(self.knows(other, GETPORT))
 
     def test_reached(self) -> None:
         """So nobody is told an address that another one reached."""
@@ -118,12 +130,12 @@ class KeepingTests(AnswersTestCase):
                 self.assertEqual(decode_reply(reply or b""), xdr.string(f"{address}.0.9"))
 
 
-class ChangeTests(AnswersTestCase):
+class ChangeTests(CacheTestCase):
     """How long it is kept."""
 
     def test_mapped(self) -> None:
-        """Every mapping that comes or goes empties all shelves, which stay valid."""
-        shelf, other = self.shelf(HERE), self.shelf(local())
+        """Every mapping that comes or goes empties all tables, which stay valid."""
+        table, other = self.table(HERE), self.table(local())
         registry = self.serving.registry
         old, new = mapping(7, 1, "udp", "0.0.0.0.0.9"), mapping(7, 1, "udp", "0.0.0.0.0.8")
         elsewhere = mapping(8, 1, "local", "/run/s")
@@ -137,10 +149,11 @@ class ChangeTests(AnswersTestCase):
         ):
             self.ask(GETPORT)
             self.ask(GETPORT, local())
-            self.assertEqual((len(shelf), len(other)), (1, 1))
+            self.assertEqual((len(table), len(other)), (1, 1))
             change()
-            self.assertEqual((shelf, other), ({}, {}))
-            self.assertIs(self.shelf(HERE), shelf)
+            self.assertEqual((len(table), len(other)), (0, 0))
+            self.assertFalse(self.knows(HERE, GETPORT) or self.knows(local(), GETPORT))
+            self.assertIs(self.table(HERE), table)
 
     def test_never_stale(self) -> None:
         """An answer is always that of this moment."""
@@ -157,7 +170,7 @@ class ChangeTests(AnswersTestCase):
         holder = self.serving.registry.open(Holder(104, 1))
         self.serving.registry.register(holder.new_service("a", "80", 0))
         self.serving.registry.close(holder)
-        self.assertEqual(len(self.shelf(HERE)), 1)
+        self.assertEqual(len(self.table(HERE)), 1)
 
     def test_told_of_kinds(self) -> None:
         """The kinds that matter are these, of all that there are."""
@@ -166,7 +179,21 @@ class ChangeTests(AnswersTestCase):
         )
 
 
-class CountingTests(AnswersTestCase):
+class CloseTests(CacheTestCase):
+    """The end."""
+
+    def test_close(self) -> None:
+        """A closed cache is empty, and the registry does without it."""
+        self.ask(GETPORT)
+        table = self.table(HERE)
+        self.serving.cache.close()
+        self.assertEqual(len(table), 0)
+        self.ask(GETPORT)
+        self.serving.registry.map(mapping(8, 1, "udp", "0.0.0.0.0.9"))
+        self.assertEqual(len(table), 1)
+
+
+class CountingTests(CacheTestCase):
     """Answers from the cache are counted like all others."""
 
     def test_counted(self) -> None:
@@ -195,11 +222,11 @@ class CountingTests(AnswersTestCase):
         self.serving.registry.map(mapping(8, 1, "udp", "0.0.0.0.0.9"))
         self.ask(GETPORT)
         self.ask(GETPORT)
-        self.serving.answers.clear()
+        self.serving.cache.clear()
         self.assertEqual(self.serving.statistics.calls(2, 3), 5)
 
 
-class BoundTests(AnswersTestCase):
+class BoundTests(CacheTestCase):
     """What the cache may take."""
 
     def test_long_requests(self) -> None:
@@ -207,7 +234,7 @@ class BoundTests(AnswersTestCase):
         for size, kept in ((MAX_REQUEST, 1), (MAX_REQUEST + 4, 1)):
             reply = self.ask(GETPORT.ljust(size, b"\0"))
             self.assertEqual(decode_reply(reply or b""), xdr.uint(9))
-            self.assertEqual(len(self.shelf(HERE)), kept)
+            self.assertEqual(len(self.table(HERE)), kept)
 
     def test_long_replies(self) -> None:
         """Longer replies are not kept."""
@@ -217,50 +244,26 @@ class BoundTests(AnswersTestCase):
         )
         for message, kept in ((call(2, 4), False), (GETPORT, True)):
             self.ask(message, caller)
-            self.assertEqual(message[XID:] in self.shelf(caller), kept)
+            self.assertEqual(self.knows(caller, message), kept)
         self.assertGreater(len(self.ask(call(2, 4), caller) or b""), MAX_REPLY)
 
     def test_many_requests(self) -> None:
         """Of any number of requests, only so many are kept, and the latest is."""
-        most = MAX_KEPT // ALLOWANCE
+        most = MAX_SIZE // ALLOWANCE
         for number in range(most + 10):
             message = call(2, 0, number.to_bytes(4, "big"))
             self.ask(message)
-            self.assertIn(message[XID:], self.shelf(HERE))
-            self.assertLessEqual(len(self.shelf(HERE)), most)
-        self.assertLess(len(self.shelf(HERE)), most)
+            self.assertTrue(self.knows(HERE, message))
+            self.assertLessEqual(len(self.table(HERE)), most)
+        self.assertLess(len(self.table(HERE)), most)
         self.assertEqual(self.serving.statistics.calls(2, 0), most + 10)
 
-    def test_many_readers(self) -> None:
-        """Of any number of readers, so many have a shelf; the others are answered, too."""
-        for number in range(MAX_SHELVES + 10):
+    def test_many_kinds_of_callers(self) -> None:
+        """Of any number of kinds of callers, so many have a table; the others are served, too."""
+        for number in range(MAX_TABLES + 10):
             reached = f"10.0.{number >> 8}.{number & 255}"
             caller = Caller(UDP, Audience.TRUSTED, "192.0.2.7", 5, reached)
             for _ in range(2):
                 self.assertEqual(decode_reply(self.ask(GETPORT, caller) or b""), xdr.uint(9))
-            self.assertEqual(len(self.shelf(caller)), number < MAX_SHELVES)
-        self.assertEqual(self.serving.statistics.calls(2, 3), 2 * (MAX_SHELVES + 10))
-
-
-class AnsweringTests(AnswersTestCase):
-    """The way past the cache."""
-
-    def test_audience(self) -> None:
-        """Hosts are looked up in the policy, however many ask."""
-        self.serving = Serving(Policy())
-        call_server = self.serving.call_server
-        for number in range(MAX_HOSTS + 10):
-            host = f"10.0.{number >> 8}.{number & 255}"
-            self.assertIs(call_server.audience(host), Audience.STRANGER)
-        for _ in range(2):
-            self.assertIs(call_server.audience("127.0.0.1"), Audience.LOCAL)
-
-    def test_failure(self) -> None:
-        """A failure of ours is logged, and costs that message alone."""
-        context = self.serving.mapper.context
-        self.serving.mapper.ask(local(), 2, 1, pmap(PROGRAM + 1, 1, 17, 9))
-        self.patch(self.serving.mapper, "bound", None)
-        self.assertIsNone(self.ask(call(2, 1, pmap(PROGRAM + 1, 1, 17, 10)), local()))
-        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-        self.assertIsNotNone(self.ask(GETPORT))
-        self.assertEqual(context.statistics.malformed, 0)
+            self.assertEqual(len(self.table(caller)), number < MAX_TABLES)
+        self.assertEqual(self.serving.statistics.calls(2, 3), 2 * (MAX_TABLES + 10))

@@ -3,13 +3,12 @@
 from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.errors import AuthRefused, GarbageArguments, ProcedureUnavailable, XdrError
+from portmapd.errors import AuthRefused, GarbageArguments, ProcedureUnavailable
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.netid import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, to_netbuf
+from portmapd.oncrpc.netid import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, to_sockaddr
+from portmapd.oncrpc.program import MAX_NETBUF, PROGRAM, Rpcb, read_rpcb
 from portmapd.oncrpc.xdr import Reader
-from portmapd.portmapper.access import PROGRAM
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.rpcbind import MAX_NETBUF, Rpcb, encode_rpcb, read_rpcb
 from portmapd.portmapper.statistics import Lookup
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import (
@@ -46,25 +45,6 @@ class RpcbindTestCase(SynchronousTestCase):
         text = reader.string()
         self.assertEqual(reader.rest(), b"")
         return text
-
-
-class EncodingTests(SynchronousTestCase):
-    """The types of versions 3 and 4."""
-
-    data = bytes.fromhex(
-        "000186a3 00000003 00000003 75647000 00000009 3a3a312e 302e3131 3100000000000003 31303400"
-    )
-
-    def test_rpcb(self) -> None:
-        """``struct rpcb`` is two integers and three strings."""
-        row = Rpcb(100003, 3, "udp", "::1.0.111", "104")
-        self.assertEqual(encode_rpcb(row), self.data)
-        self.assertEqual(read_rpcb(Reader(self.data)), row)
-
-    def test_truncated(self) -> None:
-        """It is refused where it ends early."""
-        for end in range(len(self.data)):
-            self.assertRaises(XdrError, read_rpcb, Reader(self.data[:end]))
 
 
 class SetTests(RpcbindTestCase):
@@ -245,7 +225,7 @@ class NetbufTests(RpcbindTestCase):
     def test_both_ways(self) -> None:
         """Addresses of the caller's transport become netbufs, and the other way round."""
         for caller, netid, address in self.pairs:
-            buffer = to_netbuf(netid, address)
+            buffer = to_sockaddr(netid, address)
             netbuf = xdr.uint(len(buffer)) + xdr.opaque(buffer)
             for version in VERSIONS:
                 arguments = xdr.string(address)
@@ -257,13 +237,13 @@ class NetbufTests(RpcbindTestCase):
         for address in ("junk", "", "/run/s", "::1.0.111", "\udcff"):
             arguments = xdr.string(address)
             self.assertEqual(self.mapper.ask(loopback(UDP), 4, UADDR2TADDR, arguments), bytes(8))
-        for data in (b"", b"abc", to_netbuf(TCP6, "::1.0.111"), bytes(MAX_NETBUF)):
+        for data in (b"", b"abc", to_sockaddr(TCP6, "::1.0.111"), bytes(MAX_NETBUF)):
             netbuf = xdr.uint(len(data)) + xdr.opaque(data)
             self.assertEqual(self.text(loopback(UDP), TADDR2UADDR, netbuf), "")
 
     def test_capacity_is_ignored(self) -> None:
         """Of a netbuf, its content counts, not how large it might be."""
-        data = to_netbuf(UDP, "127.0.0.1.0.111")
+        data = to_sockaddr(UDP, "127.0.0.1.0.111")
         for capacity in (0, 1, 0xFFFF_FFFF):
             netbuf = xdr.uint(capacity) + xdr.opaque(data)
             self.assertEqual(self.text(loopback(UDP), TADDR2UADDR, netbuf), "127.0.0.1.0.111")

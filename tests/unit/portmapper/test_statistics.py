@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.statistics import (
-    MAX_PROGRAMS,
+    MAX_SUBJECTS,
     PROCEDURES,
     VERSIONS,
     Lookup,
@@ -70,6 +70,10 @@ class StatisticsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.statistics = Statistics()
 
+    def count(self, tally: Tally, times: int = 1) -> None:
+        """Count a call so many times."""
+        self.statistics.count_of(tally).value += times
+
     def rows(self) -> dict[int, Counts]:
         """What GETSTAT would tell."""
         return decode(self.statistics.encode())
@@ -81,9 +85,9 @@ class StatisticsTests(SynchronousTestCase):
 
     def test_calls(self) -> None:
         """Calls are counted by version and procedure, whether they succeed or not."""
-        self.statistics.count(Tally(2, 0))
-        self.statistics.count(Tally(2, 0, success=False), 4)
-        self.statistics.count(Tally(4, 12))
+        self.count(Tally(2, 0))
+        self.count(Tally(2, 0, success=False), 4)
+        self.count(Tally(4, 12))
         self.assertEqual(self.rows()[2].calls, (5, *[0] * 12))
         self.assertEqual(self.rows()[3].calls, (0,) * 13)
         self.assertEqual(self.rows()[4].calls, (*[0] * 12, 1))
@@ -93,15 +97,15 @@ class StatisticsTests(SynchronousTestCase):
     def test_changes(self) -> None:
         """Of SET and UNSET, the successful ones are counted apart."""
         for procedure, success in ((1, True), (1, True), (1, False), (2, True), (2, False)):
-            self.statistics.count(Tally(3, procedure, success=success))
+            self.count(Tally(3, procedure, success=success))
         row = self.rows()[3]
         self.assertEqual((row.calls[1:3], row.sets, row.unsets), ((3, 2), 2, 1))
 
     def test_lookups(self) -> None:
         """Look-ups are counted by what was sought, and whether it was found."""
-        self.statistics.count(Tally(2, 3, NFS), 3)
-        self.statistics.count(Tally(2, 3, NFS, success=False), 2)
-        self.statistics.count(Tally(2, 3, Lookup(1, 2, "tcp"), success=False))
+        self.count(Tally(2, 3, NFS), 3)
+        self.count(Tally(2, 3, NFS, success=False), 2)
+        self.count(Tally(2, 3, Lookup(1, 2, "tcp"), success=False))
         lookups = {NFS: (3, 2), Lookup(1, 2, "tcp"): (0, 1)}
         self.assertEqual(self.rows()[2].lookups, lookups)
         self.assertEqual(self.rows()[4].lookups, {})
@@ -109,14 +113,14 @@ class StatisticsTests(SynchronousTestCase):
     def test_remotes(self) -> None:
         """So are forwarded calls, direct and indirect ones apart."""
         indirect = Remote(7, 1, 2, "udp", indirect=True)
-        self.statistics.count(Tally(4, 5, ECHO))
-        self.statistics.count(Tally(4, 10, indirect, success=False), 2)
+        self.count(Tally(4, 5, ECHO))
+        self.count(Tally(4, 10, indirect, success=False), 2)
         self.assertEqual(self.rows()[4].remotes, {ECHO: (1, 0), indirect: (0, 2)})
 
     def test_bytes(self) -> None:
         """A look-up and a forwarded call travel as RFC 1833 has them."""
-        self.statistics.count(Tally(4, 3, Lookup(1, 2, "tcp")))
-        self.statistics.count(Tally(4, 10, Remote(3, 4, 5, "udp", indirect=True), success=False))
+        self.count(Tally(4, 3, Lookup(1, 2, "tcp")))
+        self.count(Tally(4, 10, Remote(3, 4, 5, "udp", indirect=True), success=False))
         tail = (
             "00000001 00000001 00000002 00000001 00000000 00000003 74637000 00000000"
             "00000001 00000003 00000004 00000005 00000000 00000001 00000001 00000003 75647000"
@@ -126,28 +130,45 @@ class StatisticsTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """Callers choose what they look up: only so many programs are told apart."""
-        for program in range(MAX_PROGRAMS + 10):
-            self.statistics.count(Tally(3, 3, Lookup(program, 1, "udp")))
-            self.statistics.count(Tally(3, 5, Remote(program, 1, 0, "udp", indirect=False)))
+        for program in range(MAX_SUBJECTS + 10):
+            self.count(Tally(3, 3, Lookup(program, 1, "udp")))
+            self.count(Tally(3, 5, Remote(program, 1, 0, "udp", indirect=False)))
         row = self.rows()[3]
-        self.assertEqual((len(row.lookups), len(row.remotes)), (MAX_PROGRAMS, MAX_PROGRAMS))
-        self.assertEqual(row.calls[3], MAX_PROGRAMS + 10)
-        self.statistics.count(Tally(3, 3, Lookup(0, 1, "udp")))
+        self.assertEqual((len(row.lookups), len(row.remotes)), (MAX_SUBJECTS, MAX_SUBJECTS))
+        self.assertEqual(row.calls[3], MAX_SUBJECTS + 10)
+        self.count(Tally(3, 3, Lookup(0, 1, "udp")))
         self.assertEqual(self.rows()[3].lookups[Lookup(0, 1, "udp")], (2, 0))
 
     def test_wraps(self) -> None:
         """Counts have 32 bits on the wire."""
-        self.statistics.count(Tally(2, 1, NFS), (1 << 32) + 5)
-        self.statistics.count(Tally(2, 5, ECHO), (1 << 32) + 6)
+        self.count(Tally(2, 1, NFS), (1 << 32) + 5)
+        self.count(Tally(2, 5, ECHO), (1 << 32) + 6)
         row = self.rows()[2]
         self.assertEqual((row.calls[1], row.sets, row.lookups[NFS]), (5, 5, (5, 0)))
         self.assertEqual(row.remotes[ECHO], (6, 0))
 
-    def test_settled_before_read(self) -> None:
-        """Whoever counts apart is asked before the counts are read."""
-        self.statistics.settle = lambda: self.statistics.count(Tally(2, 0))
-        self.assertEqual(self.rows()[2].calls[0], 1)
-        self.assertEqual(self.statistics.calls(2, 0), 2)
+    def test_one_count(self) -> None:
+        """What is tallied alike has one count; adding to it counts without another look-up."""
+        count = self.statistics.count_of(Tally(2, 3, NFS))
+        self.assertIs(self.statistics.count_of(Tally(2, 3, NFS)), count)
+        self.assertIsNot(self.statistics.count_of(Tally(2, 3, NFS, success=False)), count)
+        count.value += 1
+        self.assertEqual(self.rows()[2].calls[3], 1)
+        self.assertEqual(self.statistics.calls(2, 3), 1)
+        count.value += 1
+        self.assertEqual(self.rows()[2].lookups[NFS], (2, 0))
+
+    def test_shared_count(self) -> None:
+        """Once too many subjects have a count, look-ups of further programs share one."""
+        for program in range(MAX_SUBJECTS):
+            self.assertFalse(self.statistics.shares_count(2, MAX_SUBJECTS))
+            self.count(Tally(2, 3, Lookup(program, 1, "udp")))
+        self.assertTrue(self.statistics.shares_count(2, MAX_SUBJECTS))
+        self.assertFalse(self.statistics.shares_count(2, 0))
+        self.assertFalse(self.statistics.shares_count(3, MAX_SUBJECTS))
+        shared = self.statistics.count_of(Tally(2, 3))
+        further = Lookup(MAX_SUBJECTS, 1, "udp")
+        self.assertIs(self.statistics.count_of(Tally(2, 3, further)), shared)
 
 
 TALLIES = st.builds(
@@ -168,7 +189,7 @@ class StatisticsProperties(SynchronousTestCase):
         """Nothing is lost: the sums of what is told are the sums of what was counted."""
         statistics = Statistics()
         for tally, times in counted:
-            statistics.count(tally, times)
+            statistics.count_of(tally).value += times
         rows = decode(statistics.encode())
         for version in VERSIONS:
             here = [(t, times) for t, times in counted if t.version == version]

@@ -38,7 +38,7 @@ class ForwardingTestCase(SynchronousTestCase):
     ) -> None:
         """Have the program called."""
         message = call(*kind, remote_call(program, 1, 3, arguments))
-        reply = self.serving.call_server.answer(message, caller or loopback(), self.replies.append)
+        reply = self.serving.call_server.serve(message, caller or loopback(), self.replies.append)
         self.assertIsNone(reply)
 
     @property

@@ -13,10 +13,11 @@ from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
-from portmapd.server.channel import Channel, ChannelFactory
-from portmapd.server.peer_lookups import PATIENCE, PeerLookups
+from portmapd.server.channel import ChannelFactory, ChannelProtocol
+from portmapd.server.peer_lookups import DELAY, PeerLookups
 from portmapd.server.peer_process import Processes
 from portmapd.server.rate_limited_log import MAX_LINES, RateLimitedLog
+from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import MAX_WAITING
 from tests.support.stepped_reactor import Turns, is_closed
 
@@ -44,10 +45,15 @@ class ChannelTestCase(SynchronousTestCase):
 
     def made(self, descriptors: int = 100, limit: int = 100_000) -> ChannelFactory:
         """A factory."""
-        epoll_group, rate_limited_log = self.turns.epoll_group, RateLimitedLog(self.turns.reactor)
-        self.processes = Processes(epoll_group, limit)
+        reactor = self.turns.reactor
+        self.processes = Processes(self.turns.epoll_group, reactor, limit)
         return ChannelFactory(
-            self.registry, self.processes, PeerLookups(epoll_group), rate_limited_log, descriptors
+            self.registry,
+            self.processes,
+            PeerLookups(reactor),
+            RateLimitedLog(reactor),
+            TurnQueue(reactor),
+            descriptors,
         )
 
     def connect(self) -> socket.socket:
@@ -113,7 +119,7 @@ class AnswerTests(ChannelTestCase):
         self.assertEqual(len(boxes(self.turns.exchange(busy))), 600)
 
     def test_events_among_answers(self) -> None:
-        """An event stands behind the answers to what came before it."""
+        """An event comes behind the answers to the commands before it."""
         peer = self.connect()
         unregister = c.DEREGISTER.ask(b"3", {"services": [("a", "80")]})
         told = boxes(
@@ -271,7 +277,7 @@ class EndTests(ChannelTestCase):
         self.assertEqual(self.turns.reactor.getReaders(), [])
 
     def test_limit(self) -> None:
-        """Beyond so many descriptors of connections and processes nobody is let in."""
+        """Connections are refused beyond so many descriptors of connections and processes."""
         self.factory = self.made(descriptors=4)
         peers = [self.connect() for _ in range(3)]
         self.assertIsNone(self.factory.buildProtocol(None))
@@ -290,7 +296,7 @@ class EndTests(ChannelTestCase):
         registering.close()
         self.turns.run()
         self.assertEqual(len(self.processes), 0)
-        self.turns.reactor.advance(PATIENCE)
+        self.turns.reactor.advance(DELAY)
         self.assertEqual(len(self.processes), 1)
 
     def test_process_of_old_kernels(self) -> None:
@@ -300,14 +306,14 @@ class EndTests(ChannelTestCase):
         self.assertEqual(len(self.processes), 1)
 
     def test_process_of_the_broken(self) -> None:
-        """So is the process of who broke the language, and does not read what comes before."""
+        """So is the process of a peer that broke the framing, and does not read its answers."""
         self.fill(300)
         channel: Any = self.factory.buildProtocol(None)
         peer = self.turns.connect(channel)
         channel.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         peer.send(c.LIST.ask(b"1", {}) + BREAK)
         self.turns.run()
-        self.turns.reactor.advance(PATIENCE)
+        self.turns.reactor.advance(DELAY)
         self.assertEqual(len(self.processes), 1)
         peer.close()
         self.turns.run()
@@ -366,4 +372,4 @@ class EndTests(ChannelTestCase):
 
 def _alive() -> int:
     """How many connections, and holders, of this and other tests there are."""
-    return sum(isinstance(each, Channel | Holder) for each in gc.get_objects())
+    return sum(isinstance(each, ChannelProtocol | Holder) for each in gc.get_objects())

@@ -145,7 +145,7 @@ class PageTests(SynchronousTestCase):
             self.assertEqual((len(rows), len(set(rows))), (expected, expected))
 
     def test_no_long_turn(self) -> None:
-        """A page without a match ends as early as others, so that nobody waits for it."""
+        """A page without a match ends as early as others, so that others do not wait for it."""
         host = crowded(2 * MAX_LOOKED_AT + 1)
         pages = list(host.connect().pages(c.LIST, users=[105]))
         self.assertEqual(pages, [[], [], []])
@@ -215,8 +215,8 @@ class ChangeTests(SynchronousTestCase):
         listed: Counter[int] = Counter()
         for page in host.connect().pages(c.LIST_MAPPINGS):
             listed.update(row[0] for row in page)
-            standing = list(host.registry.mappings)
-            gone = random.sample(standing, min(20, len(standing)))
+            registered = list(host.registry.mappings)
+            gone = random.sample(registered, min(20, len(registered)))
             host.registry.unmap(*gone)
             there -= {m.program for m in gone}
             for odd in {random.randrange(1, 2 * size + 2, 2) for _ in range(20)}:
@@ -228,15 +228,15 @@ class ChangeTests(SynchronousTestCase):
 
 def change(host: Host, holder: Any, random: Random) -> set[str]:
     """Change something that *holder* has; return the names that are gone."""
-    standing = list(holder.services)
+    registered = list(holder.services)
     match random.randrange(3):
-        case 0 if standing:
-            gone = random.sample(standing, min(5, len(standing)))
+        case 0 if registered:
+            gone = random.sample(registered, min(5, len(registered)))
             host.registry.deregister(holder, *gone)
             return {name for name, _ in gone}
         case 1:
             host.registry.close(holder)
-            return {name for name, _ in standing}
+            return {name for name, _ in registered}
         case _:
             another = host.connect(pid=holder.pid)
             another.register((f"new{another.holder.serial}", "80", 0))

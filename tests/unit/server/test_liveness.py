@@ -1,6 +1,7 @@
 """Dead services: seen bound, then gone, then removed; and what is never removed."""
 
 import socket
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ SERVICES6 = [
 
 
 class LivenessTestCase(SynchronousTestCase):
-    """A registry that is watched, with a clock of its own."""
+    """A registry that is watched, with its own clock."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -48,6 +49,10 @@ class LivenessTestCase(SynchronousTestCase):
     def rows(self) -> list[Mapping]:
         """What is registered."""
         return list(self.registry.mappings)
+
+    def turn(self) -> None:
+        """Let the reactor have its next turn."""
+        self.clock.advance(0)
 
     def look(self, times: int = 1) -> None:
         """Let so many periods pass."""
@@ -73,9 +78,10 @@ class RemovalTests(LivenessTestCase):
             self.assertEqual(self.rows(), [], (netid, host, where))
 
     def test_gone_at_once(self) -> None:
-        """It is even if it ends before the first look."""
+        """It is even if it ends before the first period does."""
         with opened(UDP, "127.0.0.1") as skt:
             self.map("udp", address("0.0.0.0", skt))
+            self.turn()
         self.look()
         self.assertEqual(self.rows(), [])
 
@@ -133,8 +139,8 @@ class RemovalTests(LivenessTestCase):
         with opened(UDP, "127.0.0.1") as old, opened(UDP, "127.0.0.1") as new:
             self.map("udp", address("0.0.0.0", old))
             self.look()
-            (standing,) = self.rows()
-            self.registry.replace(standing, mapping(7, 1, "udp", address("0.0.0.0", new)))
+            (existing,) = self.rows()
+            self.registry.replace(existing, mapping(7, 1, "udp", address("0.0.0.0", new)))
             old.close()
             self.look(2)
             self.assertEqual(len(self.rows()), 1)
@@ -171,8 +177,8 @@ class StayingTests(LivenessTestCase):
         with opened(UDP, "127.0.0.1") as skt:
             self.map("udp", address("0.0.0.0", skt))
             self.look()
-            (standing,) = self.rows()
-            self.registry.replace(standing, mapping(7, 1, "udp", address("192.0.2.9", skt)))
+            (existing,) = self.rows()
+            self.registry.replace(existing, mapping(7, 1, "udp", address("192.0.2.9", skt)))
         self.look(3)
         self.assertEqual(len(self.rows()), 1)
 
@@ -246,10 +252,68 @@ class LookingTests(LivenessTestCase):
         self.look(2)
         self.assertEqual(self.rows(), [])
 
+    def test_no_look_in_a_notification(self) -> None:
+        """Nothing is asked of the kernel while a mapping is registered or removed."""
+
+        def refuse(*arguments: object) -> NoReturn:
+            raise AssertionError("the kernel was asked")
+
+        patches = [self.patch(socket, "socket", refuse), self.patch(Path, "open", refuse)]
+        self.map("udp", "0.0.0.0.0.9")
+        self.map("local", "/run/s")
+        self.registry.unmap(*self.rows())
+        for patch in patches:
+            patch.restore()
+        self.turn()
+
+    def test_one_look_for_all(self) -> None:
+        """All mappings that come in one turn are looked at together, in the next one."""
+        waiting = len(self.clock.getDelayedCalls())
+        with opened(UDP, "127.0.0.1") as skt, opened(TCP, "127.0.0.1") as other:
+            for program in range(100):
+                self.map("udp", address("0.0.0.0", skt), program)
+            self.map("tcp", address("0.0.0.0", other))
+            self.assertEqual(len(self.clock.getDelayedCalls()), waiting + 1)
+            self.turn()
+            self.assertEqual(len(self.clock.getDelayedCalls()), waiting)
+        self.look()
+        self.assertEqual(self.rows(), [])
+
+    def test_before_the_reply(self) -> None:
+        """A service may end once it has its reply: whoever sends that takes the look first."""
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+            waiting = len(self.clock.getDelayedCalls())
+            self.liveness.look_at_new()
+            self.assertEqual(len(self.clock.getDelayedCalls()), waiting - 1)
+        self.turn()
+        self.look()
+        self.assertEqual(self.rows(), [])
+
+    def test_stopped_before_the_look(self) -> None:
+        """Mappings whose look was still due when the service stopped get it at the start."""
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+            self.liveness.stopService()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.liveness.startService()
+            self.turn()
+        self.look()
+        self.assertEqual(self.rows(), [])
+
+    def test_closed(self) -> None:
+        """After ``close`` the registry does without it."""
+        self.liveness.stopService()
+        self.liveness.close()
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_period(self) -> None:
         """It is looked once a period, while the service runs."""
         with opened(UDP, "127.0.0.1") as skt:
             self.map("udp", address("0.0.0.0", skt))
+            self.turn()
         self.clock.advance(PERIOD * 0.9)
         self.assertEqual(len(self.rows()), 1)
         self.clock.advance(PERIOD * 0.2)
@@ -261,6 +325,7 @@ class LookingTests(LivenessTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         with opened(UDP, "127.0.0.1") as skt:
             self.map("udp", address("0.0.0.0", skt))
+            self.turn()
         self.look(3)
         self.assertEqual(len(self.rows()), 1)
         self.liveness.startService()

@@ -1,4 +1,4 @@
-"""What the kernel tells of the process at the other end."""
+"""The process at the other end, as the kernel knows it."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ class PidfdTests(SynchronousTestCase):
             )
 
     def test_gone(self) -> None:
-        """If the peer has ended, whoever has its pid now is somebody else."""
+        """If the peer has ended, its pid may be another process's."""
         for number in (errno.ESRCH, errno.EINVAL, errno.ENODATA):
             self.assertRaises(OSError, open_pidfd, OldKernel(number), os.getpid())
 
@@ -74,7 +74,7 @@ class EndedTests(SynchronousTestCase):
             ours, _ = listening.accept()
         self.addCleanup(ours.close)
         turns = Turns()
-        processes = Processes(turns.epoll_group, 3)
+        processes = Processes(turns.epoll_group, turns.reactor, 3)
         before = set(os.listdir("/proc/self/fd"))
         self.assertRaises(OSError, processes.join, Connection(), ours, child.pid)
         self.assertEqual(len(processes), 0)
@@ -94,7 +94,7 @@ class ProcessesTests(SynchronousTestCase):
     def test_shared(self) -> None:
         """All connections of a process share its descriptor and its allowance."""
         turns = Turns()
-        processes = Processes(turns.epoll_group, 3)
+        processes = Processes(turns.epoll_group, turns.reactor, 3)
         before = set(os.listdir("/proc/self/fd"))
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         connections = [Connection() for _ in range(5)]

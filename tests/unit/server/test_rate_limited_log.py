@@ -16,7 +16,7 @@ def lines(events: Sequence[LogEvent]) -> list[str]:
     return [formatEvent(event) for event in events]
 
 
-class ComplaintsTests(SynchronousTestCase):
+class RateLimitedLogTests(SynchronousTestCase):
     """The log."""
 
     def setUp(self) -> None:
@@ -26,8 +26,8 @@ class ComplaintsTests(SynchronousTestCase):
     def test_line(self) -> None:
         """A line says who sent it, over what, and what is wrong."""
         with capturedLogs() as events:
-            self.rate_limited_log.complain(remote(port=999), "it is short")
-            self.rate_limited_log.complain(local(104), "it is long")
+            self.rate_limited_log.malformed(remote(port=999), "it is short")
+            self.rate_limited_log.malformed(local(104), "it is long")
         self.assertEqual(
             lines(events),
             [
@@ -37,46 +37,46 @@ class ComplaintsTests(SynchronousTestCase):
         )
 
     def test_bounded(self) -> None:
-        """In one period come so many lines, and no more."""
+        """A period has at most so many lines."""
         with capturedLogs() as events:
             for _ in range(10 * MAX_LINES):
-                self.rate_limited_log.complain(remote(), "it is short")
+                self.rate_limited_log.malformed(remote(), "it is short")
                 self.clock.advance(PERIOD / (10 * MAX_LINES + 1))
         self.assertEqual(len(events), MAX_LINES)
 
     def test_next_period(self) -> None:
-        """The next one begins with how many were left out."""
+        """The next period begins with how many were left out."""
         with capturedLogs() as events:
             for _ in range(MAX_LINES + 3):
-                self.rate_limited_log.complain(remote(), "first")
+                self.rate_limited_log.malformed(remote(), "first")
             self.clock.advance(PERIOD)
-            self.rate_limited_log.complain(remote(), "second")
+            self.rate_limited_log.malformed(remote(), "second")
         said = lines(events)
         self.assertEqual(len(said), MAX_LINES + 2)
         self.assertEqual(said[MAX_LINES], "3 more malformed messages")
         self.assertIn("second", said[-1])
 
     def test_nothing_left_out(self) -> None:
-        """If none were, that is not said."""
+        """Nothing is said if none were left out."""
         with capturedLogs() as events:
             for _ in range(3):
-                self.rate_limited_log.complain(remote(), "it is short")
+                self.rate_limited_log.malformed(remote(), "it is short")
                 self.clock.advance(PERIOD)
         self.assertEqual(len(events), 3)
 
     def test_peer_is_no_format(self) -> None:
         """What a peer sent is no format for the log."""
         with capturedLogs() as events:
-            self.rate_limited_log.complain(remote(), "{caller.__class__} %s")
+            self.rate_limited_log.malformed(remote(), "{caller.__class__} %s")
         self.assertTrue(lines(events)[0].endswith(": {caller.__class__} %s"))
 
-    def test_who_complains(self) -> None:
-        """Malformed messages are complained of, others not."""
+    def test_what_is_logged(self) -> None:
+        """Malformed messages are logged, others are not."""
         serving = Serving()
         with capturedLogs() as events:
             for message in (call(2, 0), call(2, 99), call(9, 9), call(2, 0, program=7)):
-                serving.call_server.answer(message, remote(), lambda reply: None)
+                serving.call_server.serve(message, remote(), lambda reply: None)
             self.assertEqual(len(events), 0)
             for message in (b"", b"junk", call(2, 3), call(2, 0)[:20]):
-                serving.call_server.answer(message, remote(), lambda reply: None)
+                serving.call_server.serve(message, remote(), lambda reply: None)
         self.assertEqual(len(events), 4)

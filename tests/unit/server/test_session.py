@@ -120,10 +120,10 @@ class RegisterTests(SessionTestCase):
         self.assertEqual(self.names(), ["a"] * 4)
 
     def test_exclusive(self) -> None:
-        """A name is exclusive against all that come and all that stand, whoever's of that user."""
-        for standing, new in ((1, 0), (1, 1), (0, 1), (3, 2)):
+        """A name is exclusive against new and existing services of the same user."""
+        for existing, new in ((1, 0), (1, 1), (0, 1), (3, 2)):
             for other in (self.connection, self.host.connect(), self.host.connect(pid=8)):
-                self.connection.register(("a", "80", standing))
+                self.connection.register(("a", "80", existing))
                 said = self.refused(AlreadyRegistered, "uid 104", other.register, ("a", "81", new))
                 self.assertIn("a is registered", said)
                 self.assertIn("pid 7", said)

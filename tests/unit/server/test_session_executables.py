@@ -50,24 +50,24 @@ class ExecutableTests(SessionTestCase):
 
     def test_not_for_what_is_refused(self) -> None:
         """The executable is not looked at for what is not valid, nor for what is not public."""
-        standing, other = self.host.connect(pid=8), self.host.connect(pid=8)
-        standing.register(self.PID2EXE)
+        public, other = self.host.connect(pid=8), self.host.connect(pid=8)
+        public.register(self.PID2EXE)
         other.process.exe = "/bin/b"
         self.assertRaises(InvalidService, other.register, ("a", "80", 2), ("", "80", 0))
         other.register(("a", "80", 1))
         self.assertEqual(self.exe(8), ["/bin/a"])
 
     def test_blanked(self) -> None:
-        """A connection of another executable with the same pid blanks what stands."""
+        """A connection of the same pid with another executable clears the executable."""
         for exe in ("/bin/b", ""):
-            standing = self.host.connect(pid=8)
-            standing.register(self.PID2EXE, ("a", "80", 2))
+            public = self.host.connect(pid=8)
+            public.register(self.PID2EXE, ("a", "80", 2))
             self.host.connect(pid=8, exe="/bin/a")
             self.assertEqual(self.exe(8), ["/bin/a"])
             self.host.connect(pid=9, exe=exe)
             self.assertEqual(self.exe(8), ["/bin/a"])
             self.host.connect(pid=8, exe=exe).close()
             self.assertEqual(self.exe(8), [""])
-            self.assertEqual(standing.services(names=["a"]), [("a", 104, 8, "80", "")])
-            self.refused(ExecutableUnknown, "pid 8", standing.register, ("c", "80", 2))
-            standing.close()
+            self.assertEqual(public.services(names=["a"]), [("a", 104, 8, "80", "")])
+            self.refused(ExecutableUnknown, "pid 8", public.register, ("c", "80", 2))
+            public.close()

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import time
 from ipaddress import ip_network
 from itertools import pairwise
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,13 +17,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, decode_reply, success, xid_of
 from portmapd.oncrpc.netid import TCP
+from portmapd.oncrpc.program import CallResult, encode_call_result
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.portmapper.access import Policy
-from portmapd.portmapper.v2 import CallResult, encode_call_result
+from portmapd.portmapper.caller import Caller
+from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
 from portmapd.server.peer_credentials import peer_credentials
-from portmapd.server.pipelining import CHUNK
-from portmapd.server.stream import SWEEPS, PortmapStreamFactory, PortmapStreamProtocol
+from portmapd.server.pipelining import CHUNK, IStreamTransport
+from portmapd.server.stream import (
+    MAX_STREAMS,
+    SWEEPS,
+    PortmapStreamFactory,
+    PortmapStreamProtocol,
+)
+from portmapd.server.turns import TURN, TurnQueue
 from tests.support.rpc_samples import PROPERTY, call, local, loopback, pmap, remote_call, rpcb
 from tests.support.rpc_server import Serving
 
@@ -42,14 +52,12 @@ class Stream:
         address = IPv6Address if ":" in host else IPv4Address
         peer = address("TCP", host, 40_000)
         self.transport = StringTransport(address("TCP", ours or host, 111), peer, lenient=True)
-        self.protocol: PortmapStreamProtocol = factory.buildProtocol(peer)
-        if self.is_accepted:
-            self.protocol.makeConnection(self.transport)
-
-    @property
-    def is_accepted(self) -> bool:
-        """Was it let in?"""
-        return self.protocol is not None
+        made = factory.buildProtocol(peer)
+        #: Was the stream accepted?
+        self.is_accepted = made is not None
+        if made is not None:
+            self.protocol = made
+            made.makeConnection(self.transport)
 
     @property
     def is_closed(self) -> bool:
@@ -83,12 +91,18 @@ class StreamTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.serving = Serving()
         self.serving.registry.map(mapping(7, 1, "udp", "0.0.0.0.0.9"))
-        self.factory = PortmapStreamFactory(
-            self.serving.call_server, self.serving.reactor, IDLE, LIMIT
-        )
+        self.factory = self.made(limit=LIMIT)
         self.factory.startFactory()
         self.addCleanup(self.factory.stopFactory)
         self.stream = Stream(self.factory)
+
+    def made(
+        self, serving: Serving | None = None, limit: int = MAX_STREAMS
+    ) -> PortmapStreamFactory:
+        """A factory whose reactor is this test's."""
+        reactor = self.serving.reactor
+        call_server = (serving or self.serving).call_server
+        return PortmapStreamFactory(call_server, reactor, TurnQueue(reactor), IDLE, limit)
 
 
 def numbered(number: int, message: bytes = GETPORT) -> bytes:
@@ -233,8 +247,8 @@ class PressureTests(StreamTestCase):
             *(mapping(8, version, "udp", "0.0.0.0.0.9") for version in range(3_000))
         )
         size = len(self.serving.mapper.dispatch(dump, loopback(TCP)).reply or b"")
-        self.stream.transport = EagerTransport(self.stream.protocol)
-        self.stream.protocol.transport = self.stream.transport
+        self.stream.transport = FullTransport(self.stream.protocol)
+        self.stream.protocol.transport = cast("IStreamTransport", self.stream.transport)
         self.stream.send(b"".join(numbered(number, dump) for number in range(5)))
         got: list[int] = []
         while replies := self.stream.replies():
@@ -252,7 +266,85 @@ class PressureTests(StreamTestCase):
         self.assertEqual(self.stream.replies(), [])
 
 
-class EagerTransport(StringTransport):
+class TurnTests(StreamTestCase):
+    """Streams whose calls take longer than a turn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        dispatch = self.serving.mapper.dispatcher.dispatch
+
+        def slow(message: bytes, caller: Caller) -> Outcome:
+            time.sleep(TURN)
+            return dispatch(message, caller)
+
+        self.patch(self.serving.mapper.dispatcher, "dispatch", slow)
+
+    def send(self, stream: Stream, numbers: range) -> None:
+        """Send calls that take a turn each: unknown procedures are not cached."""
+        stream.send(b"".join(numbered(number, call(2, 99)) for number in numbers))
+
+    def found(self, stream: Stream) -> list[int]:
+        """The xids of the replies since the last look."""
+        return [xid_of(reply) for reply in stream.replies()]
+
+    def test_wait(self) -> None:
+        """They wait for another turn, in which others have theirs; nothing is read meanwhile."""
+        other = Stream(self.factory)
+        self.send(self.stream, range(3))
+        self.send(other, range(3))
+        self.assertEqual([self.found(s) for s in (self.stream, other)], [[0], [0]])
+        self.assertEqual(self.stream.transport.producerState, "paused")
+        self.serving.reactor.advance(0)
+        self.assertEqual([self.found(s) for s in (self.stream, other)], [[1, 2], [1, 2]])
+        self.assertEqual(self.stream.transport.producerState, "producing")
+
+    def test_late_data(self) -> None:
+        """What comes while calls wait is answered behind them."""
+        self.stream.ask(GETPORT)
+        self.send(self.stream, range(2))
+        self.stream.send(numbered(2))
+        self.assertEqual(self.found(self.stream), [0])
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [1, 2])
+
+    def test_paused(self) -> None:
+        """A peer that does not read its replies has no turns until it does."""
+        self.send(self.stream, range(2))
+        self.stream.protocol.pauseProducing()
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [0])
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(self.found(self.stream), [1])
+        self.assertEqual(self.stream.transport.producerState, "producing")
+
+    def test_resumed(self) -> None:
+        """One that reads them before its turn has to wait for it all the same."""
+        self.send(self.stream, range(2))
+        self.stream.protocol.pauseProducing()
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(self.found(self.stream), [0])
+        self.assertEqual(self.stream.transport.producerState, "paused")
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [1])
+
+    def test_broken(self) -> None:
+        """Calls before a broken record are answered in their turns; then the stream is closed."""
+        self.stream.send(numbered(0, call(2, 99)) + numbered(1, call(2, 99)) + b"\xff\xff\xff\xff")
+        self.assertFalse(self.stream.is_closed)
+        self.serving.reactor.advance(0)
+        self.assertEqual(self.found(self.stream), [0, 1])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_lost(self) -> None:
+        """A stream that has ended has no further turn."""
+        before = len(self.serving.reactor.getDelayedCalls())
+        self.send(self.stream, range(3))
+        self.stream.close()
+        self.assertEqual(len(self.serving.reactor.getDelayedCalls()), before)
+        self.assertEqual(self.found(self.stream), [0])
+
+
+class FullTransport(StringTransport):
     """A transport that has enough after each write."""
 
     def __init__(self, protocol: PortmapStreamProtocol) -> None:
@@ -347,9 +439,7 @@ class LimitTests(StreamTestCase):
 
     def test_share(self) -> None:
         """One other host cannot take the streams of all others; this host's loopback may."""
-        factory = PortmapStreamFactory(
-            self.serving.call_server, self.serving.reactor, IDLE, 4 * LIMIT
-        )
+        factory = self.made(limit=4 * LIMIT)
         greedy = [Stream(factory, "192.0.2.1") for _ in range(LIMIT + 1)]
         self.assertEqual([stream.is_closed for stream in greedy], [False] * LIMIT + [True])
         other = Stream(factory, "192.0.2.2")
@@ -371,7 +461,7 @@ class LimitTests(StreamTestCase):
 
     def test_stop(self) -> None:
         """When its listening socket ends, so do all of its streams, and its clock."""
-        factory = PortmapStreamFactory(self.serving.call_server, self.serving.reactor)
+        factory = self.made()
         before = len(self.serving.reactor.getDelayedCalls())
         factory.startFactory()
         stream = Stream(factory)
@@ -382,7 +472,7 @@ class LimitTests(StreamTestCase):
     def test_excluded(self) -> None:
         """Hosts that may not ask are not accepted; this host always is."""
         policy = Policy(allowed=(ALLOWED,))
-        factory = PortmapStreamFactory(Serving(policy).call_server, self.serving.reactor)
+        factory = self.made(Serving(policy))
         self.assertFalse(Stream(factory, "192.0.2.7").is_accepted)
         self.assertFalse(Stream(factory, "2001:db8::7").is_accepted)
         self.assertTrue(Stream(factory, "10.1.2.3").is_accepted)
@@ -390,7 +480,7 @@ class LimitTests(StreamTestCase):
 
 
 class CredentialTests(SynchronousTestCase):
-    """Who is at the other end of a UNIX stream."""
+    """The credentials of the process at the other end of a UNIX stream."""
 
     def test_credentials(self) -> None:
         """The kernel tells process, user and group."""

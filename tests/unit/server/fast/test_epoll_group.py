@@ -1,19 +1,30 @@
-"""The epoll_group: everyone has a turn, and nobody's failure is another's."""
+"""The epoll group: everyone has a turn, and a failure of one is not that of others."""
 
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IReactorFDSet,
+    IReactorTime,
+    IReadDescriptor,
+    IReadWriteDescriptor,
+)
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
-from portmapd.server.fast.epoll_group import TURN
+from portmapd.server.turns import TURN
 from tests.support.stepped_reactor import Turns
 
 
+@implementer(IReadWriteDescriptor, IHalfCloseableDescriptor)
 class Pipe:
-    """A pipe that can be read, always.
+    """A pipe that is always readable, and never written.
 
     :param read: is called when it is served, and says whether it is lost.
     :ivar served: how often it was served.
@@ -31,10 +42,20 @@ class Pipe:
         """Where it is read."""
         return self._ours
 
-    def doRead(self) -> Exception | None:
+    def doRead(self) -> Any:
         """Be served."""
         self.served += 1
         return self._read()
+
+    def doWrite(self) -> None:
+        """Nothing is written."""
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """Nothing is written."""
+
+    def logPrefix(self) -> str:
+        """Its name in the log."""
+        return "a pipe"
 
     def readConnectionLost(self, reason: Failure) -> None:
         """Nothing more comes."""
@@ -50,8 +71,9 @@ class Pipe:
         os.close(self._theirs)
 
 
+@implementer(IReadDescriptor)
 class Heir:
-    """What has nothing to read, by the number of a descriptor that was another's.
+    """A descriptor with nothing to read, whose number was another's before.
 
     :ivar served: how often it was served all the same.
     """
@@ -71,13 +93,20 @@ class Heir:
         """Be served."""
         self.served += 1
 
+    def connectionLost(self, reason: Failure) -> None:
+        """It is broken."""
+
+    def logPrefix(self) -> str:
+        """Its name in the log."""
+        return "an heir"
+
     def close(self) -> None:
         """Close the other end."""
         os.close(self._theirs)
 
 
-class HubTests(SynchronousTestCase):
-    """Turns."""
+class EpollGroupTests(SynchronousTestCase):
+    """Turns, and what a reactor offers."""
 
     def setUp(self) -> None:
         self.turns = Turns()
@@ -108,7 +137,7 @@ class HubTests(SynchronousTestCase):
         self.assertGreaterEqual(pipe.served, 1)
 
     def test_removed(self) -> None:
-        """Who has left is not served, not even if it was about to be."""
+        """A descriptor that was removed is not served, not even if it had an event."""
         pipes: list[Pipe] = []
 
         def leave() -> None:
@@ -120,7 +149,7 @@ class HubTests(SynchronousTestCase):
         self.assertEqual(sum(pipe.served for pipe in pipes), 1)
 
     def test_number_used_again(self) -> None:
-        """An event is not given to who has the number of its descriptor by now."""
+        """A descriptor does not get the event of one that had its number before."""
         pipes: list[Pipe] = []
         heirs: list[Heir] = []
 
@@ -138,8 +167,36 @@ class HubTests(SynchronousTestCase):
         self.assertEqual(len(heirs), 1)
         self.assertEqual(heirs[0].served, 0)
 
+    def test_interfaces(self) -> None:
+        """It is a reactor to its descriptors, and a descriptor to its reactor."""
+        for interface in (IReactorFDSet, IReactorTime, IReadDescriptor):
+            self.assertTrue(verifyObject(interface, self.epoll_group))
+
+    def test_descriptors(self) -> None:
+        """It tells which descriptors it has, and gives all of them back."""
+        reading, both = self.pipe(), self.pipe()
+        self.epoll_group.addWriter(both)
+        self.assertEqual(self.epoll_group.getReaders(), [reading, both])
+        self.assertEqual(self.epoll_group.getWriters(), [both])
+        self.epoll_group.removeReader(both)
+        self.assertEqual(self.epoll_group.getReaders(), [reading])
+        self.epoll_group.removeWriter(both)
+        self.assertEqual(self.epoll_group.getWriters(), [])
+        self.epoll_group.addWriter(both)
+        self.assertEqual(self.epoll_group.removeAll(), [reading, both])
+        self.assertEqual(self.epoll_group.getReaders() + self.epoll_group.getWriters(), [])
+        self.assertEqual(self.turns.reactor.getReaders(), [])
+
+    def test_time(self) -> None:
+        """Its time is the reactor's."""
+        called: list[str] = []
+        call = self.epoll_group.callLater(2, called.append, "called")
+        self.assertEqual(list(self.epoll_group.getDelayedCalls()), [call])
+        self.turns.reactor.advance(2)
+        self.assertEqual((self.epoll_group.seconds(), called), (2, ["called"]))
+
     def test_leaves_the_reactor(self) -> None:
-        """The epoll_group is in the reactor while somebody is in the epoll_group."""
+        """The group is in the reactor while it has descriptors."""
         for _ in range(2):
             pipe = self.pipe()
             self.assertEqual(self.turns.reactor.getReaders(), [self.epoll_group])
@@ -147,14 +204,14 @@ class HubTests(SynchronousTestCase):
             self.assertEqual(self.turns.reactor.getReaders(), [])
 
     def test_lost(self) -> None:
-        """Who says that it is lost is told so in its own way."""
+        """A descriptor that says it is lost is told so, in the way that fits."""
         done, lost = self.pipe(lambda: CONNECTION_DONE), self.pipe(lambda: CONNECTION_LOST)
         self.turns.turn()
         self.assertEqual(done.lost[0], "read")
         self.assertEqual(lost.lost[0], "ConnectionLost")
 
     def test_failures(self) -> None:
-        """Who fails is lost, alone, even if it fails at that."""
+        """A descriptor that fails is lost, alone, even if it fails at that."""
 
         def fail() -> Exception | None:
             raise RuntimeError("to be read")

@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import FakeDatagramTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.client.datagrams import DatagramCalls
+from portmapd.client.rpc.datagrams import DatagramCalls
 from portmapd.errors import CallTimedOut, DaemonUnreachable
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, Call, decode_call, encode_call, success

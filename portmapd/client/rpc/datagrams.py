@@ -6,22 +6,21 @@ import socket
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 
-from portmapd.client.calls import Calls
+from portmapd.client.rpc.calls import Calls
 from portmapd.errors import DaemonUnreachable
-from portmapd.oncrpc.message import XID
+from portmapd.oncrpc.message import MAX_DATAGRAM, XID
 from portmapd.oncrpc.xdr import uint
-from portmapd.portmapper.dispatch import MAX_DATAGRAM
 
-#: A call is sent again if it is not answered within so many seconds, then after twice as many,
-#: and so on until the longest. A loss on the way costs little, a slow server gets few repetitions.
-FIRST_WAIT = 0.5
-LONGEST_WAIT = 8.0
+#: After so many seconds without a reply a call is sent again, then after twice as many, and so on
+#: up to the longest interval: a lost datagram costs little, a slow server gets few retransmissions.
+FIRST_INTERVAL = 0.5
+LONGEST_INTERVAL = 8.0
 
 #: The largest reply that is taken, in bytes: any datagram.
 MAX_REPLY = 65_535
@@ -30,8 +29,8 @@ MAX_REPLY = 65_535
 class DatagramCalls(DatagramProtocol):
     """Calls over a socket that is connected to one server.
 
-    The kernel lets nobody else's datagrams through; among the server's, the xid tells which call
-    is answered.
+    The kernel lets no other datagrams through than the server's; the xid tells which call one of
+    them replies to.
 
     :param clock: measures time.
     :param where: names the server in errors.
@@ -45,18 +44,18 @@ class DatagramCalls(DatagramProtocol):
     def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
         """Make a call; see :meth:`Calls.begin`.
 
-        :param tail: the call from behind its xid on.
-        :raises ValueError: it does not fit a datagram.
+        :param tail: the call's message less its xid.
+        :raises ValueError: the message does not fit a datagram.
         """
         if XID + len(tail) > MAX_DATAGRAM:
             raise ValueError(f"a call of {XID + len(tail)} bytes does not fit a datagram")
         xid, reply = self.calls.begin(timeout)
-        self._send(xid, uint(xid) + tail, FIRST_WAIT)
+        self._send(xid, uint(xid) + tail, FIRST_INTERVAL)
         return reply
 
-    def _send(self, xid: int, message: bytes, wait: float) -> None:
-        again = partial(self._send, xid, message, min(2 * wait, LONGEST_WAIT))
-        self.calls.later(xid, wait, again)
+    def _send(self, xid: int, message: bytes, interval: float) -> None:
+        again = partial(self._send, xid, message, min(2 * interval, LONGEST_INTERVAL))
+        self.calls.retransmit(xid, interval, again)
         try:
             self.transport.write(message)
         except OSError as error:
@@ -69,21 +68,21 @@ class DatagramCalls(DatagramProtocol):
         self.failed(os.strerror(errno.ECONNREFUSED))
 
     def failed(self, why: object) -> None:
-        """The network said that the server cannot be reached: all calls under way end."""
+        """End every call under way: the network said that the server cannot be reached."""
         self.calls.fail(DaemonUnreachable(f"{self.calls.where} cannot be reached: {why}"))
 
 
 class _Socket(Port):
     """A UDP socket that tells its protocol of every error of the network.
 
-    Some reactors have it read then, others end it.
+    Some reactors make it readable then; others end its connection.
     """
 
     protocol: DatagramCalls
     _connectedAddr: tuple[str, int] | None
 
     def connect(self, host: str, port: int) -> None:
-        """Connect to *port* on *host*, with the host's scope, which the base class would lose."""
+        """Connect to *port* on *host*; the base class would lose the scope of *host*."""
         numeric = socket.AI_NUMERICHOST
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=numeric)
         self._connectedAddr = host, port
@@ -104,12 +103,14 @@ class _Socket(Port):
 class DatagramTransport:
     """Calls to one server over one UDP socket, which is opened when it is needed.
 
-    :param reactor: gives the socket and measures time.
+    :param reactor: measures time; it provides IReactorFDSet, too, which the socket needs.
     :param host: IPv4 or IPv6 address of the server.
     :param port: its port.
+    :param netid: udp or udp6.
     """
 
-    def __init__(self, reactor: Any, host: str, port: int) -> None:
+    def __init__(self, reactor: IReactorTime, host: str, port: int, netid: str) -> None:
+        self.netid = netid
         self._reactor = reactor
         self._host = host
         self._port = port
@@ -117,11 +118,14 @@ class DatagramTransport:
         self._socket: _Socket | None = None
 
     def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
-        """Make a call; see :meth:`DatagramCalls.call`."""
+        """Make a call; see :meth:`DatagramCalls.call`.
+
+        :raises DaemonUnreachable: the socket cannot be opened.
+        """
         try:
             skt = self._opened()
         except (OSError, CannotListenError) as error:
-            return fail(DaemonUnreachable(f"{self._where} cannot be reached: {error}"))
+            raise DaemonUnreachable(f"{self._where} cannot be reached: {error}") from error
         return skt.protocol.call(tail, timeout)
 
     def _opened(self) -> _Socket:

@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 import portmapd.client
-from portmapd.client.portmap import PortmapClient
+from portmapd.client.rpc.client import PortmapClient
 from portmapd.errors import (
     AuthRefused,
     CallRefused,
@@ -36,10 +36,17 @@ from portmapd.oncrpc.message import (
     success,
     sys_credential,
 )
+from portmapd.oncrpc.program import (
+    CallResult,
+    Pmap,
+    RemoteCall,
+    Rpcb,
+    encode_call_result,
+    encode_pmap,
+    encode_rpcb,
+    read_remote_call,
+)
 from portmapd.oncrpc.record import mark
-from portmapd.portmapper.callit import RemoteCall, read_remote_call
-from portmapd.portmapper.rpcbind import Rpcb, encode_rpcb
-from portmapd.portmapper.v2 import CallResult, Pmap, encode_call_result, encode_pmap
 from tests.support.rpc_peer import Peer
 
 REFUSALS: tuple[CallRefused, ...] = (
@@ -151,7 +158,7 @@ class ProcedureTests(SynchronousTestCase):
 
 
 class ArgumentTests(SynchronousTestCase):
-    """What cannot be asked is refused at once, with a message."""
+    """What cannot be asked is an error with a message: at once from the constructor, else later."""
 
     def test_construction(self) -> None:
         """Hosts are addresses, transports are known, timeouts are positive."""
@@ -168,21 +175,34 @@ class ArgumentTests(SynchronousTestCase):
             self.assertIn(said, str(error))
 
     def test_numbers(self) -> None:
-        """Numbers that do not fit 32 bits are named, and nothing is sent."""
+        """Numbers that do not fit 32 bits fail the Deferred, and nothing is sent."""
         reactor = MemoryReactorClock()
         client = PortmapClient(reactor, transport="tcp")
         big = 1 << 32
-        for method in (
+        methods: tuple[Callable[[], Deferred[Any]], ...] = (
             lambda: client.null(big),
             lambda: client.set(big, 1, 17, 9),
             lambda: client.unset(1, -1),
             lambda: client.getport(1, 1, big),
             lambda: client.getaddr(big, 1),
             lambda: client.callit(1, 1, big),
-        ):
-            said = str(self.assertRaises(ValueError, method))
+        )
+        for method in methods:
+            said = str(self.failureResultOf(method(), ValueError).value)
             self.assertIn("not in the range 0 to 4294967295", said)
         self.assertEqual((reactor.tcpClients, reactor.getDelayedCalls()), ([], []))
+
+    def test_too_long(self) -> None:
+        """A call that no datagram carries fails its Deferred, too, and no timer is left."""
+        reactor = MemoryReactorClock()
+        client = PortmapClient(reactor, transport="udp")
+        reply = client.callit(7, 1, 1, bytes(65_536))
+        said = str(self.failureResultOf(reply, ValueError).value)
+        self.assertIn("does not fit a datagram", said)
+        self.assertEqual(reactor.getDelayedCalls(), [])
+        closed = client.close()
+        reactor.advance(0)
+        self.successResultOf(closed)
 
     def test_credential(self) -> None:
         """Too many groups, or too long a name, make no credential."""

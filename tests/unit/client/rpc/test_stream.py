@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.client.portmap import PortmapClient
+from portmapd.client.rpc.client import PortmapClient
 from portmapd.errors import BrokenStream, CallTimedOut, DaemonUnreachable
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import success

@@ -1,5 +1,7 @@
 """The calls under way over one socket."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from secrets import randbits
 
@@ -12,37 +14,41 @@ from portmapd.oncrpc.message import xid_of
 
 
 @define(eq=False)
-class _Waiting:
-    """Who waits for a reply, and what happens meanwhile."""
+class _Pending:
+    """A call under way.
+
+    :param reply: fires with the reply's message.
+    :param retransmission: sends the call again; None over transports that lose nothing.
+    """
 
     reply: Deferred[bytes]
     timeout: IDelayedCall
-    next: IDelayedCall | None = None
+    retransmission: IDelayedCall | None = None
 
 
 class Calls:
-    """Calls by their xids; each ends by its reply, its time, a fault, or its cancellation.
+    """Calls by their xids. A call ends with its reply, its timeout, an error or its cancellation.
 
-    :param clock: measures their time.
+    :param clock: measures time.
     :param where: names the server in errors.
     """
 
     def __init__(self, clock: IReactorTime, where: str) -> None:
         self.where = where
         self._clock = clock
-        self._waiting: dict[int, _Waiting] = {}
+        self._pending: dict[int, _Pending] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._pending)
 
     def __contains__(self, xid: int) -> bool:
-        return xid in self._waiting
+        return xid in self._pending
 
     def begin(self, timeout: float) -> tuple[int, Deferred[bytes]]:
         """Begin a call.
 
-        :param timeout: seconds after which it ends with :exc:`~portmapd.errors.CallTimedOut`.
-        :return: its xid, and what fires with the reply's message. Cancelling that forgets it.
+        :param timeout: seconds after which it fails with :exc:`~portmapd.errors.CallTimedOut`.
+        :return: its xid, and what fires with the reply's message. Cancelling that forgets the call.
         """
         xid = self._new_xid()
 
@@ -51,20 +57,20 @@ class Calls:
 
         reply = Deferred[bytes](forget)
         timer = self._clock.callLater(timeout, self._time_out, xid, timeout)
-        self._waiting[xid] = _Waiting(reply, timer)
+        self._pending[xid] = _Pending(reply, timer)
         return xid, reply
 
     def _new_xid(self) -> int:
-        """An xid that a process that does not see the call cannot guess."""
+        """A new xid, which a process that does not see the call cannot guess."""
         xid = randbits(32)
-        return self._new_xid() if xid in self._waiting else xid
+        return self._new_xid() if xid in self._pending else xid
 
-    def later(self, xid: int, delay: float, do: Callable[[], object]) -> None:
-        """After *delay* seconds, *do* something if the call has not ended by then."""
-        self._waiting[xid].next = self._clock.callLater(delay, do)
+    def retransmit(self, xid: int, delay: float, send: Callable[[], object]) -> None:
+        """Call *send* in *delay* seconds, if the call is still under way then."""
+        self._pending[xid].retransmission = self._clock.callLater(delay, send)
 
     def answer(self, message: bytes) -> None:
-        """Give *message* to the call that has its xid, if there is one."""
+        """End the call that has the xid of *message* with that reply, if there is one."""
         try:
             xid = xid_of(message)
         except Unanswerable:
@@ -74,8 +80,8 @@ class Calls:
             call.reply.callback(message)
 
     def fail(self, error: Exception) -> None:
-        """End all of them with *error*."""
-        for xid in tuple(self._waiting):
+        """End every call with *error*."""
+        for xid in tuple(self._pending):
             self._fail(xid, error)
 
     def _time_out(self, xid: int, timeout: float) -> None:
@@ -86,10 +92,10 @@ class Calls:
         if call is not None:
             call.reply.errback(error)
 
-    def _end(self, xid: int) -> _Waiting | None:
-        call = self._waiting.pop(xid, None)
+    def _end(self, xid: int) -> _Pending | None:
+        call = self._pending.pop(xid, None)
         if call is not None:
-            for timer in (call.timeout, call.next):
+            for timer in (call.timeout, call.retransmission):
                 if timer is not None and timer.active():
                     timer.cancel()
         return call

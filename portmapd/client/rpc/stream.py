@@ -1,5 +1,7 @@
 """Calls over a stream: TCP or the rpcbind socket."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +11,14 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from portmapd.client.calls import Calls
+from portmapd.client.rpc.calls import Calls
 from portmapd.errors import BrokenStream, DaemonUnreachable
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.oncrpc.xdr import uint
 
 #: The longest reply that is taken, in bytes: DUMP of some 800,000 mappings.
 MAX_REPLY = 16 << 20
-#: The most fragments that a reply may come in; libtirpc's servers break replies at 9,000 bytes.
+#: The most fragments of a reply; libtirpc's servers split replies at 9,000 bytes.
 MAX_FRAGMENTS = 4_096
 
 
@@ -25,13 +27,13 @@ class StreamCalls(Protocol):
 
     :param clock: measures time.
     :param where: names the server in errors.
-    :param ended: is called with this connection when no more calls can be made over it.
+    :param ended: is called with this connection once no more calls can be made over it.
     """
 
     transport: Any
 
     def __init__(
-        self, clock: IReactorTime, where: str, ended: Callable[["StreamCalls"], object]
+        self, clock: IReactorTime, where: str, ended: Callable[[StreamCalls], object]
     ) -> None:
         self._calls = Calls(clock, where)
         self._ended = ended
@@ -41,14 +43,14 @@ class StreamCalls(Protocol):
         self._closed: Deferred[None] = Deferred()
 
     def connect(self, endpoint: IStreamClientEndpoint) -> None:
-        """Make the connection."""
+        """Begin to make the connection."""
         self._attempt = connectProtocol(endpoint, self)
         self._attempt.addErrback(self._not_made)
 
     def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
         """Make a call; see :meth:`Calls.begin`.
 
-        :param tail: the call from behind its xid on.
+        :param tail: the call's message less its xid.
         """
         xid, reply = self._calls.begin(timeout)
         record = mark(uint(xid) + tail)
@@ -59,7 +61,7 @@ class StreamCalls(Protocol):
         return reply
 
     def connectionMade(self) -> None:
-        """Send what was waiting for the connection, less the calls that have ended."""
+        """Send the calls that waited for the connection, unless they have ended."""
         unsent, self._unsent = self._unsent, {}
         self.transport.write(b"".join(r for xid, r in unsent.items() if xid in self._calls))
 
@@ -85,13 +87,13 @@ class StreamCalls(Protocol):
         self._calls.fail(why)
 
     def close(self) -> Deferred[None]:
-        """End every call under way, and the connection, or the attempt to make it."""
-        waiting = len(self._calls)
+        """End every call under way, and the connection or the attempt to make it."""
+        pending = len(self._calls)
         self._end(DaemonUnreachable("the client was closed"))
         if not self.connected:
             assert self._attempt is not None
             self._attempt.cancel()
-        elif waiting:
+        elif pending:
             self.transport.abortConnection()
         else:
             self.transport.loseConnection()
@@ -104,9 +106,13 @@ class StreamTransport:
     :param clock: measures time.
     :param endpoint: makes the connection.
     :param where: names the server in errors.
+    :param netid: tcp, tcp6 or local.
     """
 
-    def __init__(self, clock: IReactorTime, endpoint: IStreamClientEndpoint, where: str) -> None:
+    def __init__(
+        self, clock: IReactorTime, endpoint: IStreamClientEndpoint, where: str, netid: str
+    ) -> None:
+        self.netid = netid
         self._clock = clock
         self._endpoint = endpoint
         self._where = where

@@ -1,0 +1,69 @@
+"""What procedures work on, and the request that they serve."""
+
+from collections.abc import Callable, Sequence
+
+from attrs import field, frozen
+
+from portmapd.oncrpc.message import Call
+from portmapd.portmapper.access import Policy
+from portmapd.portmapper.caller import Caller
+from portmapd.portmapper.statistics import Statistics
+from portmapd.registry.change import Change, Kind
+from portmapd.registry.mapping import Mapping
+from portmapd.registry.registry import Registry
+
+
+class Dumps:
+    """The encoded results of DUMP in each version, kept until a mapping changes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._results: dict[int, bytes] = {}
+        self._end = registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
+
+    def get(self, version: int, encode: Callable[[], bytes]) -> bytes:
+        """The results in *version*; *encode* makes them if they are not known."""
+        results = self._results.get(version)
+        if results is None:
+            results = self._results[version] = encode()
+        return results
+
+    def close(self) -> None:
+        """Stop following the registry; the results must not be used any more."""
+        self._end()
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        self._results.clear()
+
+
+@frozen
+class Context:
+    """What procedures work on.
+
+    :param registry: what is registered.
+    :param policy: who may do what.
+    :param bound: tells whether the address of a mapping is bound on this host now.
+    :param now: tells the time, in seconds since 1970.
+    """
+
+    registry: Registry
+    policy: Policy
+    bound: Callable[[Mapping], bool]
+    now: Callable[[], float]
+    statistics: Statistics = field(factory=Statistics)
+    dumps: Dumps = field(init=False)
+
+    @dumps.default
+    def _make_dumps(self) -> Dumps:
+        return Dumps(self.registry)
+
+
+@frozen
+class Request:
+    """One call, and who made it.
+
+    :param size: the size of the call's message, in bytes.
+    """
+
+    call: Call
+    caller: Caller
+    size: int

@@ -1,0 +1,68 @@
+"""How listening sockets are made: by the reactor, or by the fast engine on top of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorFDSet,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUDP,
+    IReactorUNIX,
+)
+from twisted.internet.protocol import ServerFactory
+
+from portmapd.server.datagram import PortmapDatagramProtocol
+from portmapd.server.fast.engine import FastEngine, is_fast_available
+from portmapd.server.socket_file import SOCKET_MODE, exact_mode, remove_stale
+
+#: The largest request over UDP, in bytes: any datagram.
+MAX_REQUEST = 65_535
+#: The most connections that the kernel keeps while the process is busy.
+BACKLOG = 1_024
+
+
+class Engine(Protocol):
+    """Makes listening sockets; each method raises ``CannotListenError`` if one cannot be bound."""
+
+    @property
+    def descriptors(self) -> IReactorFDSet | None:
+        """Where other descriptors are watched; None: the reactor watches none."""
+
+    def listen_udp(self, port: int, protocol: PortmapDatagramProtocol, host: str) -> IListeningPort:
+        """Serve UDP at that address."""
+
+    def listen_tcp(self, port: int, factory: ServerFactory, host: str) -> IListeningPort:
+        """Serve TCP at that address."""
+
+    def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
+        """Serve a UNIX socket that everyone may connect to. A stale one at *path* is replaced."""
+
+
+class PlainEngine:
+    """Twisted's own sockets, on any reactor that has them.
+
+    :param reactor: makes them.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self.descriptors = IReactorFDSet(reactor, None)
+
+    def listen_udp(self, port: int, protocol: PortmapDatagramProtocol, host: str) -> IListeningPort:
+        return IReactorUDP(self._reactor).listenUDP(port, protocol, host, MAX_REQUEST)
+
+    def listen_tcp(self, port: int, factory: ServerFactory, host: str) -> IListeningPort:
+        return IReactorTCP(self._reactor).listenTCP(port, factory, BACKLOG, host)
+
+    def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
+        remove_stale(path)
+        with exact_mode(SOCKET_MODE):
+            return IReactorUNIX(self._reactor).listenUNIX(path, factory, BACKLOG, SOCKET_MODE)
+
+
+def make_engine(reactor: IReactorTime) -> Engine:
+    """The fast engine where the reactor and the system can run it, else the plain one."""
+    return FastEngine(reactor) if is_fast_available(reactor) else PlainEngine(reactor)

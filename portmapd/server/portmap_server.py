@@ -1,0 +1,178 @@
+"""The port mapper as Twisted protocols and factories, for any reactor."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
+
+from portmapd.config import MAX_SERVICES
+from portmapd.errors import ConfigurationError
+from portmapd.portmapper.access import Policy
+from portmapd.portmapper.context import Context
+from portmapd.portmapper.dispatch import Dispatcher
+from portmapd.portmapper.reply_cache import ReplyCache
+from portmapd.portmapper.v2 import GetportReplies
+from portmapd.registry.registry import Registry
+from portmapd.server.bound_sockets import is_bound
+from portmapd.server.call_forwarder import CallForwarder
+from portmapd.server.call_server import CallServer
+from portmapd.server.channel import ChannelFactory
+from portmapd.server.datagram import PortmapDatagramProtocol
+from portmapd.server.liveness import Liveness
+from portmapd.server.peer_lookups import PeerLookups
+from portmapd.server.peer_process import Processes
+from portmapd.server.pipelining import PipelinedFactory
+from portmapd.server.rate_limited_log import RateLimitedLog
+from portmapd.server.stream import IDLE, MAX_STREAMS, PortmapStreamFactory
+from portmapd.server.turns import TurnQueue
+
+F = TypeVar("F", bound=PipelinedFactory[Any])
+
+#: Seconds between two looks for dead services.
+LIVENESS = 1.0
+
+
+class PortmapServer:
+    """A port mapper up to its sockets, which the application makes.
+
+    ::
+
+        server = PortmapServer(registry, policy, reactor)
+        reactor.listenUDP(10111, server.datagramProtocol(), "127.0.0.1", 65535)
+        TCP4ServerEndpoint(reactor, 10111).listen(server.streamFactory())
+        UNIXServerEndpoint(reactor, path).listen(server.channelFactory())
+        UNIXServerEndpoint(reactor, rpc_path).listen(server.streamFactory())
+
+    Program 100000 itself is not registered; that is left to the application, too.
+
+    :param registry: what is served.
+    :param policy: who may do what.
+    :param reactor: measures time, and makes the UDP sockets on which calls are forwarded; it must
+        provide ``IReactorTime`` and ``IReactorUDP``.
+    :param idle: seconds after which a stream that sends no whole call is closed.
+    :param max_streams: the most streams of each stream factory.
+    :param max_services: the most services and mappings that one process may hold on the local
+        channel.
+    :param liveness: seconds between two looks for dead services, or a
+        :class:`~portmapd.server.liveness.Liveness` that the application runs; None: mappings stay
+        when their services die.
+    :param descriptors: where the ends of processes are watched; None: in the reactor.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        policy: Policy,
+        reactor: IReactorTime,
+        *,
+        idle: float = IDLE,
+        max_streams: int = MAX_STREAMS,
+        max_services: int = MAX_SERVICES,
+        liveness: float | Liveness | None = LIVENESS,
+        descriptors: IReactorFDSet | None = None,
+    ) -> None:
+        self._registry = registry
+        self._reactor = reactor
+        self._idle = idle
+        self._max_streams = max_streams
+        self._log = RateLimitedLog(reactor)
+        self._turns = TurnQueue(reactor)
+        self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
+        self._context = context = Context(registry, policy, is_bound, reactor.seconds)
+        self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
+        #: None if the application runs it, or there is none.
+        self._liveness: Liveness | None = None
+        if isinstance(liveness, int | float):
+            self._liveness = liveness = Liveness(registry, reactor, liveness)
+            liveness.startService()
+        self._call_server = CallServer(
+            policy,
+            Dispatcher(context),
+            self._cache,
+            self._forwarder,
+            self._log,
+            before_reply=None if liveness is None else liveness.look_at_new,
+        )
+        self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
+        self._max_services = max_services
+        self._processes: Processes | None = None
+        self._protocols: list[PortmapDatagramProtocol] = []
+        self._factories: list[PipelinedFactory[Any]] = []
+
+    def datagramProtocol(self, address: str | None = None) -> PortmapDatagramProtocol:
+        """Program 100000 over UDP, for one port.
+
+        The port must be bound to one address: a plain UDP port does not tell which one a caller
+        reached. ``listenUDP`` raises :exc:`~portmapd.errors.ConfigurationError` for others. Its
+        ``maxPacketSize`` should be 65535.
+
+        :param address: the address that the port must be bound to; None: any one.
+        :raises ConfigurationError: *address* is no IPv4 or IPv6 address.
+        """
+        protocol = PortmapDatagramProtocol(self._call_server, address)
+        self._protocols.append(protocol)
+        return protocol
+
+    def streamFactory(self) -> PortmapStreamFactory:
+        """Program 100000 over streams, for TCP and UNIX endpoints."""
+        return self._add(
+            PortmapStreamFactory(
+                self._call_server, self._reactor, self._turns, self._idle, self._max_streams
+            )
+        )
+
+    def channelFactory(self) -> ChannelFactory:
+        """The local channel, for UNIX endpoints; connections of any others are refused.
+
+        :raises ConfigurationError: the reactor cannot tell when a process ends.
+        """
+        return self._add(
+            ChannelFactory(
+                self._registry,
+                self._shared_processes(),
+                PeerLookups(self._reactor),
+                self._log,
+                self._turns,
+                _max_descriptors(),
+            )
+        )
+
+    def close(self) -> Deferred[list[Any]]:
+        """Close every connection, and let go of the registry; the server cannot be used again.
+
+        The application stops its listening ports itself, before or afterwards.
+
+        :return: fires when the connections are closed.
+        """
+        if self._liveness is not None:
+            self._liveness.stopService()
+            self._liveness.close()
+        self._cache.close()
+        self._context.dumps.close()
+        for protocol in self._protocols:
+            protocol.close()
+        ended = [factory.close() for factory in self._factories]
+        return gatherResults([self._forwarder.stop(), *ended])
+
+    def _add(self, factory: F) -> F:
+        self._factories.append(factory)
+        return factory
+
+    def _shared_processes(self) -> Processes:
+        """The processes of all channels, which share the limit of each process."""
+        if self._descriptors is None:
+            raise ConfigurationError(
+                "the local channel needs a reactor that provides IReactorFDSet, to learn when "
+                "processes end: use an epoll, poll, select or asyncio reactor"
+            )
+        if self._processes is None:
+            self._processes = Processes(self._descriptors, self._reactor, self._max_services)
+        return self._processes
+
+
+def _max_descriptors() -> int:
+    """Three quarters of the descriptors that the process may have: the rest is for all else."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4

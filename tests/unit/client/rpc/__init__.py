@@ -1,0 +1,1 @@
+"""The client of program 100000."""
