@@ -97,13 +97,14 @@ def mappings(plan: Plan) -> list[Measure]:
         small = stack.enter_context(running(checkout.portmapd()))
         large = stack.enter_context(running(checkout.portmapd(number=1)))
         register(small, TEN)
-        rate = register(large, Programs(plan.many))["rate"]
+        filled = {"rate": register(large, Programs(plan.many))["rate"]}
+        filled["resident"] = large.resident_bytes() / 1e6
         call = partial(_call, plan, options=UDP.options)
         return {
             few: partial(call, small, TEN),
             same: partial(call, large, TEN),
             random: partial(call, large, Programs(plan.many, random=True)),
-            size: lambda: {"rate": rate, "resident": large.resident_bytes() / 1e6},
+            size: lambda: filled,
         }
 
     rows = [
