@@ -78,7 +78,7 @@ def _most(server: Server) -> Figures:
             answered = bool(server.ask(socket.SOCK_STREAM, _EPMD_LOOKUP))
         else:
             answered = run(target, "lookup", "--seconds", "0.01")["answered"] > 0
-        return {"held": holders.registered, "answered": answered}
+        return {"held": holders.registered, "answered": float(answered)}
 
 
 def _sizes(plan: Plan) -> tuple[Names, Names, Names]:

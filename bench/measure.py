@@ -59,21 +59,27 @@ QUICK = Plan(5, 2, 0.3, 3, 3.0, 50_000, 20_000, 2)
 
 @frozen
 class Goal:
-    """What a row should reach: at least (``≥``) or less than (``<``) a bound."""
+    """What a row should reach: at least (``≥``) or less than (``<``) a bound.
+
+    :param best: the best round reaches it, so that a miss is no chance; otherwise the median does.
+    """
 
     sign: str
     bound: float
     unit: str = TIMES
+    best: bool = False
 
     def __str__(self) -> str:
         return f"{self.sign} {self.bound:g} {self.unit}".rstrip()
 
-    def met(self, figure: float, ratio: float | None) -> bool | None:
-        """Whether the figure, or the ratio, reaches it; None without a ratio."""
-        value = ratio if self.unit == TIMES else figure
-        if value is None:
-            return None
-        return value >= self.bound if self.sign == "≥" else value < self.bound
+    def met(self, figure: float, ratios: Sequence[float]) -> bool | None:
+        """Whether the figure, or the ratio, reaches it; None without ratios."""
+        if self.unit == TIMES:
+            if not ratios:
+                return None
+            best = max if self.sign == "≥" else min
+            figure = best(ratios) if self.best else median(ratios)
+        return figure >= self.bound if self.sign == "≥" else figure < self.bound
 
 
 @frozen
@@ -114,25 +120,26 @@ class Row:
         ours, theirs = (
             self.over(figures) for figures in zip(*map(self._pair, counted), strict=True)
         )
-        ratio = median(ratios) if (ratios := self._ratios(counted)) else None
+        ratios = self._ratios(counted)
         return {
             "what": self.what,
             "unit": self.unit,
             "portmapd": ours,
             "peer": self.peer or self.theirs,
             "peer_figure": theirs if self.theirs else None,
-            "ratio": ratio,
+            "ratio": median(ratios) if ratios else None,
             "ratios": ratios,
             "ratios_set_aside": self._ratios(aside),
             "goal": str(self.goal) if self.goal else None,
-            "met": self.goal.met(ours, ratio) if self.goal else None,
+            "met": self.goal.met(ours, ratios) if self.goal else None,
             "note": "; ".join(self._notes(rounds, set_aside=bool(aside))),
         }
 
     def before_and_after(self) -> "Row":
         """The row with the same turn of another checkout as the peer."""
-        better = Goal("≥", 1 - FALL) if self.unit in ("/s", "") else Goal("<", 1 + FALL)
-        goal = better if self.over is median else None
+        more_is_better = self.unit in ("/s", "")
+        sign, bound = ("≥", 1 - FALL) if more_is_better else ("<", 1 + FALL)
+        goal = Goal(sign, bound, best=True) if self.over is median else None
         return evolve(self, theirs=_before(self.ours), their_figure="", peer="before", goal=goal)
 
     def _pair(self, turns: tuple[Figures, Figures]) -> tuple[float, float]:
