@@ -9,15 +9,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from bench import MeasureError
-from bench.load import TEN, Figures, Programs, register, run
+from bench.load import TEN, Figures, programs, register, run
 from bench.measure import Goal, Measure, Plan, Row
 from bench.servers import PORTMAPD, RPCBIND, THIS, Checkout, Running, Server, rpcbind, running
 
 SETTLE = 2.0
 """Seconds for a server to come to rest."""
 
-LIVE = Programs(500)
-"""The live programs of each protocol."""
+LIVE = 500
+"""Live programs of each protocol."""
 
 LIVE_PORTS = 20000
 """The first of their ports; nothing else of the benchmark is bound there."""
@@ -86,7 +86,7 @@ def _start(server: Server) -> Figures:
 def _resident(server: Server) -> Figures:
     with running(server) as target:
         register(target, TEN)
-        run(target, "udp", "--seconds", "0.1", "--programs", str(TEN))
+        run(target, "udp", "--seconds", "0.1", "--programs", TEN)
         time.sleep(SETTLE)
         return {"resident": target.resident_bytes() / 1e6}
 
@@ -121,7 +121,7 @@ def _services() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, max(limit, _FILES)))
     with ExitStack() as held:
         for kind in _PROTOCOLS.values():
-            for port in range(LIVE_PORTS, LIVE_PORTS + LIVE.count):
+            for port in range(LIVE_PORTS, LIVE_PORTS + LIVE):
                 service = held.enter_context(socket.socket(socket.AF_INET, kind))
                 service.bind(("0.0.0.0", port))
                 if kind is socket.SOCK_STREAM:
@@ -130,15 +130,15 @@ def _services() -> Iterator[None]:
 
 
 def _register_services(target: Running) -> None:
-    ports = ("--ports", f"{LIVE_PORTS}:{LIVE.count}")
+    ports = ("--ports", f"{LIVE_PORTS}:{LIVE}")
     for protocol in _PROTOCOLS:
-        register(target, LIVE, "--protocol", str(protocol), *ports)
+        register(target, programs(LIVE), "--protocol", str(protocol), *ports)
 
 
 def _require_gone(target: Running) -> None:
     """The services have ended: the check must see it, or its cost was not what was measured."""
     limit = time.monotonic() + GONE_LIMIT
-    while run(target, "dump", "--seconds", "0.01")["mappings"] >= LIVE.count:
+    while run(target, "dump", "--seconds", "0.01")["mappings"] >= LIVE:
         if time.monotonic() > limit:
             raise MeasureError("ended services are still registered: no liveness check runs")
         time.sleep(0.2)

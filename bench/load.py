@@ -4,8 +4,6 @@ import json
 import subprocess
 from collections.abc import Mapping
 
-from attrs import frozen
-
 from bench import MeasureError
 from bench.servers import BUILD, HOST, TOP, Running
 
@@ -26,21 +24,15 @@ _PARTS = {
 _CHANNEL_MODES = {"register", "enter", "lookup", "hold"}
 
 
-@frozen
-class Programs:
-    """Program numbers from FIRST_PROGRAM on.
+def programs(count: int, *, random: bool = False) -> str:
+    """So many programs, as the generator's option has them.
 
-    :param random: called at random; otherwise in turn.
+    :param random: they are called at random; otherwise in turn.
     """
-
-    count: int
-    random: bool = False
-
-    def __str__(self) -> str:
-        return f"{FIRST_PROGRAM}:{self.count}" + (":random" if self.random else "")
+    return f"{FIRST_PROGRAM}:{count}" + (":random" if random else "")
 
 
-TEN = Programs(10)
+TEN = programs(10)
 
 
 def build() -> None:
@@ -101,6 +93,6 @@ def run(target: Running, mode: str, *options: str) -> Figures:
     return figures
 
 
-def register(target: Running, programs: Programs, *options: str) -> Figures:
-    """SET the programs, version 1, each at the port that load.c derives from its number."""
-    return run(target, "set", "--programs", str(programs), *options)
+def register(target: Running, wanted: str, *options: str) -> Figures:
+    """SET these programs, version 1, each at the port that load.c derives from its number."""
+    return run(target, "set", "--programs", wanted, *options)

@@ -6,7 +6,7 @@ from functools import partial
 
 from attrs import evolve, frozen
 
-from bench.load import TEN, Figures, Programs, register, run
+from bench.load import TEN, Figures, programs, register, run
 from bench.measure import Goal, Measure, Plan, Row, Turns
 from bench.servers import (
     C_LOOP,
@@ -27,14 +27,14 @@ class Load:
 
     :param times: how often portmapd should answer what rpcbind answers.
     :param options: of the load generator.
-    :param programs: what is registered and called.
+    :param called: the programs that are registered and called.
     :param figures: latencies that have rows of their own.
     """
 
     what: str
     times: float
     options: Sequence[str]
-    programs: Programs = TEN
+    called: str = TEN
     figures: Sequence[str] = ()
 
     def measure(self, plan: Plan) -> Measure:
@@ -53,8 +53,8 @@ class Load:
 
     def _turn(self, plan: Plan, stack: ExitStack, server: Server) -> Turns:
         target = stack.enter_context(running(server))
-        register(target, self.programs)
-        return {server.name: partial(_call, plan, target, self.programs, self.options)}
+        register(target, self.called)
+        return {server.name: partial(_call, plan, target, self.called, self.options)}
 
 
 UDP = Load("GETPORT, UDP, 32 in flight", 3.5, ("udp",))
@@ -63,7 +63,7 @@ TCP = Load("GETPORT, TCP, 32 connections", 3, ("tcp", "--connections", "32", "--
 TCP_PIPELINED = Load("GETPORT, TCP, 1 connection, 32 in flight", 3, ("tcp", "--in-flight", "32"))
 #: With one call in flight the time to wake the other side counts; with 16, the server's work.
 DUMP_1, DUMP_16 = (
-    Load(f"DUMP of 1,000, TCP, {n} in flight", 3, ("dump", "--in-flight", n), Programs(1000))
+    Load(f"DUMP of 1,000, TCP, {n} in flight", 3, ("dump", "--in-flight", n), programs(1000))
     for n in ("1", "16")
 )
 
@@ -97,13 +97,13 @@ def mappings(plan: Plan) -> list[Measure]:
         small = stack.enter_context(running(checkout.portmapd()))
         large = stack.enter_context(running(checkout.portmapd(number=1)))
         register(small, TEN)
-        filled = {"rate": register(large, Programs(plan.many))["rate"]}
+        filled = {"rate": register(large, programs(plan.many))["rate"]}
         filled["resident"] = large.resident_bytes() / 1e6
         call = partial(_call, plan, options=UDP.options)
         return {
             few: partial(call, small, TEN),
             same: partial(call, large, TEN),
-            random: partial(call, large, Programs(plan.many, random=True)),
+            random: partial(call, large, programs(plan.many, random=True)),
             size: lambda: filled,
         }
 
@@ -116,6 +116,6 @@ def mappings(plan: Plan) -> list[Measure]:
     return [Measure(plan.rounds, rows, ours)]
 
 
-def _call(plan: Plan, target: Running, programs: Programs, options: Sequence[str]) -> Figures:
-    known = () if target.server.name == C_LOOP else ("--programs", str(programs), "--check-ports")
+def _call(plan: Plan, target: Running, called: str, options: Sequence[str]) -> Figures:
+    known = () if target.server.name == C_LOOP else ("--programs", called, "--check-ports")
     return run(target, *options, *known, "--seconds", str(plan.seconds))

@@ -79,7 +79,7 @@ def _storm(names: Names, checkout: Checkout) -> Figures:
 def _getport(target: Running, event: str, figures: dict[str, float]) -> Iterator[None]:
     """Call at a constant rate during an event; adds the calls' figures."""
     waited = target.waited_seconds()
-    known = ("--programs", str(TEN), "--check-ports", "--seconds", str(GONE_LIMIT))
+    known = ("--programs", TEN, "--check-ports", "--seconds", str(GONE_LIMIT))
     line = command(target, "udp", *known, "--rate", str(RATE), "--in-flight", "1000")
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         time.sleep(LEAD)
