@@ -5,40 +5,56 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict
 
-from bench import namespace
-from bench.errors import MeasureError
-from bench.plan import FULL, QUICK, Plan
-from bench.process import FIRST, set_priority
-from bench.programs import build
-from bench.rows import Row
-from bench.suite import MEASURES
-from bench.table import lines, record
+from bench import MeasureError, channel, footprint, namespace, rpc, storm
+from bench.load import build
+from bench.measure import FULL, QUICK, Measure, Plan
+from bench.servers import Checkout, other_checkout
+from bench.table import CHECKOUTS, PEERS, table
+
+MEASURES: Mapping[str, Callable[[Plan], list[Measure]]] = {
+    "udp": rpc.udp,
+    "udp-1": rpc.measures(rpc.UDP_1),
+    "tcp": rpc.measures(rpc.TCP),
+    "tcp-pipelined": rpc.measures(rpc.TCP_PIPELINED),
+    "dump": rpc.measures(rpc.DUMP_1, rpc.DUMP_16),
+    "mappings": rpc.mappings,
+    "start": footprint.start,
+    "import": footprint.imported,
+    "memory": footprint.memory,
+    "liveness": footprint.liveness,
+    "register": channel.register,
+    "enter": channel.enter,
+    "lookup": channel.lookup,
+    "most": channel.most,
+    "storm": storm.storm,
+}
+"""Everything that is measured, by name."""
 
 
 def main(arguments: list[str]) -> int:
     """Measure and print.
 
-    Returns the exit status: 0, 1 when something could not be measured.
+    :return: the exit status: 0, or 1 when something could not be measured.
     """
     options = _parser().parse_args(arguments)
+    other = other_checkout(options.against) if options.against else None
     try:
         if not options.inside:
             namespace.enter(arguments)
-        for peer in ("rpcbind", "epmd"):
-            namespace.require(peer)
+        namespace.require("cc", *([str(other.twistd)] if other else ("rpcbind", "epmd")))
         build()
     except MeasureError as error:
         _say(str(error))
         return 1
-    set_priority(os.getpid(), FIRST)
     plan = QUICK if options.quick else FULL
-    rows, complete = _measure(plan, options.only or MEASURES)
-    print("\n".join(lines(rows)))
+    rows, complete = _measure(plan, options.only or MEASURES, other)
+    print("\n".join(table(rows, CHECKOUTS if other else PEERS)))
     if options.json:
         options.json.write_text(_document(plan, rows))
     return 0 if complete else 1
@@ -47,44 +63,44 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m bench",
-        description="Measure portmapd beside rpcbind and epmd. Needs root, cc and both.",
+        description="Measure portmapd beside rpcbind and epmd, or beside another checkout of it. "
+        "Needs root, cc and the peers.",
     )
-    parser.add_argument("--quick", action="store_true", help="short rounds: a look, not a result")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument(
-        "--only",
-        action="append",
-        choices=MEASURES,
-        metavar="NAME",
-        help=f"measure this alone (repeatable): {', '.join(MEASURES)}",
-    )
-    parser.add_argument(
-        namespace.INSIDE, dest="inside", action="store_true", help=argparse.SUPPRESS
-    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="short rounds: a look, not a result")
+    add("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    add("--against", type=Path, metavar="DIR", help="another checkout is the only peer")
+    names = ", ".join(MEASURES)
+    only = f"measure this alone (repeatable): {names}"
+    add("--only", action="append", choices=MEASURES, metavar="NAME", help=only)
+    add(namespace.INSIDE, dest="inside", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def _measure(plan: Plan, names: Iterable[str]) -> tuple[list[Row], bool]:
-    """The rows of these measures, and whether all of them could be made."""
-    rows: list[Row] = []
+def _measure(
+    plan: Plan, names: Iterable[str], other: Checkout | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of these measurements, and whether all of them could be made."""
+    rows: list[dict[str, Any]] = []
     complete = True
     for name in names:
         _say(f"measuring {name}")
         try:
-            rows += MEASURES[name](plan)
-        except MeasureError as error:
+            for measure in MEASURES[name](plan):
+                rows += measure.records(plan, other)
+        except (MeasureError, OSError) as error:
             _say(f"{name} not measured: {error}")
             complete = False
     return rows, complete
 
 
-def _document(plan: Plan, rows: Iterable[Row]) -> str:
+def _document(plan: Plan, rows: list[dict[str, Any]]) -> str:
     machine = {
         "processors": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-    document = {"machine": machine, "plan": asdict(plan), "rows": list(map(record, rows))}
+    document = {"machine": machine, "plan": asdict(plan), "rows": rows}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

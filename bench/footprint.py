@@ -3,98 +3,115 @@
 import resource
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from attrs import evolve
-
-from bench.errors import MeasureError
-from bench.load import TEN, Programs, ask, register
-from bench.plan import Plan
-from bench.process import cpu_seconds, resident_bytes
-from bench.rows import Row, against, below, in_turn
-from bench.servers import Running, Server, portmapd, rpcbind, running
+from bench import MeasureError
+from bench.load import TEN, Figures, programs, register, run
+from bench.measure import Goal, Measure, Plan, Row
+from bench.servers import PORTMAPD, RPCBIND, THIS, Checkout, Running, Server, rpcbind, running
 
 SETTLE = 2.0
 """Seconds for a server to come to rest."""
 
-LIVE = Programs(500)
-"""Of each protocol."""
+LIVE = 500
+"""Live programs of each protocol."""
 
 LIVE_PORTS = 20000
-"""The first of the ports that live programs hold; above them nothing is bound by chance."""
+"""The first of their ports; nothing else of the benchmark is bound there."""
 
 GONE_LIMIT = 10.0
 """Seconds for ended services to disappear; beyond them the check did not run at all."""
 
 _PROTOCOLS = {socket.IPPROTO_UDP: socket.SOCK_DGRAM, socket.IPPROTO_TCP: socket.SOCK_STREAM}
 _FILES = 4096
+_CLIENT, _REACTOR = "portmapd.client.blocking", "twisted.internet.reactor"
 
 
-def start(plan: Plan) -> list[Row]:
+def start(plan: Plan) -> list[Measure]:
     """Seconds from exec to the first answer, a NULL call over UDP."""
-    mine, peer = in_turn(plan.starts, *(partial(_start, each) for each in (portmapd(), rpcbind())))
-    row = against("exec to first answer, median", "s", mine, "rpcbind", peer)
-    worst = Row("exec to first answer, slowest", "s", max(mine), "rpcbind", max(peer))
-    return [evolve(row, goal=below(0.3, "s")), worst]
+    below, what = Goal("<", 0.3, "s"), "exec to first answer"
+    rows = [
+        Row(f"{what}, median", "s", PORTMAPD, RPCBIND, below, "seconds"),
+        Row(f"{what}, slowest", "s", PORTMAPD, RPCBIND, None, "seconds", over=max),
+    ]
+    return [_beside_rpcbind(plan.starts, rows, _start)]
 
 
-def imported(plan: Plan) -> list[Row]:
-    """Milliseconds for the import of the blocking client, beside that of Twisted's reactor."""
-    mine, peer = in_turn(
-        plan.starts,
-        partial(_import, "portmapd.client.blocking"),
-        partial(_import, "twisted.internet.reactor"),
-    )
-    row = against("import portmapd.client.blocking", "ms", mine, "twisted's reactor", peer)
-    return [evolve(row, goal=below(60, "ms"))]
-
-
-def memory(plan: Plan) -> list[Row]:
+def memory(plan: Plan) -> list[Measure]:
     """The resident set after a few calls and a rest."""
-    mine, peer = in_turn(
-        plan.rounds, *(partial(_resident, each) for each in (portmapd(), rpcbind()))
+    below = Goal("<", 45, "MB")
+    rows = [Row("resident when idle", "MB", PORTMAPD, RPCBIND, below, "resident")]
+    return [_beside_rpcbind(plan.rounds, rows, _resident)]
+
+
+def imported(plan: Plan) -> list[Measure]:
+    """Milliseconds to import the blocking client, beside Twisted's reactor."""
+    below, peer = Goal("<", 60, "ms"), "twisted's reactor"
+    return [
+        Measure(
+            plan.starts,
+            [Row(f"import {_CLIENT}", "ms", PORTMAPD, peer, below, "milliseconds")],
+            lambda stack, checkout: {PORTMAPD: partial(_import, checkout, _CLIENT)},
+            lambda stack: {peer: partial(_import, THIS, _REACTOR)},
+        )
+    ]
+
+
+def liveness(plan: Plan) -> list[Measure]:
+    """The processor time that an idle portmapd takes with 1,000 live mappings, and with none."""
+    what, peer = "processor at rest, 1,000 live mappings", "portmapd, none"
+    row = Row(what, "%", PORTMAPD, PORTMAPD, Goal("<", 1, "%"), "live", "empty", peer)
+    idle = partial(_idle, plan.idle_seconds)
+    return [Measure(1, [row], lambda stack, checkout: {PORTMAPD: partial(idle, checkout)})]
+
+
+def _beside_rpcbind(rounds: int, rows: list[Row], turn: Callable[[Server], Figures]) -> Measure:
+    """Both servers are started anew for every turn."""
+    return Measure(
+        rounds,
+        rows,
+        lambda stack, checkout: {PORTMAPD: partial(turn, checkout.portmapd())},
+        lambda stack: {RPCBIND: partial(turn, rpcbind())},
     )
-    row = against("resident when idle", "MB", mine, "rpcbind", peer)
-    return [evolve(row, goal=below(45, "MB"))]
 
 
-def liveness(plan: Plan) -> list[Row]:
-    """The processor that a resting portmapd takes with 1,000 live mappings, and with none."""
-    with ExitStack() as servers:
-        empty = servers.enter_context(running(portmapd(211)))
-        watching = servers.enter_context(running(portmapd(212)))
-        with _services():
-            _register_services(watching)
-            time.sleep(SETTLE)
-            shares = _idle_shares(plan.idle_seconds, watching, empty)
-        _expect_gone(watching)
-    row = Row("processor at rest, 1,000 live mappings", "%", shares[0], "portmapd, none", shares[1])
-    return [evolve(row, goal=below(1, "%"))]
+def _start(server: Server) -> Figures:
+    with running(server) as target:
+        return {"seconds": target.start_seconds}
 
 
-def _start(server: Server) -> float:
-    with running(server) as started:
-        return started.start_seconds
-
-
-def _import(name: str) -> float:
-    """Milliseconds, in an interpreter of its own."""
-    code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout) * 1000
-
-
-def _resident(server: Server) -> float:
-    with running(server) as started:
-        register(started, TEN)
-        ask(started, "udp", "--seconds", "0.1", "--programs", str(TEN))
+def _resident(server: Server) -> Figures:
+    with running(server) as target:
+        register(target, TEN)
+        run(target, "udp", "--seconds", "0.1", "--programs", TEN)
         time.sleep(SETTLE)
-        return resident_bytes(started.pid) / 1e6
+        return {"resident": target.resident_bytes() / 1e6}
+
+
+def _import(checkout: Checkout, name: str) -> Figures:
+    code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
+    command = [str(checkout.python), "-c", code]
+    seconds = subprocess.check_output(command, text=True, cwd=checkout.top)
+    return {"milliseconds": float(seconds) * 1000}
+
+
+def _idle(seconds: float, checkout: Checkout) -> Figures:
+    """Percent of one processor that two servers take over the same seconds."""
+    with ExitStack() as stack:
+        empty = stack.enter_context(running(checkout.portmapd()))
+        live = stack.enter_context(running(checkout.portmapd(number=1)))
+        with _services():
+            _register_services(live)
+            time.sleep(SETTLE)
+            before = live.cpu_seconds(), empty.cpu_seconds()
+            time.sleep(seconds)
+            after = live.cpu_seconds(), empty.cpu_seconds()
+        _require_gone(live)
+    shares = [100 * (end - begin) / seconds for begin, end in zip(before, after, strict=True)]
+    return dict(zip(("live", "empty"), shares, strict=True))
 
 
 @contextmanager
@@ -104,37 +121,24 @@ def _services() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, max(limit, _FILES)))
     with ExitStack() as held:
         for kind in _PROTOCOLS.values():
-            for port in range(LIVE_PORTS, LIVE_PORTS + LIVE.count):
-                held.enter_context(_service(kind, port))
+            for port in range(LIVE_PORTS, LIVE_PORTS + LIVE):
+                service = held.enter_context(socket.socket(socket.AF_INET, kind))
+                service.bind(("0.0.0.0", port))
+                if kind is socket.SOCK_STREAM:
+                    service.listen()
         yield
 
 
-def _service(kind: socket.SocketKind, port: int) -> socket.socket:
-    service = socket.socket(socket.AF_INET, kind)
-    service.bind(("0.0.0.0", port))
-    if kind is socket.SOCK_STREAM:
-        service.listen()
-    return service
-
-
-def _register_services(server: Running) -> None:
-    ports = ("--ports", f"{LIVE_PORTS}:{LIVE.count}")
+def _register_services(target: Running) -> None:
+    ports = ("--ports", f"{LIVE_PORTS}:{LIVE}")
     for protocol in _PROTOCOLS:
-        register(server, LIVE, "--protocol", str(protocol), *ports)
+        register(target, programs(LIVE), "--protocol", str(protocol), *ports)
 
 
-def _idle_shares(seconds: float, *servers: Running) -> list[float]:
-    """Percent of one processor for each server over the same seconds."""
-    began, before = time.monotonic(), [cpu_seconds(each.pid) for each in servers]
-    time.sleep(seconds)
-    passed, after = time.monotonic() - began, [cpu_seconds(each.pid) for each in servers]
-    return [100 * (end - start) / passed for start, end in zip(before, after, strict=True)]
-
-
-def _expect_gone(server: Running) -> None:
+def _require_gone(target: Running) -> None:
     """The services have ended: the check must see it, or its cost was not what was measured."""
     limit = time.monotonic() + GONE_LIMIT
-    while ask(server, "dump", "--seconds", "0.01").mappings >= LIVE.count:
+    while run(target, "dump", "--seconds", "0.01")["mappings"] >= LIVE:
         if time.monotonic() > limit:
             raise MeasureError("ended services are still registered: no liveness check runs")
         time.sleep(0.2)

@@ -115,7 +115,7 @@ static void usage(void)
           "  --protocol 6|17                 of the mappings (17)\n"
           "  --names FIRST:COUNT             which names; name N is at port FIRST + N % COUNT\n"
           "  --each N                        names on each connection of hold (1)\n"
-          "  --standing                      lookup over one connection\n", stderr);
+          "  --one-connection                lookup over one connection\n", stderr);
     exit(2);
 }
 
@@ -143,7 +143,7 @@ static void parse_option(int option, struct options *options)
     case 'r': options->rate = strtod(optarg, &rest); break;
     case 'm': options->names = parse_range(optarg, &rest); break;
     case 'e': options->each = (uint32_t)strtoul(optarg, &rest, 10); break;
-    case 'l': options->standing = true; break;
+    case 'l': options->one_connection = true; break;
     default: usage();
     }
     if (option == 'p' && strcmp(rest, ":random") == 0)
@@ -160,7 +160,7 @@ static void parse_options(int argc, char **argv, struct options *options)
         {"ports", required_argument, NULL, 'o'},     {"check-ports", no_argument, NULL, 'k'},
         {"protocol", required_argument, NULL, 't'},  {"rate", required_argument, NULL, 'r'},
         {"names", required_argument, NULL, 'm'},     {"each", required_argument, NULL, 'e'},
-        {"standing", no_argument, NULL, 'l'},        {NULL, 0, NULL, 0},
+        {"one-connection", no_argument, NULL, 'l'},  {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)

@@ -41,7 +41,7 @@ struct options {
     double rate;             /* calls a second that leave whether others are answered or not; 0: no */
     struct range names;      /* of named services */
     uint32_t each;           /* names that a held connection registers */
-    bool standing;           /* all calls on one connection */
+    bool one_connection;     /* all calls on one connection */
 };
 
 /* Where a server listens. */

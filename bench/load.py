@@ -1,125 +1,98 @@
-"""Runs of the load generator (load.c)."""
+"""The load generator: load.c and its parts, compiled and run against a server."""
 
 import json
 import subprocess
+from collections.abc import Mapping
 
-from attrs import evolve, frozen
+from bench import MeasureError
+from bench.servers import BUILD, HOST, TOP, Running
 
-from bench.errors import MeasureError
-from bench.probe import HOST
-from bench.process import waited_seconds
-from bench.programs import LOAD
-from bench.servers import Running, Server
+Figures = Mapping[str, float]
+"""What a turn gave: figures by their names; see :func:`read` for those of the load generator."""
 
 FIRST_PROGRAM = 0x20000000
-"""The first of the programs that the benchmark registers (RFC 5531, section 8.5: user-defined)."""
+"""The first program that the benchmark registers (RFC 5531, section 8.5: user-defined)."""
 
-DISTURBED = 0.05
-"""The share of a run that a process waits for a processor; on a calm machine it is 0 to 0.02."""
-
-_LIMIT = 900.0
+RUN_LIMIT = 900.0
 """Seconds after which a run is given up."""
 
+_CC = ("cc", "-std=c11", "-O2", "-Wall", "-Wextra")
+_PARTS = {
+    "load": ("load", "window", "samples", "udp", "tcp", "names", "channel", "epmd"),
+    "loop": ("loop",),
+}
+_CHANNEL_MODES = {"register", "enter", "lookup", "hold"}
 
-@frozen
-class Load:
-    """What one run of the load generator saw.
 
-    answered, wrong: calls with a right and with another answer.
-    lost: calls that had to be sent again.
-    seconds: how long it ran.
-    rate: right answers a second.
-    busy: the share of the time (0 to 1) that the generator worked; the rest it waited.
-    waited: seconds that the generator or the server, whichever longer, waited for a processor.
-    p50_us, p99_us, max_us: latency in microseconds.
-    mappings: in the last DUMP; 0 if there was none.
+def programs(count: int, *, random: bool = False) -> str:
+    """So many programs, as the generator's option has them.
+
+    :param random: they are called at random; otherwise in turn.
     """
-
-    answered: int
-    lost: int
-    wrong: int
-    seconds: float
-    rate: float
-    busy: float
-    waited: float
-    p50_us: float
-    p99_us: float
-    max_us: float
-    mappings: int = 0
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether other work on the machine took part in the result."""
-        return self.waited > DISTURBED * self.seconds
+    return f"{FIRST_PROGRAM}:{count}" + (":random" if random else "")
 
 
-@frozen
-class Programs:
-    """Programs FIRST_PROGRAM and on.
+TEN = programs(10)
 
-    count: how many.
-    random: asked for at random; otherwise in turn.
+
+def build() -> None:
+    """Compile the load generator and the C loop.
+
+    :raises MeasureError: one does not compile; the compiler's first error.
     """
+    BUILD.mkdir(exist_ok=True)
+    for program, parts in _PARTS.items():
+        sources = [str(TOP / "bench" / f"{part}.c") for part in parts]
+        command = [*_CC, "-o", str(BUILD / program), *sources]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            raise MeasureError(f"{program} does not compile: {(errors or [done.stderr])[0]}")
 
-    count: int
-    random: bool = False
 
-    def __str__(self) -> str:
-        return f"{FIRST_PROGRAM}:{self.count}" + (":random" if self.random else "")
+def command(target: Running, mode: str, *options: str) -> list[str]:
+    """The command line of the load generator against a server; see load.c."""
+    server = target.server
+    local = server.path if mode in _CHANNEL_MODES else None
+    address = [local] if local else [HOST, str(server.port)]
+    return [str(BUILD / "load"), mode, *address, *options]
 
 
-TEN = Programs(10)
+def read(document: str, server_waited: float = 0.0) -> dict[str, float]:
+    """The figures of one run of the load generator.
 
-
-def ask(server: Running, mode: str, *options: str) -> Load:
-    """Run the load generator against a server.
-
-    mode: udp, tcp, dump or set; options: see load.c.
-
-    Raises MeasureError for a wrong answer, no answer, or none at all.
+    :param server_waited: seconds that the server waited for a processor meanwhile.
+    :return: ``rate`` (right answers a second), ``answered``, ``wrong``, ``lost`` (calls sent
+        again), ``seconds``, ``busy`` (the share of them that the generator worked), ``ceiling``
+        (the rate at which it would have worked all the time), ``waited`` (the share that generator
+        or server, whichever longer, waited for a processor), latencies ``p50_us``, ``p99_us``,
+        ``max_us``, and after a DUMP ``mappings``.
     """
-    return _run(server, command(mode, HOST, str(server.port), *options))
-
-
-def ask_names(server: Running, mode: str, *options: str) -> Load:
-    """Run it against a server of named services: portmapd's local channel, or epmd.
-
-    mode: register, enter or lookup; the rest as for ask().
-    """
-    return _run(server, command(mode, *where_names(server.server), *options))
-
-
-def where_names(server: Server) -> tuple[str, ...]:
-    """The load generator's arguments for a server of named services."""
-    return (server.path,) if server.path else (HOST, str(server.port))
-
-
-def command(mode: str, *arguments: str) -> list[str]:
-    """The load generator's command line."""
-    return [str(LOAD), mode, *arguments]
-
-
-def read(document: str) -> Load:
-    """What a run of the load generator printed."""
-    return Load(**json.loads(document))
-
-
-def _run(server: Running, command: list[str]) -> Load:
-    name, mode = server.server.name, command[1]
-    before = waited_seconds(server.pid)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise MeasureError(f"{name}: {mode} took over {_LIMIT:g} s") from error
-    if not done.stdout:
-        raise MeasureError(f"{name}: {done.stderr.strip()}")
-    seen = read(done.stdout)
-    seen = evolve(seen, waited=max(seen.waited, waited_seconds(server.pid) - before))
-    if seen.wrong or not seen.answered:
-        raise MeasureError(f"{name}: {seen.wrong} wrong answers to {mode}")
+    seen: dict[str, float] = json.loads(document)
+    seen["waited"] = max(seen["waited"], server_waited) / seen["seconds"]
+    seen["ceiling"] = seen["rate"] / max(seen["busy"], 1e-4)
     return seen
 
 
-def register(server: Running, programs: Programs, *options: str) -> Load:
-    """SET the programs, version 1; each at the port that load.c derives from its number."""
-    return ask(server, "set", "--programs", str(programs), *options)
+def run(target: Running, mode: str, *options: str) -> Figures:
+    """Put load on a server.
+
+    :raises MeasureError: an answer was wrong, or none came.
+    """
+    name, waited = target.server.name, target.waited_seconds()
+    line = command(target, mode, *options)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=RUN_LIMIT, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MeasureError(f"{name}: {mode} took over {RUN_LIMIT:g} s") from error
+    if not done.stdout:
+        raise MeasureError(f"{name}: {done.stderr.strip()}")
+    figures = read(done.stdout, target.waited_seconds() - waited)
+    if figures["wrong"] or not figures["answered"]:
+        raise MeasureError(f"{name}: {figures['wrong']:.0f} wrong answers to {mode}")
+    return figures
+
+
+def register(target: Running, wanted: str, *options: str) -> Figures:
+    """SET these programs, version 1, each at the port that load.c derives from its number."""
+    return run(target, "set", "--programs", wanted, *options)

@@ -132,7 +132,7 @@ static uint64_t end_of(const struct options *options, uint64_t start)
     return start + (uint64_t)(options->seconds * NS_PER_SECOND);
 }
 
-static void run_standing(const struct options *options, enum question question, struct report *report)
+static void run_one_connection(const struct options *options, enum question question, struct report *report)
 {
     static struct dialogue dialogue;
     dialogue.options = options;
@@ -208,7 +208,7 @@ static void run_visits(const struct options *options, enum question question, st
 
 void run_register(const struct options *options, struct report *report)
 {
-    run_standing(options, REGISTERING, report);
+    run_one_connection(options, REGISTERING, report);
 }
 
 void run_enter(const struct options *options, struct report *report)
@@ -218,7 +218,7 @@ void run_enter(const struct options *options, struct report *report)
 
 void run_lookup(const struct options *options, struct report *report)
 {
-    (options->standing ? run_standing : run_visits)(options, LOOKUP, report);
+    (options->one_connection ? run_one_connection : run_visits)(options, LOOKUP, report);
 }
 
 /* As many descriptors as this process may have. */

@@ -1,15 +1,16 @@
 """A network, mount and process namespace of the benchmark's own.
 
 Inside, port 111 and /run are free whatever the machine serves, the loopback interface carries
-nothing else, and every server ends with the benchmark.
+nothing else, and every server ends with the benchmark, which runs before all else (nice -20).
 """
 
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
-from bench.errors import MeasureError
+from bench import MeasureError
 
 INSIDE = "--inside-namespace"
 """The option by which the benchmark knows that it runs in its namespace."""
@@ -20,27 +21,28 @@ set -e
 ip link set lo up
 mount -t tmpfs tmpfs /run
 mkdir -p /run/rpcbind
-exec "$@"
+exec nice -n -20 "$@"
 """
-_TOOLS = ("unshare", "ip", "mount")
 
 
-def enter(arguments: list[str]) -> NoReturn:
+def enter(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by the benchmark inside its namespace.
 
-    arguments: the command line, without the program.
-
-    Raises MeasureError when this user or this machine cannot make a namespace.
+    :param arguments: the command line, without the program.
+    :raises MeasureError: this user or this machine cannot make a namespace.
     """
     if os.geteuid() != 0:
         raise MeasureError("a network namespace needs root: run the benchmark as root")
-    for tool in _TOOLS:
-        require(tool)
+    require("unshare", "ip", "mount", "nice")
     benchmark = (sys.executable, "-m", "bench", INSIDE, *arguments)
     os.execvp(_UNSHARE[0], (*_UNSHARE, "sh", "-c", _PREPARE, "bench", *benchmark))
 
 
-def require(tool: str) -> None:
-    """Check that a program is installed; raises MeasureError when it is not."""
-    if shutil.which(tool) is None:
-        raise MeasureError(f"{tool} is not installed or not in PATH")
+def require(*tools: str) -> None:
+    """Check that programs are installed.
+
+    :raises MeasureError: one is not.
+    """
+    for tool in tools:
+        if shutil.which(tool) is None:
+            raise MeasureError(f"{tool} is not installed or not in PATH")

@@ -1,134 +1,184 @@
-"""The servers that are measured: started, waited for, stopped."""
+"""The servers that are measured: started, awaited, stopped, and what their processes cost."""
 
 import os
+import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
 
-from bench.errors import MeasureError
-from bench.probe import Answers, name_server, port_mapper
-from bench.programs import BUILD, LOOP, TOP
+from bench import MeasureError
 
 PORTMAPD, RPCBIND, C_LOOP, EPMD = "portmapd", "rpcbind", "C loop", "epmd"
 """The servers' names, as the table shows them."""
 
-START_LIMIT = 20.0
-"""Seconds after which a server that does not answer is given up."""
+HOST = "127.0.0.1"
+TOP = Path(__file__).resolve().parent.parent
+BUILD = TOP / "bench" / "build"
+"""Compiled programs and the servers' logs; not in version control."""
 
-STOP_LIMIT = 20.0
-"""Seconds from SIGTERM to SIGKILL."""
+START_LIMIT, STOP_LIMIT = 20.0, 20.0
+"""Seconds from the start to the first answer, and from SIGTERM to SIGKILL."""
+
+ANSWER_LIMIT, ASK_AGAIN = 0.1, 0.001
+"""Seconds to wait for an answer, and from one question to the next."""
+
+_NULL_CALL = struct.pack(">10I", 1, 0, 2, 100000, 2, 0, 0, 0, 0, 0)
+_EPMD_NAMES = b"\0\1n"
 
 
 @frozen
 class Server:
-    """What to run.
+    """A server to start.
 
-    name: as the table shows it.
-    command: program and arguments; it stays in the foreground.
-    port: the UDP or TCP port, or both, on 127.0.0.1.
-    path: of the socket of its local channel, if it has one.
-    probe: tells, given the port, whether it answers.
+    :param name: as the table shows it.
+    :param command: program and arguments; it stays in the foreground.
+    :param port: its UDP or TCP port on 127.0.0.1, or both. Below 512, where neither the kernel nor
+        rpcbind picks one by itself.
+    :param top: its working directory and the first entry of its Python path.
+    :param path: the socket of its local channel; None: it has none.
+    :param question: the kind of socket and the bytes that tell whether it answers.
     """
 
     name: str
     command: tuple[str, ...]
     port: int
+    top: Path = TOP
     path: str | None = None
-    probe: Callable[[int], AbstractContextManager[Answers]] = port_mapper
+    question: tuple[socket.SocketKind, bytes] = (socket.SOCK_DGRAM, _NULL_CALL)
+
+    def ask(self, kind: socket.SocketKind, question: bytes) -> bytes:
+        """The start of its answer; empty if it refuses or closes the connection, or is slow."""
+        with socket.socket(socket.AF_INET, kind) as skt:
+            skt.settimeout(ANSWER_LIMIT)
+            try:
+                skt.connect((HOST, self.port))
+                skt.sendall(question)
+                return skt.recv(512)
+            except (ConnectionError, TimeoutError):
+                return b""
 
 
 @frozen
 class Running:
     """A server that answers.
 
-    pid: its process.
-    start_seconds: from exec to the first answer.
+    :param start_seconds: from exec to the first answer.
     """
 
     server: Server
     pid: int
     start_seconds: float
 
-    @property
-    def port(self) -> int:
-        """The server's port."""
-        return self.server.port
+    def resident_bytes(self) -> int:
+        """The resident set (VmRSS)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def waited_seconds(self) -> float:
+        """Seconds that its main thread was ready to run and had no processor."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+
+    def cpu_seconds(self) -> float:
+        """Seconds on a processor, all threads, in nanoseconds (/proc/PID/stat has 10 ms)."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
-def portmapd(port: int = 211, *options: str) -> Server:
-    """The port mapper under test, by the twistd beside this interpreter.
+@frozen
+class Checkout:
+    """A version of portmapd.
 
-    Its local socket has a directory of its own, for two may run at once. Ports of the benchmark's
-    servers are below 512, where neither the kernel nor rpcbind takes one by itself.
+    :param python: the interpreter of its virtual environment.
+    :param port: the first of its servers' ports.
     """
-    twistd = Path(sys.executable).with_name("twistd")
-    path = f"/run/portmapd-{port}/portmapd.sock"
-    sockets = ("--rpc-socket", "none", "--local-socket", path)
-    plugin = ("portmapd", "--port", str(port), *sockets, *options)
-    return Server(PORTMAPD, (str(twistd), "-n", "--pidfile=", *plugin), port, path)
+
+    top: Path
+    python: Path
+    port: int
+
+    @property
+    def twistd(self) -> Path:
+        """The twistd beside the interpreter."""
+        return self.python.with_name("twistd")
+
+    def portmapd(self, *options: str, number: int = 0) -> Server:
+        """The server, with these options of ``twistd portmapd``.
+
+        :param number: tells servers apart that run at the same time.
+        """
+        port = self.port + number
+        path = f"/run/portmapd-{port}/portmapd.sock"
+        twistd = (str(self.twistd), "-n", "--pidfile=", "portmapd")
+        sockets = ("--port", str(port), "--rpc-socket", "none", "--local-socket", path)
+        return Server(PORTMAPD, (*twistd, *sockets, *options), port, self.top, path)
+
+
+THIS = Checkout(TOP, Path(sys.executable), 211)
+"""The checkout that the benchmark is part of."""
+
+
+def other_checkout(top: Path) -> Checkout:
+    """Another checkout, with its own virtual environment in ``.venv``."""
+    return Checkout(top.resolve(), top.resolve() / ".venv" / "bin" / "python", 231)
 
 
 def rpcbind() -> Server:
-    """The peer. Its port cannot be chosen."""
+    """The port mapper of libtirpc. Its port cannot be chosen."""
     return Server(RPCBIND, ("rpcbind", "-f"), 111)
 
 
 def c_loop() -> Server:
-    """The bare recvfrom/sendto loop: the most that a server of one datagram a time can reach."""
-    return Server(C_LOOP, (str(LOOP), "311"), 311)
+    """A bare recvfrom/sendto loop: the most that one datagram at a time can reach."""
+    return Server(C_LOOP, (str(BUILD / "loop"), "311"), 311)
 
 
-def epmd(port: int = 411) -> Server:
+def epmd(number: int = 0) -> Server:
     """Erlang's port mapper daemon, the peer of the local channel."""
-    return Server(EPMD, ("epmd", "-port", str(port)), port, probe=name_server)
+    port, question = 411 + number, (socket.SOCK_STREAM, _EPMD_NAMES)
+    return Server(EPMD, ("epmd", "-port", str(port)), port, question=question)
 
 
 @contextmanager
 def running(server: Server) -> Iterator[Running]:
-    """Start a server, yield once it answers, stop it.
+    """Start a server, yield it once it answers, stop it.
 
-    Raises MeasureError when it does not start; what it wrote is in bench/build.
+    :raises MeasureError: it does not start; what it wrote is in bench/build.
     """
     log = BUILD / f"{server.name.replace(' ', '-')}-{server.port}.log"
-    before = time.perf_counter()
+    began = time.perf_counter()
     process = _start(server, log)
     try:
         _await_answer(server, process, log)
-        yield Running(server, process.pid, time.perf_counter() - before)
+        yield Running(server, process.pid, time.perf_counter() - began)
     finally:
         _stop(process)
 
 
 def _start(server: Server, log: Path) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(filter(None, (str(TOP), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path}
+    folders = filter(None, (str(server.top), os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    both = subprocess.STDOUT
     with log.open("wb") as output:
-        try:
-            return subprocess.Popen(
-                server.command, cwd=TOP, env=environment, stdout=output, stderr=subprocess.STDOUT
-            )
-        except OSError as error:
-            raise MeasureError(f"{server.name} does not start: {error}") from error
+        return subprocess.Popen(
+            server.command, cwd=server.top, env=environment, stdout=output, stderr=both
+        )
 
 
 def _await_answer(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     limit = time.monotonic() + START_LIMIT
-    with server.probe(server.port) as answers:
-        while not answers():
-            if process.poll() is not None:
-                raise MeasureError(f"{server.name} ended at its start: {_last_line(log)}")
-            if time.monotonic() > limit:
-                raise MeasureError(f"{server.name} does not answer on port {server.port}")
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+    while not server.ask(*server.question):
+        if process.poll() is not None:
+            wrote = log.read_text(errors="replace").split() or ["nothing"]
+            raise MeasureError(f"{server.name} ended at its start: {' '.join(wrote[-20:])}")
+        if time.monotonic() > limit:
+            raise MeasureError(f"{server.name} does not answer on port {server.port}")
+        time.sleep(ASK_AGAIN)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The house: which room may know which."""
+"""Which room may import which, and which rooms do no I/O."""
 
 import ast
 import subprocess
@@ -11,95 +11,226 @@ from twisted.trial.unittest import SynchronousTestCase
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "portmapd"
 
-#: The rooms from below to above: each may import what is in its own room, and below.
-FLOORS = (
-    {"errors"},
-    {"oncrpc", "channel"},
-    {"registry"},
-    {"portmapper"},
-    {"config"},
-    {"server"},
-    {"client"},
-    {"service"},
-    {"tap", "cli"},
+#: The rooms of the server, lowest first: each may import those before it.
+SERVER = (
+    "errors",
+    "oncrpc",
+    "channel",
+    "registry",
+    "portmapper",
+    "config",
+    "server",
+    "service",
+    "tap",
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+#: What the clients share with the server: the languages, and nothing of its work.
+LANGUAGES = {"errors", "oncrpc", "channel"}
+#: The rooms that each room may import.
+BELOW = {
+    **{room: set(SERVER[:floor]) for floor, room in enumerate(SERVER)},
+    "client": LANGUAGES,
+    "cli": LANGUAGES | {"client"},
+}
 
-#: Rooms, and a module, that never import Twisted.
-PURE = ("errors", "oncrpc", "channel", "registry", "portmapper", "client.blocking")
-#: A module in them that does: it is Twisted's own form of what is there.
-IMPURE = ("channel.amp",)
+#: Rooms, and parts of rooms, without I/O: bytes and values in, bytes and values out.
+PURE = ("errors", "oncrpc", "channel", "registry", "portmapper", "client.core")
+#: Parts of them that are not pure, and why.
+IMPURE = {"channel.amp": "the commands as classes of twisted.protocols.amp"}
+#: What a pure module may import besides portmapd: libraries that only compute.
+COMPUTING = {
+    "__future__",
+    "abc",
+    "attrs",
+    "bisect",
+    "collections",
+    "contextlib",
+    "enum",
+    "functools",
+    "heapq",
+    "ipaddress",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "string",
+    "struct",
+    "types",
+    "typing",
+    "unicodedata",
+}
+#: Names that a pure module may use of a library that can do more, and why.
+EXCEPTIONS = {
+    # Conversions between the text and the bytes of an address; no socket is made.
+    ("oncrpc.netid", "socket"): {
+        "AF_INET",
+        "AF_INET6",
+        "AF_UNIX",
+        "AddressFamily",
+        "inet_ntop",
+        "inet_pton",
+    },
+    # Where a user's socket is depends on the environment and on who owns the file.
+    ("channel.socket_path", "os"): {"PathLike", "environ", "fspath", "geteuid", "path", "stat"},
+}
 
-
-def modules(folder: Path = PACKAGE) -> list[Path]:
-    """Every module."""
-    return sorted(folder.rglob("*.py"))
+#: Parts that never import Twisted, not even through another module.
+WITHOUT_TWISTED = (*PURE, "client.blocking", "client.aio")
+#: Protocols that run on any transport: they do not know the fast engine below them.
+PROTOCOLS = (
+    "server.channel",
+    "server.datagram",
+    "server.pipelining",
+    "server.session",
+    "server.stream",
+)
 
 
 def name_of(path: Path) -> str:
-    """The module's name."""
-    parts = path.relative_to(TOP).with_suffix("").parts
+    """The module's name within portmapd; empty for portmapd itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The names that a module imports, wherever in it; what is for type checkers alone as well."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None, f"{path}: a relative import"
-            assert not node.level, f"{path}: a relative import"
-            yield node.module
+def is_part(name: str, part: str) -> bool:
+    """Whether a module is this one, or in this package."""
+    return name == part or name.startswith(f"{part}.")
 
 
-def room_of(name: str) -> str:
-    """The room that a module of portmapd is in; empty for the package itself and for others."""
-    package, _, rest = name.partition(".")
-    return rest.partition(".")[0] if package == "portmapd" else ""
+#: Every module by its name, parsed.
+MODULES = {name_of(path): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def pure_modules() -> Iterator[Path]:
-    """The modules that never import Twisted."""
-    for path in modules():
-        name = name_of(path).removeprefix("portmapd.")
-        pure = any(name == room or name.startswith(f"{room}.") for room in PURE)
-        if pure and name not in IMPURE:
-            yield path
+def pure_modules(parts: tuple[str, ...] = PURE) -> Iterator[str]:
+    """The modules of these parts that are not exempt."""
+    for name in MODULES:
+        if any(is_part(name, part) for part in parts) and name not in IMPURE:
+            yield name
 
 
-class ArchitectureTests(SynchronousTestCase):
-    """The rules."""
+def imports(module: str) -> Iterator[str]:
+    """What a module imports, wherever in it, for type checkers alone as well.
 
-    def test_every_room_has_its_floor(self) -> None:
-        """There is no room that the rules below forget."""
-        rooms = {room_of(name_of(path)) for path in modules()} - {""}
-        self.assertEqual(rooms - set(FLOOR), set())
+    A string that is the name of one of portmapd's modules counts: that is how a lazy import names
+    it.
+    """
+    for node in ast.walk(MODULES[module]):
+        match node:
+            case ast.Import(names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=None) | ast.ImportFrom(level=1 | 2 | 3):
+                raise AssertionError(f"{module}: a relative import")
+            case ast.ImportFrom(module="portmapd", names=names):
+                yield from (f"portmapd.{n.name}" for n in names if n.name != "__version__")
+            case ast.ImportFrom(module=str(name)):
+                yield name
+            case ast.Constant(value=str(text)) if is_part(text, "portmapd"):
+                yield from [text] if text.removeprefix("portmapd.") in MODULES else ()
+
+
+def own_imports(module: str) -> Iterator[str]:
+    """What a module imports of portmapd, named within portmapd."""
+    for name in imports(module):
+        if is_part(name, "portmapd"):
+            yield name.removeprefix("portmapd").removeprefix(".")
+
+
+def library_imports(module: str) -> Iterator[str]:
+    """The top packages of everything else that it imports."""
+    for name in imports(module):
+        if not is_part(name, "portmapd"):
+            yield name.partition(".")[0]
+
+
+def names_used(module: str, library: str) -> Iterator[str]:
+    """The names that a module uses of a library; the library's own for other ways to use it."""
+    tree = MODULES[module]
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    for node in attributes:
+        if isinstance(node.value, ast.Name) and node.value.id == library:
+            yield node.attr
+    bases = {id(node.value) for node in attributes}
+    for other in ast.walk(tree):
+        if isinstance(other, ast.Name) and other.id == library and id(other) not in bases:
+            yield library
+        if isinstance(other, ast.ImportFrom) and other.module == library:
+            yield from (alias.name for alias in other.names)
+
+
+def room_of(module: str) -> str:
+    """The room that a module is in; empty for portmapd itself."""
+    return module.partition(".")[0]
+
+
+class ImportTests(SynchronousTestCase):
+    """The direction of imports, lazy ones included."""
+
+    def test_every_room_has_its_place(self) -> None:
+        """There is no room that the rules forget."""
+        self.assertEqual({room_of(module) for module in MODULES} - {""}, set(BELOW))
 
     def test_imports_go_downward(self) -> None:
-        """Nothing imports what is above it, or beside it on the same floor."""
+        """A room imports what its row allows; ``portmapd`` itself, the map, is for applications."""
         found = [
-            f"{name_of(path)} imports {name}"
-            for path in modules()
-            for name in imports(path)
-            if (room := room_of(name_of(path))) and (other := room_of(name)) and room != other
-            if FLOOR[other] >= FLOOR[room]
+            f"{module} imports {name or 'portmapd'}"
+            for module in MODULES
+            for name in own_imports(module)
+            if module and room_of(name) != room_of(module)
+            if room_of(name) not in BELOW[room_of(module)]
         ]
         self.assertEqual(found, [])
 
-    def test_pure_rooms_do_not_import_twisted(self) -> None:
-        """Not even within a function."""
+    def test_protocols_do_not_know_the_fast_engine(self) -> None:
+        """The protocols run on any transport of any reactor."""
         found = [
-            f"{name_of(path)} imports {name}"
-            for path in pure_modules()
-            for name in imports(path)
-            if name.partition(".")[0] in {"twisted", "zope"}
+            f"{module} imports {name}"
+            for module in MODULES
+            for name in own_imports(module)
+            if any(is_part(module, protocol) for protocol in PROTOCOLS)
+            if is_part(name, "server.fast")
         ]
         self.assertEqual(found, [])
 
-    def test_pure_rooms_do_without_twisted(self) -> None:
-        """When all of them are imported, Twisted is not, by whatever way."""
-        names = [name_of(path) for path in pure_modules()]
+    def test_no_globals(self) -> None:
+        """No module rebinds its globals: state is in values that are passed."""
+        found = [
+            f"{module}:{node.lineno}"
+            for module, tree in MODULES.items()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Global)
+        ]
+        self.assertEqual(found, [])
+
+
+class PurityTests(SynchronousTestCase):
+    """The pure rooms do no I/O."""
+
+    def test_tables_are_current(self) -> None:
+        """Every module that the tables above name exists."""
+        parts = {*WITHOUT_TWISTED, *IMPURE, *PROTOCOLS, *(module for module, _ in EXCEPTIONS)}
+        self.assertEqual(parts - set(MODULES), set())
+
+    def test_pure_rooms_only_compute(self) -> None:
+        """They import libraries that only compute, not even within a function any other."""
+        found = [
+            f"{module} imports {library}"
+            for module in pure_modules()
+            for library in library_imports(module)
+            if library not in COMPUTING and (module, library) not in EXCEPTIONS
+        ]
+        self.assertEqual(found, [])
+
+    def test_exceptions_are_kept_to(self) -> None:
+        """Of the libraries that can do more, nothing but the names in the table is used."""
+        found = {
+            (module, library): used
+            for (module, library), allowed in EXCEPTIONS.items()
+            if (used := set(names_used(module, library)) - allowed)
+        }
+        self.assertEqual(found, {})
+
+    def test_twisted_is_not_imported(self) -> None:
+        """When all that does without Twisted is imported, Twisted is not, by whatever way."""
+        names = [f"portmapd.{module}" for module in pure_modules(WITHOUT_TWISTED)]
         code = (
             f"import sys, {', '.join(names)};"
             "print([n for n in sys.modules if n.partition('.')[0] in ('twisted', 'zope')])"
@@ -107,13 +238,3 @@ class ArchitectureTests(SynchronousTestCase):
         command = [sys.executable, "-c", code]
         said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
         self.assertEqual(said.stdout.strip(), "[]")
-
-    def test_no_globals(self) -> None:
-        """No module rebinds its globals: state is in values that are passed."""
-        found = [
-            f"{name_of(path)}:{node.lineno}"
-            for path in modules()
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Global)
-        ]
-        self.assertEqual(found, [])
