@@ -8,7 +8,7 @@ from portmapd.channel.commands import (
     SERVICE_ROW,
     encode_event,
 )
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import Service
@@ -83,7 +83,7 @@ class Watchers:
         """
         self.discard(watcher)
         if self._unfollow is None:
-            self._unfollow = self._registry.follow(self._changed, *Kind)
+            self._unfollow = self._registry.follow(self._changed, *ChangeKind)
         watcher.names = names
         if not names:
             self._all[watcher] = None
@@ -103,7 +103,7 @@ class Watchers:
             self._unfollow()
             self._unfollow = None
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:
             subject = change.subject
             named = self._named.get(subject.name, ()) if isinstance(subject, Service) else ()
@@ -113,7 +113,7 @@ class Watchers:
                     watcher.tell(event)
 
 
-def _event(change: Change) -> bytes:
+def _event(change: ChangeRecord) -> bytes:
     subject = change.subject
     if isinstance(subject, Mapping):
         return encode_event(change.kind.value, MAPPING_ROW, mapping_row(subject))
