@@ -78,7 +78,7 @@ class PortmapServer:
         self._reactor = reactor
         self._idle = idle
         self._max_streams = max_streams
-        self._log = RateLimitedLog(reactor)
+        self._malformed_log = RateLimitedLog(reactor)
         self._turns = TurnQueue(reactor)
         self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
         self._context = context = Context(registry, policy, is_bound, reactor.seconds)
@@ -93,7 +93,7 @@ class PortmapServer:
             Dispatcher(context),
             self._cache,
             self._forwarder,
-            self._log,
+            self._malformed_log,
             before_reply=None if liveness is None else liveness.look_at_new,
         )
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
@@ -134,13 +134,13 @@ class PortmapServer:
                 self._registry,
                 self._shared_processes(),
                 PeerLookups(self._reactor),
-                self._log,
+                self._malformed_log,
                 self._turns,
                 _max_descriptors(),
             )
         )
 
-    def close(self) -> Deferred[list[Any]]:
+    def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.
 
         The application stops its listening ports itself, before or afterwards.
@@ -155,7 +155,7 @@ class PortmapServer:
         for protocol in self._protocols:
             protocol.close()
         ended = [factory.close() for factory in self._factories]
-        return gatherResults([self._forwarder.stop(), *ended])
+        return gatherResults([self._forwarder.stop(), *ended]).addCallback(_nothing)
 
     def _add(self, factory: F) -> F:
         self._factories.append(factory)
@@ -171,6 +171,10 @@ class PortmapServer:
         if self._processes is None:
             self._processes = Processes(self._descriptors, self._reactor, self._max_services)
         return self._processes
+
+
+def _nothing(results: object) -> None:
+    """Each result is None."""
 
 
 def _max_descriptors() -> int:
