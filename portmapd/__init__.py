@@ -13,7 +13,7 @@ Serving:
 
 Asking:
 
-- :class:`Portmapper`, :class:`Flags`, :class:`Service`, :class:`RpcMapping`, :class:`ChangeRecord`,
+- :class:`Portmapper`, :class:`Flags`, :class:`Service`, :class:`RpcMapping`, :class:`Change`,
   :class:`Group`: the local channel's client for Twisted applications, and what it takes and
   returns. :mod:`portmapd.client.blocking` and :mod:`portmapd.client.aio` have the same client for
   programs without Twisted;
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from portmapd.client.core.registrations import Group
     from portmapd.client.rpc.client import PortmapClient
     from portmapd.client.twisted import Portmapper
-    from portmapd.client.values import ChangeRecord, Flags, RpcMapping, Service
+    from portmapd.client.values import Change, Flags, RpcMapping, Service
     from portmapd.config import Config
     from portmapd.oncrpc.message import sys_credential
     from portmapd.oncrpc.netid import format_address, split_address
@@ -75,7 +75,7 @@ __all__ = [
 #: The module of each name.
 _MODULES = {
     "Callit": "portmapd.portmapper.access",
-    "ChangeRecord": "portmapd.client.values",
+    "Change": "portmapd.client.values",
     "ChangeKind": "portmapd.registry.change",
     "ChangeRecord": "portmapd.registry.change",
     "Config": "portmapd.config",
