@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from unicodedata import category
 
 from attrs import define, field
 
-from portmapd.errors import InvalidService
-from portmapd.oncrpc.netid import MAX_PATH
+from portmapd.channel.service import Flags
 
 if TYPE_CHECKING:
     from portmapd.registry.holder import Holder
 
-#: Bits of a service's flags.
-EXCLUSIVE = 1
-PUBLIC = 2
-
-#: The longest name, in bytes: that of a domain name.
-MAX_NAME = 255
-
-#: Unicode's categories of control characters, and of what is no character by itself.
-_CONTROL = ("Cc", "Cs")
+# Plain numbers: members of an enumeration take ten times as long to combine.
+EXCLUSIVE, PUBLIC = int(Flags.EXCLUSIVE), int(Flags.PUBLIC)
 
 #: Names with this ending belong to the port mapper.
 RESERVED = ".portmapd"
@@ -71,37 +62,6 @@ class Service:
     def place(self) -> tuple[int, int]:
         """Its place in listings: constant, and different from every other service's."""
         return self.holder.serial, self.serial
-
-
-def check_service(name: str, port: str, flags: int) -> None:
-    """Check the fields that a client chooses.
-
-    :raises InvalidService: one is out of its range or form; the message names it.
-    """
-    if " " in name or (not name.isprintable() and any(map(_is_control, name))):
-        raise InvalidService(f"name {name!r}: no space and no control character is allowed")
-    if not name or len(name.encode()) > MAX_NAME:
-        raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
-    if not _is_port(port) and not _is_path(port):
-        raise InvalidService(
-            f"port {port!r} is neither a number from 1 to 65535 nor the absolute path of a socket"
-        )
-    if flags & ~(EXCLUSIVE | PUBLIC):
-        raise InvalidService(f"flags {flags}: only 1 (exclusive) and 2 (public) are known")
-
-
-def _is_control(char: str) -> bool:
-    """Is it a space, a control character or none at all? A joiner of letters is not."""
-    return char.isspace() or category(char) in _CONTROL
-
-
-def _is_port(port: str) -> bool:
-    digits = port.isascii() and port.isdecimal() and len(port) <= 5
-    return digits and port[0] != "0" and int(port) <= 65535
-
-
-def _is_path(port: str) -> bool:
-    return port.startswith("/") and port.isprintable() and len(port.encode()) <= MAX_PATH
 
 
 class Names:

@@ -2,9 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.channel.service import check_service
 from portmapd.errors import AlreadyRegistered, InvalidService, NotRegistered
 from portmapd.registry.holder import Holder
-from portmapd.registry.service import EXCLUSIVE, PUBLIC, Service, check_service
+from portmapd.registry.service import EXCLUSIVE, PUBLIC, Service
 from tests.unit.registry.test_registry import RegistryTestCase
 
 
