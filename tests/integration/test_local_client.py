@@ -14,7 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.utils import getProcessOutput
 
-from portmapd.client.local import Portmapper
+from portmapd.client.twisted import Portmapper
 from portmapd.client.values import Flags, RpcMapping, Service
 from portmapd.errors import (
     AlreadyRegistered,

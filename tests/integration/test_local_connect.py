@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.protocol import Factory, Protocol
 
-from portmapd.client.local import Portmapper
+from portmapd.client.twisted import Portmapper
 from portmapd.errors import BadArguments, ClientClosed, NotAccepted, NotListed
 from tests.support.clients import listed, mortal, pause, portmapper, until
 from tests.support.embedded import asynchronous, needs_ipv6

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogEvent, capturedLogs
 
-from portmapd.client.local import Portmapper
-from portmapd.client.standing import Group
+from portmapd.client.core.registrations import Group
+from portmapd.client.twisted import Portmapper
 from portmapd.client.values import Flags
 from portmapd.errors import AlreadyRegistered, DaemonUnreachable, PortmapdError
 from tests.support.clients import listed, mapped, mortal, pause, portmapper, until, until_listed

@@ -15,7 +15,7 @@ from twisted.internet import defer, reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory
 
-from portmapd.client.local import Portmapper
+from portmapd.client.twisted import Portmapper
 from portmapd.errors import BadArguments, DaemonUnreachable, Terminated
 from tests.support.clients import Mortal, listed, mapped, mortal, portmapper
 from tests.support.embedded import asynchronous

@@ -10,9 +10,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.box import BoxReader, encode_box
-from portmapd.client.local import Portmapper
-from portmapd.client.patience import JITTER, LONGEST_WAIT
-from portmapd.client.standing import Group
+from portmapd.client.core.connecting import JITTER, LONGEST_WAIT
+from portmapd.client.core.registrations import Group
+from portmapd.client.twisted import Portmapper
 from portmapd.errors import PortmapdError
 from portmapd.registry.holder import Allowance
 from tests.support.channel_sessions import Host, Process
@@ -28,8 +28,9 @@ class Wire:
     """
 
     def __init__(self, protocol: Any, host: Host, pid: int = 7) -> None:
-        self.protocol = protocol
-        self.transport = StringTransport()
+        self.transport: Any = StringTransport()
+        # As a transport of Twisted's, which protocols hand over to each other.
+        self.transport.protocol = protocol
         self.commands: list[bytes] = []
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()
@@ -65,7 +66,7 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Let these bytes come to the client."""
-        self.protocol.dataReceived(data)
+        self.transport.protocol.dataReceived(data)
 
     def queue(self, box: bytes) -> None:
         """Send *box* behind what the daemon has sent."""
@@ -99,7 +100,7 @@ class Wire:
             self._is_up = False
             self.session.end()
             kind = ConnectionAborted if self.transport.disconnecting else ConnectionDone
-            self.protocol.connectionLost(Failure(kind()))
+            self.transport.protocol.connectionLost(Failure(kind()))
 
 
 class Socket:

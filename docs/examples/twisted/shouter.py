@@ -9,7 +9,7 @@ from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 
 from portmapd.client import Flags, Portmapper
-from portmapd.client.standing import Group
+from portmapd.client.core.registrations import Group
 from portmapd.errors import PortmapdError
 
 SOCKET = os.path.abspath("shouter.sock")
