@@ -284,7 +284,6 @@ async def test_memory_of_operations(channel: Served) -> None:
     """Nothing is kept of operations that are over."""
     async with portmapper(channel.path) as client:
         await gatherResults([client.list("a") for _ in range(500)])
-        link = client._link._link
-        assert link is not None
-        assert len(link._pending) == 0
-        assert len(client._operations._under_way) == 0
+        connection = await client._connection.open()
+        assert len(connection) == 0
+        assert len(client._operations) == 0

@@ -78,7 +78,8 @@ async def dial(dialer: Dialer[S], target: Target, seconds: float) -> S:
             break
         except BlockingIOError as error:
             if dialer.time() >= end:
-                raise OSError(EAGAIN, "its queue of connections is full") from error
+                reason = f"not done in {round(seconds, 2):g} s: its queue of connections is full"
+                raise OSError(EAGAIN, reason) from error
         await dialer.sleep(QUEUE_WAIT)
     if isinstance(target, tuple) and stream.getsockname() == stream.getpeername():
         # TCP connects a socket to itself if the kernel happens to choose the port in question.
