@@ -114,6 +114,7 @@ def test_operations(shell: Shell, client: Any, other: Any) -> None:
     assert call(lambda: other.pid2exe(ME[1])) == EXE
     assert call(client.deregpid2exe) is None
     assert call(lambda: other.pid2exe(ME[1])) == ""
+    assert call(lambda: other.pid2exe(0)) == ""
     assert call(lambda: client.set(400001, 1, "tcp", "127.0.0.1.8.1")) is None
     mapping = RpcMapping(400001, 1, "tcp", "127.0.0.1.8.1", OWNER)
     assert mapping in call(other.mappings)
@@ -156,7 +157,10 @@ def test_filters(shell: Shell, client: Any) -> None:
     """Each filter takes one value or several, users by uid or name; all of them must match."""
     name = pwd.getpwuid(ME[0]).pw_name
     shell.wait(client.reg([("a", 80, 0), ("b", 80, 0), ("c", 80, 0)]))
+    (itself,) = shell.wait(client.list("portmapd.portmapd"))
+    assert itself.pid != ME[1]
     wanted: list[tuple[dict[str, Any], str]] = [
+        ({}, "abc"),
         ({"name": "a"}, "a"),
         ({"name": ("a", "c", "d")}, "ac"),
         ({"user": ME[0]}, "abc"),
@@ -175,8 +179,8 @@ def test_filters(shell: Shell, client: Any) -> None:
 @may_block
 def test_pages(shell: Shell, client: Any) -> None:
     """A listing of any length comes whole, and in order."""
-    names = [f"{number}".rjust(200, "n") for number in range(600)]
-    for start in range(0, 600, 200):
+    names = [f"{number}".rjust(255, "n") for number in range(1_500)]
+    for start in range(0, 1_500, 200):
         shell.wait(client.reg([(name, 80) for name in names[start : start + 200]]))
     assert [name for name, _ in listed(shell, client)] == names
     mappings = [(400000 + n, 1, "tcp", "127.0.0.1.8.1") for n in range(450)]
@@ -317,6 +321,7 @@ def test_connect_to_nothing(shell: Shell, client: Any) -> None:
     shell.wait(client.regpid2exe())
     with pytest.raises(NotAccepted, match="it has no address"):
         shell.connect(client, c.PID2EXE)
+    assert listed(shell, client)[:2] == [("a", "/nowhere"), ("a", "/nowhere/else")]
     assert len(listed(shell, client)) == 3
 
 

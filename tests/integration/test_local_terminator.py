@@ -148,7 +148,7 @@ async def test_no_terminator(channel: Served) -> None:
         await client.reg("a", 80)
         for terminator in (closed, 1_000_000, object()):
             with pytest.raises(BadArguments, match="terminator"):
-                await client.reg("b", 80, terminator=terminator)  # type: ignore[arg-type]
+                await client.reg("b", 80, terminator=terminator)  # type: ignore[call-overload]
         assert await listed(client) == [("a", 80)]
 
 

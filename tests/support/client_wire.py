@@ -20,6 +20,14 @@ from tests.support.channel_sessions import Host, Process
 PATH = "/run/test.sock"
 
 
+class Transport(StringTransport):
+    """A transport whose protocol may be another one later, as Twisted's own."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+
+
 class Wire:
     """The daemon's end of one connection.
 
@@ -28,9 +36,7 @@ class Wire:
     """
 
     def __init__(self, protocol: Any, host: Host, pid: int = 7) -> None:
-        self.transport: Any = StringTransport()
-        # As a transport of Twisted's, which protocols hand over to each other.
-        self.transport.protocol = protocol
+        self.transport = Transport(protocol)
         self.commands: list[bytes] = []
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()

@@ -130,7 +130,8 @@ class RegistrationTests(SocketTestCase):
 
     def test_several_names(self) -> None:
         """A list of (name, port, flags) is one registration; flags may be left out."""
-        found = registrations([("a", 1, Flags.PUBLIC), ["b", [2, "/s"]], ("a", 1, 2)])
+        names: Any = [("a", 1, Flags.PUBLIC), ["b", [2, "/s"]], ("a", 1, 2)]
+        found = registrations(names)
         self.assertEqual(found, (("a", "1", 2), ("b", "2", 0), ("b", "/s", 0)))
         found = registrations([("a", 1, 0), ("b", 2)], flags=Flags.EXCLUSIVE)
         self.assertEqual(found, (("a", "1", 0), ("b", "2", 1)))

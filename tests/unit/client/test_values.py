@@ -16,6 +16,7 @@ from portmapd.client import aio, blocking, twisted, values
 from portmapd.client.values import (
     Change,
     Flags,
+    Kind,
     RpcMapping,
     Service,
     change_of,
@@ -66,10 +67,12 @@ class ValueTests(SynchronousTestCase):
 
     def test_changes(self) -> None:
         """Each kind of event, with what it tells of."""
-        for kind in ("registered", "deregistered"):
+        services: tuple[Kind, ...] = ("registered", "deregistered")
+        mappings: tuple[Kind, ...] = ("mapped", "unmapped")
+        for kind in services:
             box = box_of(encode_event(kind, SERVICE_ROW, SERVICE_FIELDS))
             self.assertEqual(change_of(box), Change(kind, SERVICE))
-        for kind in ("mapped", "unmapped"):
+        for kind in mappings:
             box = box_of(encode_event(kind, MAPPING_ROW, MAPPING_FIELDS))
             self.assertEqual(change_of(box), Change(kind, MAPPING))
 
