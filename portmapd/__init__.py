@@ -49,6 +49,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Callit",
+    "Change",
     "ChangeKind",
     "ChangeRecord",
     "Config",

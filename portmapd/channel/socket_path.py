@@ -2,6 +2,8 @@
 
 import os
 
+#: The longest path that a UNIX socket can have, in bytes.
+MAX_PATH = 107
 #: The system's daemon's socket.
 SYSTEM_SOCKET = "/run/portmapd/portmapd.sock"
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import click
 
+from portmapd.channel.service import check_service
 from portmapd.cli.exit import REFUSED, Exit
-from portmapd.client.registration import registrations
+from portmapd.client.reg_arguments import registrations
 from portmapd.client.values import user_ids
 from portmapd.errors import BadArguments, InvalidMapping, InvalidService
 from portmapd.oncrpc.netid import LOCAL, parse_address
-from portmapd.registry.service import check_service
 
 #: The largest number of an RPC program or version, and the largest uid.
 _LARGEST = (1 << 32) - 1

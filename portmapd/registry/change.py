@@ -6,7 +6,7 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.registry.mapping import Mapping
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 
 
 class ChangeKind(Enum):
@@ -31,4 +31,4 @@ class ChangeRecord:
     """
 
     kind: ChangeKind
-    subject: Mapping | Service
+    subject: Mapping | NamedService

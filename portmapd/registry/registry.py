@@ -11,7 +11,7 @@ from portmapd.errors import AlreadyRegistered, NotRegistered
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, Mappings
-from portmapd.registry.service import PUBLIC, Names, Service
+from portmapd.registry.service import PUBLIC, NamedService, Names
 
 #: Is called with the changes of one transaction. It must neither raise nor change the registry.
 Follower = Callable[[Sequence[ChangeRecord]], None]
@@ -91,7 +91,7 @@ class Registry:
 
     # Services
 
-    def register(self, *new: Service) -> None:
+    def register(self, *new: NamedService) -> None:
         """Register services of one holder, all or none.
 
         Services of one call do not conflict with each other, but a holder has a name and port only
@@ -113,7 +113,7 @@ class Registry:
         holder.allowance.held += len(new)
         self._tell(ChangeKind.REGISTERED, new)
 
-    def _check_services(self, holder: Holder, new: Sequence[Service]) -> None:
+    def _check_services(self, holder: Holder, new: Sequence[NamedService]) -> None:
         keys: set[tuple[str, str]] = set()
         for service in new:
             key = service.name, service.port
@@ -127,7 +127,7 @@ class Registry:
             keys.add(key)
             self._check_exclusive(service)
 
-    def _check_exclusive(self, new: Service) -> None:
+    def _check_exclusive(self, new: NamedService) -> None:
         taken = self.names.is_exclusive(new.name, new.uid)
         if not taken and not new.is_exclusive:
             return
@@ -150,7 +150,7 @@ class Registry:
             )
         self._drop_services([holder.services[key] for key in dict.fromkeys(keys)])
 
-    def _drop_services(self, old: Sequence[Service]) -> None:
+    def _drop_services(self, old: Sequence[NamedService]) -> None:
         for service in old:
             del service.holder.services[service.name, service.port]
             service.holder.allowance.held -= 1
@@ -164,8 +164,8 @@ class Registry:
         if not self._public[pid]:
             del self._public[pid]
 
-    def services(self) -> Iterator[Service]:
-        """Every service, in the order of :attr:`Service.place`."""
+    def services(self) -> Iterator[NamedService]:
+        """Every service, in the order of :attr:`NamedService.place`."""
         return (s for holder in self._holders.values() for s in holder.services.values())
 
     # Holders
@@ -211,7 +211,7 @@ class Registry:
         self._drop_services(list(holder.services.values()))
         self._commit_mappings(list(holder.mappings.values()), ())
 
-    def _tell(self, kind: ChangeKind, subjects: Sequence[Mapping] | Sequence[Service]) -> None:
+    def _tell(self, kind: ChangeKind, subjects: Sequence[Mapping] | Sequence[NamedService]) -> None:
         followers = self._followers[kind]
         if followers and subjects:
             changes = [ChangeRecord(kind, subject) for subject in subjects]

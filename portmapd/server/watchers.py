@@ -11,7 +11,7 @@ from portmapd.channel.commands import (
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 
 #: The most bytes of events that wait for a watcher that does not read.
 MAX_WAITING = 262_144
@@ -106,7 +106,7 @@ class Watchers:
     def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:
             subject = change.subject
-            named = self._named.get(subject.name, ()) if isinstance(subject, Service) else ()
+            named = self._named.get(subject.name, ()) if isinstance(subject, NamedService) else ()
             if self._all or named:
                 event = _event(change)
                 for watcher in (*self._all, *named):
@@ -125,6 +125,6 @@ def mapping_row(mapping: Mapping) -> tuple[object, ...]:
     return mapping.program, mapping.version, mapping.netid, mapping.address, mapping.owner
 
 
-def service_row(service: Service) -> tuple[object, ...]:
+def service_row(service: NamedService) -> tuple[object, ...]:
     """*service* as a row of listings and events."""
     return service.name, service.uid, service.pid, service.port, service.exe
