@@ -25,8 +25,24 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-#: Rooms, and a module, that never import Twisted.
-PURE = ("errors", "oncrpc", "channel", "registry", "portmapper", "client.blocking")
+#: Packages, and a module, that never import Twisted.
+PURE = (
+    "errors",
+    "oncrpc",
+    "channel",
+    "registry",
+    "portmapper",
+    "client.core",
+    "client.blocking",
+    "client.aio",
+)
+
+#: What the core of the clients does without: the shells do the I/O.
+IO = {"asyncio", "logging", "select", "selectors", "socket", "subprocess", "threading"}
+
+#: What the clients of the local channel may import of other packages; the RPC client has its own.
+OF_CLIENTS = {"errors", "oncrpc", "channel", "client"}
+RPC_CLIENT = ("client.rpc", "client.portmap", "client.calls", "client.datagrams", "client.stream")
 
 
 def modules(folder: Path = PACKAGE) -> list[Path]:
@@ -104,6 +120,27 @@ class ArchitectureTests(SynchronousTestCase):
         command = [sys.executable, "-c", code]
         said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
         self.assertEqual(said.stdout.strip(), "[]")
+
+    def test_core_of_clients_does_no_io(self) -> None:
+        """It imports nothing that does, not even within a function."""
+        found = [
+            f"{path.name} imports {name}"
+            for path in modules(PACKAGE / "client" / "core")
+            for name in imports(path)
+            if name.partition(".")[0] in IO
+        ]
+        self.assertEqual(found, [])
+
+    def test_clients_know_nothing_of_the_server(self) -> None:
+        """They import the languages that they speak, and nothing else of ours."""
+        found = [
+            f"{name_of(path)} imports {name}"
+            for path in modules(PACKAGE / "client")
+            if not name_of(path).removeprefix("portmapd.").startswith(RPC_CLIENT)
+            for name in imports(path)
+            if room_of(name) and room_of(name) not in OF_CLIENTS
+        ]
+        self.assertEqual(found, [])
 
     def test_no_globals(self) -> None:
         """No module rebinds its globals: state is in values that are passed."""

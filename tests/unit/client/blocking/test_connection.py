@@ -80,7 +80,8 @@ class SyncConnectionTests(SynchronousTestCase):
 
         def serve() -> None:
             (box,) = BoxReader().feed(self.daemon.recv(65_536))
-            self.daemon.sendall(answer(box))
+            if data := answer(box):
+                self.daemon.sendall(data)
 
         thread = threading.Thread(target=serve)
         thread.start()
