@@ -236,6 +236,11 @@ async def test_descriptor_0(daemon: Mortal) -> None:
 # By itself
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the client has logged."""
+    return [record for record in caplog.records if record.name == "portmapd"]
+
+
 @in_loop
 async def test_restores_by_itself(daemon: Mortal, caplog: pytest.LogCaptureFixture) -> None:
     """While anything is registered it connects again, and logs what was lost."""
@@ -247,9 +252,10 @@ async def test_restores_by_itself(daemon: Mortal, caplog: pytest.LogCaptureFixtu
         with Talk(daemon.path) as thief:
             thief.register(("b", "3", 1))
             await until_registered(other, "b", "a")
-            await until(lambda: "b" in caplog.text, "it is logged")
-    (record,) = [record for record in caplog.records if record.name == "portmapd"]
+            await until(lambda: logged(caplog), "it is logged")
+    (record,) = logged(caplog)
     assert record.levelno == logging.WARNING
+    assert "('b', '2', 0)" in record.getMessage()
 
 
 @in_loop
