@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader, encode_pairs
 from portmapd.client.core.async_connection import AsyncConnection
-from portmapd.client.core.connection import Overflow
+from portmapd.client.core.channel_protocol import Overflow
 from portmapd.client.twisted import ChannelClientProtocol, ReactorRuntime
 from portmapd.client.values import Change, Service
 from portmapd.errors import (

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import BoxReader, encode_pairs
-from portmapd.client.core.connection import Answer, ChannelProtocol, Overflow
+from portmapd.client.core.channel_protocol import Answer, ChannelProtocol, Overflow
 from portmapd.client.values import Change, Service
 from portmapd.errors import BadArguments, DaemonUnreachable, LimitExceeded
 

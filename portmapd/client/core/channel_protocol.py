@@ -1,43 +1,21 @@
-"""One connection to the daemon: what operations need of it, and its protocol without I/O."""
+"""The client's side of the channel's protocol, without I/O."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.client.values import Change, change_of
 from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable, Refusal
 
-T = TypeVar("T")
 #: What waits for an answer: whatever a client uses for that.
 W = TypeVar("W")
 
 #: What the encoders raise for a value that is too long or not of its type.
 _UNWRITABLE = (ValueError, TypeError, AttributeError, struct.error)
-
-
-class Connection(Protocol):
-    """What operations need of a connection."""
-
-    async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask *command* with these arguments, and return its answer by name.
-
-        :raises Refusal: the daemon refuses.
-        :raises BadArguments: an argument cannot be encoded; nothing is sent.
-        :raises DaemonUnreachable: the connection broke before the answer came.
-        """
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    async def gather(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        """Do several things, at once if possible, and return their results in order."""
-
-    def check(self) -> None:
-        """Raise :exc:`~portmapd.errors.DaemonUnreachable` if the connection has ended."""
 
 
 class Answer(NamedTuple, Generic[W]):
