@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
@@ -18,15 +18,21 @@ W = TypeVar("W")
 _UNWRITABLE = (ValueError, TypeError, AttributeError, struct.error)
 
 
-class Answer(NamedTuple, Generic[W]):
+class Answer(Generic[W]):
     """The answer to a command, and what waits for it."""
 
-    waiter: W
-    outcome: dict[str, Any] | Refusal
+    __slots__ = ("outcome", "waiter")
+
+    def __init__(self, waiter: W, outcome: dict[str, Any] | Refusal) -> None:
+        self.waiter = waiter
+        self.outcome = outcome
 
 
-class Overflow(NamedTuple):
+class Overflow:
     """The daemon left changes out, because they were not read in time."""
+
+
+OVERFLOW = Overflow()
 
 
 class ChannelProtocol(Generic[W]):
@@ -103,5 +109,5 @@ class ChannelProtocol(Generic[W]):
 def _event(box: Box) -> Change | Overflow | None:
     command = box.get(c.COMMAND)
     if command == c.OVERFLOW:
-        return Overflow()
+        return OVERFLOW
     return change_of(box) if command == c.EVENT else None

@@ -14,7 +14,7 @@ from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.client.blocking.connection import Dialer, SyncConnection, run
 from portmapd.client.blocking.deadline import Deadline
-from portmapd.client.core.channel_protocol import Overflow
+from portmapd.client.core.channel_protocol import OVERFLOW, Overflow
 from portmapd.client.values import Change, Service
 from portmapd.errors import (
     BadArguments,
@@ -167,7 +167,7 @@ class SyncConnectionTests(SynchronousTestCase):
         self.connection.listen()
         self.assertEqual(self.events, [CHANGE])
         self.connection.listen()
-        self.assertEqual(self.events, [CHANGE, Overflow()])
+        self.assertEqual(self.events, [CHANGE, OVERFLOW])
         self.assertRaises(CallTimedOut, self.connection.listen)
 
     def test_large_command(self) -> None:
