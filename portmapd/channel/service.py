@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import IntFlag
-from unicodedata import category
 
 from portmapd.channel.socket_path import MAX_PATH
 from portmapd.errors import InvalidService
@@ -55,6 +54,9 @@ def is_number(port: str) -> bool:
 
 def _is_control(char: str) -> bool:
     """Is it a space, a control character or a surrogate? A joiner of letters is not."""
+    # It takes long to import, and few names have unusual characters.
+    from unicodedata import category
+
     return char.isspace() or category(char) in _CONTROL
 
 

@@ -12,13 +12,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from portmapd.client import sockets
 from portmapd.client.async_portmapper import AsyncPortmapper
 from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.connecting import Target
-from portmapd.client.core.operations import Session
 from portmapd.client.core.registrations import Group, Lost
 from portmapd.client.core.watching import AsyncChanges
 from portmapd.client.portmapper import User, connect
@@ -31,6 +30,9 @@ from portmapd.client.values import (
     descriptor_of,
 )
 from portmapd.errors import CallTimedOut, PortmapdError, Terminated
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Session
 
 __all__ = ["AsyncChanges", "Change", "Flags", "Group", "Portmapper", "RpcMapping", "Service"]
 
@@ -245,7 +247,7 @@ class LoopRuntime:
             raise CallTimedOut(f"it was not done in {seconds:g} s") from None
 
     async def dial(self, target: Target, seconds: float) -> socket.socket:
-        """Connect to *target*; see :class:`~portmapd.client.core.connecting.Dialer`."""
+        """Connect to *target*; see :class:`~portmapd.client.core.interfaces.Dialer`."""
         return await self.within(seconds, sockets.connect(target, self._until_writable))
 
     async def _until_writable(self, skt: socket.socket) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portmapd.channel.socket_path import asking_socket
 from portmapd.client.core.reconnecting import ReconnectingConnection
 from portmapd.client.core.registrations import Lost
-from portmapd.client.core.runtime import Runtime
 from portmapd.client.core.watching import AsyncChanges, Watchers
 from portmapd.client.portmapper import BasePortmapper, MappingsT, NoneT, PathT, ServicesT
 from portmapd.client.values import names_of
 from portmapd.errors import PortmapdError
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Runtime
 
 
 class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT]):

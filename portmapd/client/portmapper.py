@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from portmapd.channel import commands as c
 from portmapd.client.core import operations
-from portmapd.client.core.connecting import Dialer, S, dial_any
-from portmapd.client.core.operations import Session
+from portmapd.client.core.connecting import S, dial_any
 from portmapd.client.core.registrations import Group
 from portmapd.client.values import (
     Flags,
@@ -24,6 +23,7 @@ from portmapd.client.values import (
 )
 
 if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Dialer, Session
     from portmapd.client.reg_arguments import NamedPorts, Ports, Rpc
 
 T = TypeVar("T")

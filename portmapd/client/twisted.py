@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from errno import EAGAIN
 from os import PathLike
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,7 +33,6 @@ from zope.interface import implementer
 from portmapd.client.async_portmapper import AsyncPortmapper
 from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.connecting import Target
-from portmapd.client.core.operations import Session
 from portmapd.client.core.registrations import Group, Lost
 from portmapd.client.core.watching import AsyncChanges
 from portmapd.client.portmapper import User, connect
@@ -46,6 +45,9 @@ from portmapd.client.values import (
     descriptor_of,
 )
 from portmapd.errors import BadArguments, CallTimedOut, PortmapdError, Terminated
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Session
 
 __all__ = ["AsyncChanges", "Change", "Flags", "Group", "Portmapper", "RpcMapping", "Service"]
 
@@ -448,7 +450,7 @@ class ReactorRuntime:
     async def dial(
         self, target: Target, seconds: float, factory: IProtocolFactory | None = None
     ) -> Dialled:
-        """Connect to *target*; see :class:`~portmapd.client.core.connecting.Dialer`.
+        """Connect to *target*; see :class:`~portmapd.client.core.interfaces.Dialer`.
 
         :param factory: is started and stopped with the connection.
         """

@@ -14,9 +14,8 @@ from typing import Any, Self, TypeVar
 from portmapd.channel import commands as c
 from portmapd.client import sockets
 from portmapd.client.blocking.deadline import Deadline
+from portmapd.client.core.channel_protocol import Answer, ChannelProtocol, Overflow
 from portmapd.client.core.connecting import Target, dial_daemon
-from portmapd.client.core.connection import Answer, ChannelProtocol, Overflow
-from portmapd.client.core.operations import greet
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable
 
@@ -50,7 +49,7 @@ class Dialer:
         return self._deadline.left
 
     async def dial(self, target: Target, seconds: float) -> socket.socket:
-        """Connect to *target*; see :class:`~portmapd.client.core.connecting.Dialer`."""
+        """Connect to *target*; see :class:`~portmapd.client.core.interfaces.Dialer`."""
         part = self._deadline.within(seconds)
         part.pause(0)
 
@@ -72,7 +71,8 @@ class SyncConnection:
     """Asks one command at a time, and waits for its answer.
 
     Whatever interrupts that, but a refusal, closes the connection: a late answer would come to
-    another command. Use :meth:`open`.
+    another command. The greeting goes with the first command, for a round trip takes as long as a
+    registration.
 
     :param event: is given what the daemon tells a watcher.
     """
@@ -89,8 +89,9 @@ class SyncConnection:
         self._path = path
         self._skt = skt
         self._event = event
-        self._protocol: ChannelProtocol[None] = ChannelProtocol(path)
-        self._received: deque[Answer[None] | Change | Overflow] = deque()
+        self._protocol: ChannelProtocol[c.Command] = ChannelProtocol(path)
+        _, self._greeting = self._protocol.ask(c.HELLO, {"version": c.VERSION}, c.HELLO)
+        self._received: deque[Answer[c.Command] | Change | Overflow] = deque()
         self._pid = os.getpid()
 
     @classmethod
@@ -100,21 +101,13 @@ class SyncConnection:
         deadline: Deadline,
         event: Callable[[Change | Overflow], object] = ignore,
     ) -> Self:
-        """Connect to the daemon at *path*, and greet it.
+        """Connect to the daemon at *path*.
 
         :raises DaemonUnreachable: there is no daemon.
-        :raises UnsupportedVersion: it speaks another version.
-        :raises CallTimedOut: the daemon does not answer in time.
+        :raises CallTimedOut: the daemon takes no connection in time.
         :raises Terminated: the terminator became readable.
         """
-        skt = await dial_daemon(Dialer(deadline), path, math.inf)
-        connection = cls(path, skt, deadline, event)
-        try:
-            await greet(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return cls(path, await dial_daemon(Dialer(deadline), path, math.inf), deadline, event)
 
     @property
     def is_own(self) -> bool:
@@ -136,19 +129,27 @@ class SyncConnection:
         return self._skt.fileno()
 
     async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask *command*; see :meth:`portmapd.client.core.connection.Connection.ask`.
+        """Ask *command*; see :meth:`portmapd.client.core.interfaces.Connection.ask`.
 
+        :raises UnsupportedVersion: the daemon speaks another version.
         :raises CallTimedOut: the answer did not come in time.
         :raises Terminated: the terminator became readable.
         """
-        _, data = self._protocol.ask(command, values, None)
+        _, data = self._protocol.ask(command, values, command)
         with self._closed_if_broken():
-            self._send(data)
-            while not isinstance(received := self._next(), Answer):
-                self._event(received)
-        if isinstance(received.outcome, dict):
-            return received.outcome
-        raise received.outcome
+            if self._greeting:
+                self._send(self._greeting + data)
+                self._greeting = b""
+                _result(self._answer())
+            else:
+                self._send(data)
+            answer = self._answer()
+        return _result(answer)
+
+    def _answer(self) -> Answer[c.Command]:
+        while not isinstance(received := self._next(), Answer):
+            self._event(received)
+        return received
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -170,7 +171,7 @@ class SyncConnection:
         assert not isinstance(received, Answer)
         self._event(received)
 
-    def _next(self) -> Answer[None] | Change | Overflow:
+    def _next(self) -> Answer[c.Command] | Change | Overflow:
         while not self._received:
             self.deadline.wait(self._skt.fileno(), select.POLLIN)
             data = self._skt.recv(CHUNK)
@@ -215,3 +216,9 @@ class SyncConnection:
         # A forked child may have the descriptor, too.
         self.shut_down()
         self._skt.close()
+
+
+def _result(answer: Answer[c.Command]) -> dict[str, Any]:
+    if isinstance(answer.outcome, dict):
+        return answer.outcome
+    raise answer.outcome

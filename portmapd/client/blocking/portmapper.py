@@ -6,15 +6,17 @@ import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from portmapd.channel.socket_path import asking_socket
-from portmapd.client.blocking.changes import Changes
 from portmapd.client.blocking.deadline import check_timeout
 from portmapd.client.blocking.session import SharedConnection, SyncSession
 from portmapd.client.core.registrations import Lost
 from portmapd.client.portmapper import BasePortmapper, User, connect
 from portmapd.client.values import RpcMapping, Service, Terminator, names_of
+
+if TYPE_CHECKING:
+    from portmapd.client.blocking.changes import Changes
 
 T = TypeVar("T")
 
@@ -119,6 +121,9 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
             the RPC mappings.
         :raises BadArguments: *names* are no names.
         """
+        # It takes long to import, and most programs do not watch.
+        from portmapd.client.blocking.changes import Changes
+
         return Changes(self._shared, names_of(names) or (), terminator)
 
     def hold(self, terminator: Terminator | None = None) -> None:

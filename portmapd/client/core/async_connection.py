@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from portmapd.channel import commands as c
-from portmapd.client.core.connection import Answer, ChannelProtocol, Overflow
-from portmapd.client.core.runtime import Future, Runtime, Transport
+from portmapd.client.core.channel_protocol import Answer, ChannelProtocol, Overflow
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable, PortmapdError
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Future, Runtime, Transport
 
 T = TypeVar("T")
 E = TypeVar("E", bound=PortmapdError)
@@ -63,7 +65,7 @@ class AsyncConnection:
             raise copy_of(self._end)
 
     async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask *command*; see :meth:`portmapd.client.core.connection.Connection.ask`."""
+        """Ask *command*; see :meth:`portmapd.client.core.interfaces.Connection.ask`."""
         self.check()
         answer: Future[dict[str, Any]] = self._runtime.future()
         tag, data = self._protocol.ask(command, values, answer)

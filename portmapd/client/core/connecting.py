@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from errno import EAGAIN
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from portmapd.channel.socket_path import MAX_PATH
 from portmapd.client.values import Service
 from portmapd.errors import CallTimedOut, DaemonUnreachable, NotAccepted, NotListed
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Dialer, Stream
+
+S = TypeVar("S", bound="Stream")
 
 #: How long one attempt to connect may take, in seconds: everything is on this machine.
 TIMEOUT = 10.0
@@ -23,46 +28,6 @@ JITTER = 0.5
 
 #: Where to connect to: the path of a UNIX socket, or a host and a port.
 Target = str | tuple[str, int]
-
-
-class Stream(Protocol):
-    """A stream that was connected; sockets have these methods."""
-
-    def getsockname(self) -> Any:
-        """Return its own address."""
-
-    def getpeername(self) -> Any:
-        """Return the address of its peer."""
-
-    def close(self) -> object:
-        """Close it."""
-
-
-S_co = TypeVar("S_co", bound=Stream, covariant=True)
-S = TypeVar("S", bound=Stream)
-
-
-class Dialer(Protocol[S_co]):
-    """Makes connections.
-
-    :ivar left: the seconds that are left for all of them; infinity without a limit.
-    """
-
-    @property
-    def left(self) -> float: ...
-
-    async def dial(self, target: Target, seconds: float) -> S_co:
-        """Connect to *target* within so many seconds.
-
-        :raises OSError: it cannot be connected to; ``EAGAIN``: the queue of a UNIX socket is full.
-        :raises CallTimedOut: it took too long.
-        """
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    def time(self) -> float:
-        """Return the seconds of a clock."""
 
 
 async def dial(dialer: Dialer[S], target: Target, seconds: float) -> S:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from portmapd.channel import commands as c
-from portmapd.client.core.connection import Connection
-from portmapd.client.core.registrations import Group, MappingFields, Refused, Registrations
+from portmapd.client.core.registrations import Group, MappingFields, Refused
 from portmapd.client.values import RpcMapping, Service, mapping_of, service_of
 from portmapd.errors import AlreadyRegistered, LimitExceeded, NotRegistered, Refusal
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Connection, Session
 
 T = TypeVar("T")
 
@@ -20,24 +21,6 @@ RETRIES = 5
 RETRY_WAIT = 0.1
 #: Refusals that may be due to that.
 PASSING = (AlreadyRegistered, LimitExceeded)
-
-
-class Session(Protocol):
-    """What operations need of a client.
-
-    :ivar registrations: what is registered through it.
-    """
-
-    @property
-    def registrations(self) -> Registrations: ...
-
-    def connected(self, changes: bool = False) -> AbstractAsyncContextManager[Connection]:
-        """Give the block a connection on which everything is registered.
-
-        :param changes: the block changes what is registered: if it is interrupted, the connection
-            is closed, so that nothing is left half done.
-        :raises DaemonUnreachable: there is no daemon.
-        """
 
 
 async def greet(connection: Connection) -> None:

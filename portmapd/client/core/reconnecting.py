@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portmapd.client.core.async_connection import AsyncConnection, copy_of
 from portmapd.client.core.connecting import TIMEOUT, dial_daemon, waits
 from portmapd.client.core.operations import greet, restore
 from portmapd.client.core.registrations import Group, Lost, Refused, Registrations
-from portmapd.client.core.runtime import Cancellable, Future, Runtime
 from portmapd.client.core.watching import Watchers
 from portmapd.errors import CallTimedOut, ClientClosed, DaemonUnreachable, PortmapdError
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Cancellable, Future, Runtime
 
 #: How long the daemon has to greet, in seconds.
 GREETING_TIMEOUT = 10.0
@@ -60,7 +62,7 @@ class ReconnectingConnection:
 
     @asynccontextmanager
     async def connected(self, changes: bool = False) -> AsyncIterator[AsyncConnection]:
-        """Give the block the connection; see :class:`~portmapd.client.core.operations.Session`."""
+        """Give the block the connection; see :class:`~portmapd.client.core.interfaces.Session`."""
         connection = await self.open()
         try:
             yield connection

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portmapd.channel import commands as c
-from portmapd.client.core.connection import Connection, Overflow
+from portmapd.client.core.channel_protocol import Overflow
 from portmapd.client.core.listing_sync import ListingSync
 from portmapd.client.core.operations import pages
 from portmapd.client.core.watch_state import WatchState
 from portmapd.client.values import Change, Service, Subject, mapping_of, service_of
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Connection
 
 #: The most bytes of names that the daemon is asked to watch; beyond that, it is asked for all.
 MAX_NAMES = 32_768

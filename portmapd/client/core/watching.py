@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portmapd.channel import commands as c
 from portmapd.client.core.async_connection import AsyncConnection, copy_of
-from portmapd.client.core.connection import Overflow
-from portmapd.client.core.runtime import Future, Runtime
+from portmapd.client.core.channel_protocol import Overflow
 from portmapd.client.core.watch_state import WatchState
 from portmapd.client.core.watches import Watches
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable, PortmapdError
+
+if TYPE_CHECKING:
+    from portmapd.client.core.interfaces import Future, Runtime
 
 
 class AsyncChanges(AsyncIterator[Change]):

@@ -14,18 +14,19 @@ from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.client.blocking.connection import Dialer, SyncConnection, run
 from portmapd.client.blocking.deadline import Deadline
-from portmapd.client.core.connection import Overflow
+from portmapd.client.core.channel_protocol import OVERFLOW, Overflow
 from portmapd.client.values import Change, Service
 from portmapd.errors import (
     BadArguments,
     CallTimedOut,
     DaemonUnreachable,
     LimitExceeded,
-    Refusal,
     Terminated,
+    UnsupportedVersion,
 )
 
 EVENT = c.encode_event("registered", c.SERVICE_ROW, ("a", 104, 7, "80", ""))
+GREETING = {"version": 1, "instance": "x", "limit": 1, "uid": 0, "pid": 1}
 CHANGE = Change("registered", Service("a", 104, 7, 80, ""))
 
 
@@ -74,12 +75,25 @@ class SyncConnectionTests(SynchronousTestCase):
         self.connection = SyncConnection("/s", skt, Deadline(0.2), self.events.append)
         self.addCleanup(self.connection.close)
         self.addCleanup(self.daemon.close)
+        self.greeted()
 
-    def ask(self, answer: Callable[[Box], bytes], command: c.Command = c.UNWATCH) -> Any:
-        """Ask a command; the daemon sends what *answer* makes of it."""
+    def greeted(self) -> None:
+        """Have the daemon answer the greeting, which comes with the first command."""
+        self.assertEqual(self.ask(lambda box: c.UNWATCH.reply(box[b"_ask"], {}), c.UNWATCH, 2), {})
+
+    def ask(
+        self, answer: Callable[[Box], bytes], command: c.Command = c.UNWATCH, boxes: int = 1
+    ) -> Any:
+        """Ask a command; the daemon sends what *answer* makes of it.
+
+        :param boxes: how many come at once; all but the last one are greetings.
+        """
 
         def serve() -> None:
-            (box,) = BoxReader().feed(self.daemon.recv(65_536))
+            *greetings, box = BoxReader().feed(self.daemon.recv(65_536))
+            self.assertEqual(len(greetings), boxes - 1)
+            for greeting in greetings:
+                self.daemon.sendall(c.HELLO.reply(greeting[b"_ask"], GREETING))
             if data := answer(box):
                 self.daemon.sendall(data)
 
@@ -153,7 +167,7 @@ class SyncConnectionTests(SynchronousTestCase):
         self.connection.listen()
         self.assertEqual(self.events, [CHANGE])
         self.connection.listen()
-        self.assertEqual(self.events, [CHANGE, Overflow()])
+        self.assertEqual(self.events, [CHANGE, OVERFLOW])
         self.assertRaises(CallTimedOut, self.connection.listen)
 
     def test_large_command(self) -> None:
@@ -212,34 +226,38 @@ class OpenTests(SynchronousTestCase):
         self.server.bind(self.path)
 
     def open(self, answer: Callable[[bytes], bytes], timeout: float = 10) -> SyncConnection:
-        """Connect; the daemon answers the greeting."""
+        """Connect and ask; the daemon answers the greeting, and then the command."""
         self.server.listen()
 
         def serve() -> None:
             skt, _ = self.server.accept()
             self.addCleanup(skt.close)
-            (box,) = BoxReader().feed(skt.recv(65_536))
-            self.assertEqual(box[b"_command"], b"Hello")
-            skt.sendall(answer(box[b"_ask"]))
+            greeting, box = BoxReader().feed(skt.recv(65_536))
+            self.assertEqual((greeting[b"_command"], box[b"_command"]), (b"Hello", b"Unwatch"))
+            if data := answer(greeting[b"_ask"]):
+                skt.sendall(data + c.UNWATCH.reply(box[b"_ask"], {}))
 
         thread = threading.Thread(target=serve)
         thread.start()
+        connection = run(SyncConnection.open(self.path, Deadline(timeout)))
+        self.addCleanup(connection.close)
         try:
-            return run(SyncConnection.open(self.path, Deadline(timeout)))
+            self.assertEqual(run(connection.ask(c.UNWATCH, {})), {})
         finally:
             thread.join()
+            self.last = connection
+        return connection
 
     def test_greeting(self) -> None:
         """The daemon is greeted before anything else."""
-        values = {"version": 1, "instance": "x", "limit": 1, "uid": 0, "pid": 1}
-        connection = self.open(lambda tag: c.HELLO.reply(tag, values))
-        self.assertTrue(connection.is_own)
-        connection.close()
+        self.assertTrue(self.open(lambda tag: c.HELLO.reply(tag, GREETING)).is_own)
 
     def test_refused(self) -> None:
-        """A refusal of the greeting is raised."""
-        with self.assertRaises(Refusal):
-            self.open(lambda tag: c.encode_refusal(tag, LimitExceeded("no")))
+        """If the daemon refuses the greeting, that is raised, and the connection closed."""
+        refusal = UnsupportedVersion("version 1: this daemon speaks 2")
+        with self.assertRaises(UnsupportedVersion):
+            self.open(lambda tag: c.encode_refusal(tag, refusal))
+        self.assertFalse(self.last.is_own)
 
     def test_silence(self) -> None:
         """A daemon that does not answer runs out of time."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader, encode_pairs
 from portmapd.client.core.async_connection import AsyncConnection
-from portmapd.client.core.connection import Overflow
+from portmapd.client.core.channel_protocol import OVERFLOW, Overflow
 from portmapd.client.twisted import ChannelClientProtocol, ReactorRuntime
 from portmapd.client.values import Change, Service
 from portmapd.errors import (
@@ -208,5 +208,5 @@ class ChannelClientProtocolTests(SynchronousTestCase):
     def test_other_commands(self) -> None:
         """Overflow is an event; a command that is unknown is ignored."""
         self.protocol.dataReceived(c.OVERFLOW_BOX + encode_pairs([(b"_command", b"Other")]))
-        self.assertEqual(self.events, [Overflow()])
+        self.assertEqual(self.events, [OVERFLOW])
         self.assertFalse(self.transport.disconnecting)

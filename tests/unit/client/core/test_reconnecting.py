@@ -131,7 +131,7 @@ class ConnectingTests(PortmapperTestCase):
 
 
 class RestoringTests(PortmapperTestCase):
-    """Connecting again, and what stands then."""
+    """Connecting again, and what is registered then."""
 
     def test_groups(self) -> None:
         """Everything is registered again in the groups in which it was, without being asked."""
@@ -159,7 +159,7 @@ class RestoringTests(PortmapperTestCase):
         self.assertEqual(self.lost, [])
         self.idle()
 
-    def test_nothing_stands(self) -> None:
+    def test_nothing_registered(self) -> None:
         """Without registrations there is no reason to connect again."""
         wire = self.registered("a")
         dereg = self.client.dereg("a", 80)
@@ -235,7 +235,7 @@ class RestoringTests(PortmapperTestCase):
         self.assertEqual(self.names(), ["a", "b"])
 
     def test_lost(self) -> None:
-        """What another one took meanwhile is told of, with the reason; the rest stands."""
+        """What another one took meanwhile is told of, with the reason; the rest is registered."""
         self.registered("a", "b")
         self.restart()
         self.host.connect(pid=99).register(("a", "80", 1))
@@ -277,7 +277,7 @@ class RestoringTests(PortmapperTestCase):
         self.reactor.advance(0)
 
     def test_passing_refusal(self) -> None:
-        """What stands in the way only for a moment, as our own old connection may, is no loss."""
+        """What is in the way only for a moment, as our own old connection may be, is no loss."""
         self.registered("a")
         self.restart()
         ghost = self.host.connect(pid=7)

@@ -81,7 +81,7 @@ class WatchStateTests(SynchronousTestCase):
         self.assertEqual(self.consumer.take(), [])
 
     def test_equal_services(self) -> None:
-        """What stands twice comes twice, and goes twice."""
+        """What is registered twice comes twice, and goes twice."""
         self.view.listed([A])
         self.view.changed(came(A))
         self.view.changed(went(A))
@@ -162,12 +162,12 @@ _STEPS = st.lists(st.one_of(_SUBJECTS, _LISTINGS, st.integers(0, 5)))
 
 
 class Story:
-    """A registry of things that stand once or not at all, a view of it, and its consumer."""
+    """A registry of things that are registered once or not at all, a state of it, and its consumer."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self.view = WatchState(names)
         self.consumer = Consumer(self.view)
-        self.stands: dict[Subject, None] = {}
+        self.registered: dict[Subject, None] = {}
         self.is_listed = False
 
     def tell(self, step: "Subject | Listing | int") -> None:
@@ -182,14 +182,14 @@ class Story:
                 self.view.changed(change)
 
     def _move(self, subject: Subject) -> Change:
-        if subject in self.stands:
-            del self.stands[subject]
+        if subject in self.registered:
+            del self.registered[subject]
             return went(subject)
-        self.stands[subject] = None
+        self.registered[subject] = None
         return came(subject)
 
     def _list(self, step: Listing) -> None:
-        listed = dict(self.stands)
+        listed = dict(self.registered)
         during = [self._move(subject) for subject in step.moves]
         for change, lucky in zip(during, step.luck, strict=False):
             listed.pop(change.subject, None)
@@ -212,8 +212,8 @@ class WatchStateProperties(SynchronousTestCase):
         story = Story(names)
         for step in (*steps, Listing([], [])):
             story.tell(step)
-            # No more of them stand, and are known to the consumer, than there are subjects.
+            # No more of them are registered, and known to the consumer, than there are subjects.
             self.assertLessEqual(len(story.view.changes), max(watch_state.MAX_CHANGES, 4 * 5))
         story.consumer.take()
-        wanted = Counter(subject for subject in story.stands if story.view.wants(subject))
+        wanted = Counter(subject for subject in story.registered if story.view.wants(subject))
         self.assertEqual(+story.consumer.known, wanted)

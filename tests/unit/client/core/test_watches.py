@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.client.blocking.connection import run
 from portmapd.client.core import watches
-from portmapd.client.core.connection import Overflow
+from portmapd.client.core.channel_protocol import OVERFLOW
 from portmapd.client.core.watch_state import WatchState
 from portmapd.client.core.watches import Watches
 from portmapd.client.values import Change, Service
@@ -71,7 +71,7 @@ class WatchesTests(SynchronousTestCase):
         self.assertTrue(watching.is_stale)
         for make_stale in (
             lambda: watching.add(self.named),
-            lambda: watching.take(Overflow()),
+            lambda: watching.take(OVERFLOW),
         ):
             run(watching.synchronise(self.connection))
             self.assertFalse(watching.is_stale)

@@ -1,17 +1,16 @@
-"""One connection to the daemon: what operations need of it, and its protocol without I/O."""
+"""The client's side of the channel's protocol, without I/O."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.client.values import Change, change_of
 from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable, Refusal
 
-T = TypeVar("T")
 #: What waits for an answer: whatever a client uses for that.
 W = TypeVar("W")
 
@@ -19,36 +18,21 @@ W = TypeVar("W")
 _UNWRITABLE = (ValueError, TypeError, AttributeError, struct.error)
 
 
-class Connection(Protocol):
-    """What operations need of a connection."""
-
-    async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask *command* with these arguments, and return its answer by name.
-
-        :raises Refusal: the daemon refuses.
-        :raises BadArguments: an argument cannot be encoded; nothing is sent.
-        :raises DaemonUnreachable: the connection broke before the answer came.
-        """
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    async def gather(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        """Do several things, at once if possible, and return their results in order."""
-
-    def check(self) -> None:
-        """Raise :exc:`~portmapd.errors.DaemonUnreachable` if the connection has ended."""
-
-
-class Answer(NamedTuple, Generic[W]):
+class Answer(Generic[W]):
     """The answer to a command, and what waits for it."""
 
-    waiter: W
-    outcome: dict[str, Any] | Refusal
+    __slots__ = ("outcome", "waiter")
+
+    def __init__(self, waiter: W, outcome: dict[str, Any] | Refusal) -> None:
+        self.waiter = waiter
+        self.outcome = outcome
 
 
-class Overflow(NamedTuple):
+class Overflow:
     """The daemon left changes out, because they were not read in time."""
+
+
+OVERFLOW = Overflow()
 
 
 class ChannelProtocol(Generic[W]):
@@ -125,5 +109,5 @@ class ChannelProtocol(Generic[W]):
 def _event(box: Box) -> Change | Overflow | None:
     command = box.get(c.COMMAND)
     if command == c.OVERFLOW:
-        return Overflow()
+        return OVERFLOW
     return change_of(box) if command == c.EVENT else None
