@@ -7,7 +7,7 @@ from attrs import frozen
 from portmapd.errors import AuthRefused, ProgramUnavailable
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import AUTH_TOOWEAK, Credential
-from portmapd.oncrpc.netid import NETIDS, UDP, UDP6, parse_address
+from portmapd.oncrpc.netid import UDP, UDP6, split_address
 from portmapd.portmapper.access import Forward, permits
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.procedure import Context, Relay, Silence
@@ -65,7 +65,7 @@ def relay(
         if indirect:
             raise ProgramUnavailable("the program is not registered over UDP")
         raise Silence(subject)
-    host, port = parse_address(NETIDS[mapping.netid], mapping.address)
+    host, port = split_address(mapping.address)
     return Relay(
         _LOOPBACK.get(host, host),
         port,
