@@ -86,8 +86,9 @@ def parse_address(netid: Netid, address: str) -> UniversalAddress:
     """Read a universal address of an internet netid, in any spelling.
 
     A wildcard of the other family is this family's: a server that listens on all addresses says
-    so in whichever form it has at hand, and callers of this netid reach it. An IPv4-mapped IPv6
-    address is the IPv4 address.
+    so in whichever form it has at hand. Only udp6 does not take the IPv4 wildcard: a caller whom
+    it does not reach would wait in vain, where a caller over TCP is refused at once. An
+    IPv4-mapped IPv6 address is the IPv4 address.
 
     :raises InvalidMapping: it is no address of that netid.
     """
@@ -97,7 +98,7 @@ def parse_address(netid: Netid, address: str) -> UniversalAddress:
     number = int(port[0]) << 8 | int(port[1])
     if number == 0:
         raise InvalidMapping(f"address {address!r} has port 0")
-    canonical = _FAMILY_HOSTS[netid.family](host)
+    canonical = _ipv4_host(host) if netid.family == "inet" else _ipv6_host(netid, host)
     if canonical is None:
         raise InvalidMapping(f"{host!r} in address {address!r} is no {netid.family} address")
     return UniversalAddress(canonical[0], number, canonical[1])
@@ -142,8 +143,8 @@ def _ipv4_host(text: str) -> _Host:
     return socket.inet_ntop(socket.AF_INET, packed[-4:]), ""
 
 
-def _ipv6_host(text: str) -> _Host:
-    if text == UDP.wildcard:
+def _ipv6_host(netid: Netid, text: str) -> _Host:
+    if netid is TCP6 and text == TCP.wildcard:
         return UDP6.wildcard, ""
     number, percent, scope = text.partition("%")
     packed = _packed(socket.AF_INET6, number)
@@ -152,9 +153,6 @@ def _ipv6_host(text: str) -> _Host:
     if packed.startswith(_MAPPED):
         return None if any(packed[-4:]) else (UDP6.wildcard, "")
     return socket.inet_ntop(socket.AF_INET6, packed), scope
-
-
-_FAMILY_HOSTS: dict[str, Callable[[str], _Host]] = {"inet": _ipv4_host, "inet6": _ipv6_host}
 
 
 def _packed(family: socket.AddressFamily, text: str) -> bytes | None:

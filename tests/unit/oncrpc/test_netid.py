@@ -61,7 +61,8 @@ SPELLINGS = [
     (UDP, "::.19.136", "0.0.0.0.19.136"),
     (TCP, "0:0:0:0:0:0:0:0.19.136", "0.0.0.0.19.136"),
     (TCP, "::ffff:0.0.0.0.19.136", "0.0.0.0.19.136"),
-    (UDP6, "0.0.0.0.19.136", "::.19.136"),
+    (TCP6, "0.0.0.0.19.136", "::.19.136"),
+    (UDP6, "::ffff:0.0.0.0.19.136", "::.19.136"),
     (TCP6, "::ffff:0.0.0.0.19.136", "::.19.136"),
     (TCP6, "::FFFF:0:0.19.136", "::.19.136"),
     # An IPv4-mapped address is an IPv4 address.
@@ -102,6 +103,7 @@ INVALID = [
     (UDP, "::ffff:192.0.2.1%lo.0.111", "is no inet address"),
     (UDP, "::%lo.0.111", "is no inet address"),
     (UDP, "2001:db8::7.0.111", "is no inet address"),
+    (UDP6, "0.0.0.0.0.111", "is no inet6 address"),
     (UDP6, "127.0.0.1.0.111", "is no inet6 address"),
     (UDP6, "::ffff:192.0.2.1.0.111", "is no inet6 address"),
     (UDP6, " ::1.0.111", "is no inet6 address"),
