@@ -17,6 +17,8 @@ _FAMILY = Struct("=H")
 MAX_PATH = 107
 #: The longest name of an interface, in bytes.
 MAX_SCOPE = 15
+#: What an IPv4-mapped IPv6 address begins with (RFC 4291, 2.5.5.2).
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @frozen
@@ -61,26 +63,65 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(high) << 8 | int(low)
 
 
-def parse_address(netid: Netid, address: str) -> tuple[str, int]:
-    """Check and split a universal address.
+@frozen
+class UniversalAddress:
+    """Where a service listens on an internet netid (RFC 5665, 5.2.3.3 and 5.2.3.4).
 
-    :return: the host and the port, 1 to 65535; for netid local the path and 0.
-    :raises InvalidMapping: it is not an address of that netid.
+    Its text is canonical: two addresses that mean the same are written the same.
+
+    :param host: an IPv4 address, or an IPv6 address as RFC 5952 writes it.
+    :param port: 1 to 65535.
+    :param scope: the interface of a link-local address, by name or number; empty if none is named.
     """
-    if netid is LOCAL:
-        return _path(address), 0
+
+    host: str
+    port: int
+    scope: str = ""
+
+    def __str__(self) -> str:
+        host = f"{self.host}%{self.scope}" if self.scope else self.host
+        return format_address(host, self.port)
+
+
+def parse_address(netid: Netid, address: str) -> UniversalAddress:
+    """Read a universal address of an internet netid, in any spelling.
+
+    A wildcard of the other family is this family's: a server that listens on all addresses says
+    so in whichever form it has at hand. Only udp6 does not take the IPv4 wildcard: a caller whom
+    it does not reach would wait in vain, where a caller over TCP is refused at once. An
+    IPv4-mapped IPv6 address is the IPv4 address.
+
+    :raises InvalidMapping: it is no address of that netid.
+    """
     host, *port = address.rsplit(".", 2)
     if len(port) != 2 or not all(_is_byte(part) for part in port):
         raise InvalidMapping(f"address {address!r} does not end with the two bytes of a port")
     number = int(port[0]) << 8 | int(port[1])
     if number == 0:
         raise InvalidMapping(f"address {address!r} has port 0")
-    if not _is_host(netid, host):
+    canonical = _ipv4_host(host) if netid.family == "inet" else _ipv6_host(netid, host)
+    if canonical is None:
         raise InvalidMapping(f"{host!r} in address {address!r} is no {netid.family} address")
-    return host, number
+    return UniversalAddress(canonical[0], number, canonical[1])
 
 
-def _path(address: str) -> str:
+def canonical_address(netid: Netid, address: str) -> tuple[str, int]:
+    """The one text that all spellings of *address* share, and its port.
+
+    :param address: a universal address; for netid local a path, whose port is 0.
+    :raises InvalidMapping: it is no address of that netid.
+    """
+    if netid is LOCAL:
+        return check_path(address), 0
+    parsed = parse_address(netid, address)
+    return str(parsed), parsed.port
+
+
+def check_path(address: str) -> str:
+    """The path of a UNIX socket, as it is.
+
+    :raises InvalidMapping: it is not absolute, not printable, or longer than 107 bytes.
+    """
     if not address.startswith("/") or not address.isprintable():
         raise InvalidMapping(f"address {address!r} is no absolute path")
     if len(address.encode()) > MAX_PATH:
@@ -92,13 +133,39 @@ def _is_byte(text: str) -> bool:
     return len(text) <= 3 and text.isascii() and text.isdecimal() and int(text) <= 255
 
 
-def _is_host(netid: Netid, host: str) -> bool:
-    number, percent, scope = host.partition("%")
+#: A host in its canonical text, and its scope; None if it is no address of the family.
+_Host = tuple[str, str] | None
+
+
+def _ipv4_host(text: str) -> _Host:
+    packed = _packed(socket.AF_INET, text) or _packed(socket.AF_INET6, text)
+    if packed is None or (len(packed) != 4 and not packed.startswith(_MAPPED) and any(packed)):
+        return None
+    return socket.inet_ntop(socket.AF_INET, packed[-4:]), ""
+
+
+def _ipv6_host(netid: Netid, text: str) -> _Host:
+    if netid is TCP6 and text == TCP.wildcard:
+        return UDP6.wildcard, ""
+    number, percent, scope = text.partition("%")
+    packed = _packed(socket.AF_INET6, number)
+    if packed is None or (percent and not (_is_link_local(packed) and _is_scope(scope))):
+        return None
+    if packed.startswith(_MAPPED):
+        return None if any(packed[-4:]) else (UDP6.wildcard, "")
+    return socket.inet_ntop(socket.AF_INET6, packed), scope
+
+
+def _packed(family: socket.AddressFamily, text: str) -> bytes | None:
     try:
-        socket.inet_pton(_SOCKADDRS[netid.family].family, number)
+        return socket.inet_pton(family, text)
     except (OSError, ValueError):
-        return False
-    return not percent or (netid.family == "inet6" and _is_scope(scope))
+        return None
+
+
+def _is_link_local(packed: bytes) -> bool:
+    """Is it an address of fe80::/10, which means nothing without an interface (RFC 4007, 11)?"""
+    return packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
 
 
 def _is_scope(text: str) -> bool:
@@ -113,13 +180,13 @@ def to_sockaddr(netid: Netid, address: str) -> bytes:
     :raises InvalidMapping: it is not an address of that netid.
     """
     if netid is LOCAL:
-        return _FAMILY.pack(socket.AF_UNIX) + _path(address).encode()
-    host, port = parse_address(netid, address)
+        return _FAMILY.pack(socket.AF_UNIX) + check_path(address).encode()
+    parsed = parse_address(netid, address)
     if netid.family == "inet":
-        packed = socket.inet_pton(socket.AF_INET, host)
-        return _FAMILY.pack(socket.AF_INET) + _SOCKADDR_IN.pack(port, packed)
-    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return _FAMILY.pack(socket.AF_INET6) + _SOCKADDR_IN6.pack(port, 0, packed, 0)
+        packed = socket.inet_pton(socket.AF_INET, parsed.host)
+        return _FAMILY.pack(socket.AF_INET) + _SOCKADDR_IN.pack(parsed.port, packed)
+    packed = socket.inet_pton(socket.AF_INET6, parsed.host)
+    return _FAMILY.pack(socket.AF_INET6) + _SOCKADDR_IN6.pack(parsed.port, 0, packed, 0)
 
 
 def from_sockaddr(netid: Netid, data: bytes) -> str:

@@ -19,7 +19,7 @@ from portmapd.oncrpc.message import (
     refusal,
     success,
 )
-from portmapd.oncrpc.netid import NETIDS, UDP, UDP6, parse_address
+from portmapd.oncrpc.netid import UDP, UDP6, split_address
 from portmapd.oncrpc.program import (
     PMAP_VERS,
     RPCBVERS,
@@ -169,7 +169,7 @@ def _forwarded(
     service = _service(context, request.caller, wanted)
     if service is None:
         raise ProgramUnavailable("the program is not registered over UDP")
-    host, port = parse_address(NETIDS[service.netid], service.address)
+    host, port = split_address(service.address)
     host = _LOOPBACK.get(host, host)
     return ForwardedCall(host, port, context, request, wanted, service, subject)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from portmapd.errors import InvalidMapping
-from portmapd.oncrpc.netid import NETIDS, Netid, parse_address
+from portmapd.oncrpc.netid import NETIDS, Netid, canonical_address
 
 if TYPE_CHECKING:
     from portmapd.registry.holder import Holder
@@ -30,7 +30,7 @@ class Mapping:
     :param program: program number, 0 to 2^32-1.
     :param version: version number, 0 to 2^32-1.
     :param netid: name of the transport, see :data:`portmapd.oncrpc.netid.NETIDS`.
-    :param address: universal address (RFC 5665); for netid ``local`` a path.
+    :param address: universal address (RFC 5665), in its canonical text; for netid ``local`` a path.
     :param owner: who registered it: ``superuser``, a decimal uid, or ``unknown``.
     :param port: the address's port; 0 for netid ``local``.
     :param holder: the holder it lives with; None: it lives until it is unset, or until its
@@ -65,8 +65,8 @@ def mapping(
     """
     _check_number("program", program)
     _check_number("version", version)
-    _, port = parse_address(known_netid(netid), address)
-    return Mapping(program, version, netid, address, owner, port, holder)
+    canonical, port = canonical_address(known_netid(netid), address)
+    return Mapping(program, version, netid, canonical, owner, port, holder)
 
 
 def known_netid(name: str) -> Netid:

@@ -121,17 +121,19 @@ UINTS = st.integers(0, 0xFFFF_FFFF)
 #: Numbers that are likely to meet each other.
 FEW = st.sampled_from((0, 1, 2, 3, PROGRAM, 0xFFFF_FFFF))
 PORTS = st.integers(1, 65_535)
+_SCOPES = st.sampled_from(("eth0", "eth0.100", "7"))
 
 
 def _in_family(netid: Netid) -> st.SearchStrategy[str]:
     if netid is LOCAL:
         names = st.text(st.characters(exclude_categories=("C", "Z"), codec="utf-8"), max_size=25)
         return names.map("/{}".format)
-    hosts = st.ip_addresses(v=6 if netid.family == "inet6" else 4)
-    scopes = st.sampled_from(("", "%eth0", "%7")) if netid.family == "inet6" else st.just("")
-    return st.builds(
-        lambda host, scope, port: f"{host}{scope}.{port >> 8}.{port & 255}", hosts, scopes, PORTS
-    )
+    if netid.family == "inet6":
+        others = st.ip_addresses(v=6).map(str).filter(lambda host: not host.startswith("::ffff:"))
+        hosts = others | st.builds("{}%{}".format, st.ip_addresses(network="fe80::/10"), _SCOPES)
+    else:
+        hosts = st.ip_addresses(v=4).map(str)
+    return st.builds(lambda host, port: f"{host}.{port >> 8}.{port & 255}", hosts, PORTS)
 
 
 #: A netid and an address that is valid there.

@@ -2,9 +2,9 @@
 
 import socket
 import sys
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,6 +19,8 @@ from portmapd.oncrpc.netid import (
     UDP,
     UDP6,
     Netid,
+    UniversalAddress,
+    canonical_address,
     format_address,
     from_sockaddr,
     parse_address,
@@ -27,18 +29,45 @@ from portmapd.oncrpc.netid import (
 )
 from tests.support.rpc_samples import ADDRESSES, PORTS, PROPERTY
 
-#: Netid, address, host, port.
+#: Netid, address in its canonical text, host, port, scope.
 VALID = [
-    (UDP, "127.0.0.1.0.111", "127.0.0.1", 111),
-    (TCP, "0.0.0.0.255.255", "0.0.0.0", 65_535),
-    (TCP, "192.0.2.1.8.1", "192.0.2.1", 2_049),
-    (UDP6, "::.0.1", "::", 1),
-    (UDP6, "::1.0.111", "::1", 111),
-    (TCP6, "2001:db8::7.3.232", "2001:db8::7", 1_000),
-    (TCP6, "::ffff:192.0.2.1.1.0", "::ffff:192.0.2.1", 256),
-    (TCP6, "fe80::1%eth0.8.1", "fe80::1%eth0", 2_049),
-    (UDP6, "fe80::1%eth0.100.0.2", "fe80::1%eth0.100", 2),
-    (UDP6, "fe80::1%12.0.2", "fe80::1%12", 2),
+    (UDP, "127.0.0.1.0.111", "127.0.0.1", 111, ""),
+    (TCP, "0.0.0.0.255.255", "0.0.0.0", 65_535, ""),
+    (TCP, "192.0.2.1.8.1", "192.0.2.1", 2_049, ""),
+    (UDP6, "::.0.1", "::", 1, ""),
+    (UDP6, "::1.0.111", "::1", 111, ""),
+    (TCP6, "2001:db8::7.3.232", "2001:db8::7", 1_000, ""),
+    (TCP6, "2001:db8:0:1:1:1:1:1.3.232", "2001:db8:0:1:1:1:1:1", 1_000, ""),
+    (TCP6, "fe80::1.8.1", "fe80::1", 2_049, ""),
+    (TCP6, "fe80::1%eth0.8.1", "fe80::1", 2_049, "eth0"),
+    (UDP6, "fe80::1%eth0.100.0.2", "fe80::1", 2, "eth0.100"),
+    (UDP6, "fe80::1%12.0.2", "fe80::1", 2, "12"),
+]
+
+#: Netid, an address in another spelling, the canonical one.
+SPELLINGS = [
+    # Java writes the wildcard so.
+    (UDP6, "0:0:0:0:0:0:0:0.19.136", "::.19.136"),
+    (TCP6, "0000:0000:0000:0000:0000:0000:0000:0000.19.136", "::.19.136"),
+    (TCP6, "0::0.19.136", "::.19.136"),
+    (UDP6, "0:0:0:0:0:0:0:1.19.136", "::1.19.136"),
+    (UDP6, "2001:DB8::A.19.136", "2001:db8::a.19.136"),
+    (UDP6, "2001:0db8:0:0:1:0:0:1.19.136", "2001:db8::1:0:0:1.19.136"),
+    (UDP6, "FE80::1%Eth0.19.136", "fe80::1%Eth0.19.136"),
+    # Bytes of the port with leading zeros, as printf("%03d") writes them.
+    (UDP, "127.0.0.1.000.111", "127.0.0.1.0.111"),
+    (UDP6, "::1.019.008", "::1.19.8"),
+    # The wildcard of the other family, in every spelling of it.
+    (UDP, "::.19.136", "0.0.0.0.19.136"),
+    (TCP, "0:0:0:0:0:0:0:0.19.136", "0.0.0.0.19.136"),
+    (TCP, "::ffff:0.0.0.0.19.136", "0.0.0.0.19.136"),
+    (TCP6, "0.0.0.0.19.136", "::.19.136"),
+    (UDP6, "::ffff:0.0.0.0.19.136", "::.19.136"),
+    (TCP6, "::ffff:0.0.0.0.19.136", "::.19.136"),
+    (TCP6, "::FFFF:0:0.19.136", "::.19.136"),
+    # An IPv4-mapped address is an IPv4 address.
+    (UDP, "::ffff:192.0.2.1.19.136", "192.0.2.1.19.136"),
+    (TCP, "0:0:0:0:0:ffff:7f00:1.19.136", "127.0.0.1.19.136"),
 ]
 
 #: Netid, address, a part of what is said about it.
@@ -68,7 +97,20 @@ INVALID = [
     (UDP, "127.0.0.1\0.0.111", "is no inet address"),
     (UDP, "127.0.0.1\n.0.111", "is no inet address"),
     (TCP, "/run/socket", "does not end with"),
+    (UDP, "010.0.0.1.0.111", "is no inet address"),
+    (UDP, " 127.0.0.1.0.111", "is no inet address"),
+    (UDP, "127.0.0.1 .0.111", "is no inet address"),
+    (UDP, "::ffff:192.0.2.1%lo.0.111", "is no inet address"),
+    (UDP, "::%lo.0.111", "is no inet address"),
+    (UDP, "2001:db8::7.0.111", "is no inet address"),
+    (UDP6, "0.0.0.0.0.111", "is no inet6 address"),
     (UDP6, "127.0.0.1.0.111", "is no inet6 address"),
+    (UDP6, "::ffff:192.0.2.1.0.111", "is no inet6 address"),
+    (UDP6, " ::1.0.111", "is no inet6 address"),
+    (UDP6, "::1 .0.111", "is no inet6 address"),
+    (UDP6, "::%eth0.0.111", "is no inet6 address"),
+    (UDP6, "2001:db8::1%eth0.0.111", "is no inet6 address"),
+    (UDP6, "00000::1.0.111", "is no inet6 address"),
     (UDP6, "[::1].0.111", "is no inet6 address"),
     (UDP6, ":::1.0.111", "is no inet6 address"),
     (UDP6, "%lo.0.111", "is no inet6 address"),
@@ -130,25 +172,33 @@ class AddressTests(SynchronousTestCase):
 
     def test_parse(self) -> None:
         """A valid address has a host and a port."""
-        for netid, address, host, port in VALID:
-            self.assertEqual(parse_address(netid, address), (host, port))
-            self.assertEqual(split_address(address), (host, port))
+        for netid, address, host, port, scope in VALID:
+            self.assertEqual(parse_address(netid, address), UniversalAddress(host, port, scope))
+            whole = f"{host}%{scope}" if scope else host
+            self.assertEqual(split_address(address), (whole, port))
+
+    def test_canonical(self) -> None:
+        """All spellings of an address have one canonical text, which is its own."""
+        same = [(netid, address, address) for netid, address, *_ in VALID]
+        for netid, address, canonical in (*SPELLINGS, *same):
+            port = split_address(canonical)[1]
+            self.assertEqual(canonical_address(netid, address), (canonical, port), address)
 
     def test_format(self) -> None:
         """Host and port make the address again."""
-        for _, address, host, port in VALID:
-            self.assertEqual(format_address(host, port), address)
+        for _, address, host, port, scope in VALID:
+            self.assertEqual(str(UniversalAddress(host, port, scope)), address)
 
     def test_path(self) -> None:
         """The address of netid local is a path, without a port."""
         for path in ("/", "/run/rpcbind.sock", "/run/a b.0.1", "/é", "/" + "x" * 106):
-            self.assertEqual(parse_address(LOCAL, path), (path, 0))
+            self.assertEqual(canonical_address(LOCAL, path), (path, 0))
 
     def test_refused(self) -> None:
         """All else is refused with a sentence that says what is wrong."""
         for netid, address, said in INVALID:
             with self.assertRaisesRegex(InvalidMapping, said):
-                parse_address(netid, address)
+                canonical_address(netid, address)
 
 
 class NetbufTests(SynchronousTestCase):
@@ -220,25 +270,39 @@ class AddressProperties(SynchronousTestCase):
         if netid is LOCAL:
             self.assertEqual(again, address)
             return
-        host, port = parse_address(netid, address)
-        found, found_port = parse_address(netid, again)
-        # The same host may be spelt in several ways.
-        self.assertEqual(ip_address(found), ip_address(host.partition("%")[0]))
-        self.assertEqual(found_port, port)
+        before, after = parse_address(netid, address), parse_address(netid, again)
+        self.assertEqual((after.host, after.port), (before.host, before.port))
 
     @PROPERTY
-    @given(st.ip_addresses(), PORTS)
-    def test_addresses_round_trip(self, host: object, port: int) -> None:
-        """Host and port survive as an address."""
-        netid = TCP6 if ":" in str(host) else TCP
-        self.assertEqual(parse_address(netid, format_address(str(host), port)), (str(host), port))
+    @given(ADDRESSES)
+    def test_canonical_text_is_stable(self, sample: tuple[Netid, str]) -> None:
+        """The canonical text of an address is its own canonical text."""
+        netid, address = sample
+        canonical, _ = canonical_address(netid, address)
+        self.assertEqual(canonical_address(netid, canonical)[0], canonical)
+
+    @PROPERTY
+    @given(st.ip_addresses(v=6), PORTS)
+    def test_every_spelling(self, host: IPv6Address, port: int) -> None:
+        """However an IPv6 address is written, its canonical text is the same."""
+        assume(host.ipv4_mapped is None)
+        spellings = (str(host), host.exploded, host.exploded.upper())
+        texts = {canonical_address(TCP6, format_address(text, port))[0] for text in spellings}
+        self.assertEqual(len(texts), 1)
+
+    @PROPERTY
+    @given(st.ip_addresses(v=4), PORTS)
+    def test_ipv4_mapped(self, host: IPv4Address, port: int) -> None:
+        """An IPv4-mapped address is the IPv4 address."""
+        mapped = canonical_address(TCP, format_address(f"::ffff:{host}", port))
+        self.assertEqual(mapped, canonical_address(TCP, format_address(str(host), port)))
 
     @PROPERTY
     @given(st.sampled_from(list(NETIDS.values())), st.text() | st.text("0123456789.:%/a"))
     def test_parse_is_total(self, netid: Netid, address: str) -> None:
         """Any text is an address with a netbuf, or refused with InvalidMapping."""
         try:
-            parse_address(netid, address)
+            canonical_address(netid, address)
         except InvalidMapping:
             self.assertRaises(InvalidMapping, to_sockaddr, netid, address)
         else:

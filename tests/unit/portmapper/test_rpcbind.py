@@ -70,14 +70,41 @@ class SetTests(RpcbindTestCase):
             ("udp", "junk"),
             ("udp", "0.0.0.0.0.0"),
             ("udp", "0.0.0.0.0.256"),
-            ("udp", "::.0.9"),
-            ("udp6", "0.0.0.0.0.9"),
+            ("udp", "::1.0.9"),
+            ("udp6", "127.0.0.1.0.9"),
             ("tcp", "\udcff"),
             ("local", "run/s"),
         ):
             arguments = rpcb(7, 1, netid, address)
             self.assertEqual(self.mapper.ask(ROOT, 4, SET, arguments), FALSE, address)
         self.assertEqual(self.mapper.rows(), [])
+
+    def test_wildcards_of_java(self) -> None:
+        """A server that writes one IPv6 wildcard for every netid is found on all of them."""
+        spelled = "0:0:0:0:0:0:0:0.19.136"
+        for netid in ("udp", "tcp", "udp6", "tcp6"):
+            for version in VERSIONS:
+                answer = self.mapper.ask(USER, version, SET, rpcb(7, 1, netid, spelled))
+                self.assertEqual(answer, TRUE, netid)
+        addresses = {netid: address for *_, netid, address, _ in self.mapper.rows()}
+        self.assertEqual(
+            addresses,
+            {
+                "udp": "0.0.0.0.19.136",
+                "tcp": "0.0.0.0.19.136",
+                "udp6": "::.19.136",
+                "tcp6": "::.19.136",
+            },
+        )
+        reached = self.mapper.ask(remote(TCP6), 4, 3, rpcb(7, 1))
+        self.assertEqual(reached, xdr.string("2001:db8::1.19.136"))
+
+    def test_spellings_are_the_same_mapping(self) -> None:
+        """Another spelling of the registered address replaces nothing, and is TRUE."""
+        for address in ("::.19.136", "0:0:0:0:0:0:0:0.19.136", "0::0.019.136", "0.0.0.0.19.136"):
+            answer = self.mapper.ask(USER, 4, SET, rpcb(7, 1, "tcp6", address))
+            self.assertEqual(answer, TRUE, address)
+        self.assertEqual(self.mapper.rows(), [(7, 1, "tcp6", "::.19.136", "104")])
 
     def test_port_mapper_is_taken(self) -> None:
         """Nobody registers as the port mapper."""

@@ -73,7 +73,7 @@ class MappingTests(SynchronousTestCase):
 
     def test_address(self) -> None:
         """The address must be one of the netid's."""
-        for netid, address in (("udp", "::.0.1"), ("udp6", "0.0.0.0.0.1"), ("local", "")):
+        for netid, address in (("udp", "::1.0.1"), ("udp6", "127.0.0.1.0.1"), ("local", "")):
             with self.assertRaisesRegex(InvalidMapping, "address"):
                 mapping(1, 1, netid, address)
 
