@@ -62,7 +62,7 @@ def dumped(reply: bytes) -> int:
 
 
 def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
-    """Over UDP a stranger is never sent more than it sent, whatever it asks."""
+    """Over UDP a stranger is never sent more than it sent, or 80 bytes, whatever it asks."""
     arguments = (
         b"",
         SERVICE,
@@ -82,7 +82,7 @@ def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
                 reply = reply_or_silence(outside, message, inside)
                 if reply is not None:
                     answered += 1
-                    assert len(reply) <= len(message), (version, procedure, given)
+                    assert len(reply) <= max(len(message), 80), (version, procedure, given)
         # What is small is answered all the same.
         assert answered > 300
         with pytest.raises(AuthRefused) as refused:

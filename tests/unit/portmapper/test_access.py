@@ -147,14 +147,16 @@ class PermitsTests(SynchronousTestCase):
                     )
 
     def test_size_of_answers(self) -> None:
-        """Strangers over UDP, and only they, get no more than they sent."""
+        """Strangers over UDP, and only they, get no more than they sent, or 80 bytes."""
         for caller in CALLERS:
             if caller.audience is Audience.EXCLUDED:
                 continue
             bounded = caller.audience is Audience.STRANGER and caller.netid in {UDP, UDP6}
             for insecure in (PLAIN, INSECURE):
-                self.assertEqual(permits(insecure, caller, Reply(40, 41)), not bounded)
-                self.assertTrue(permits(insecure, caller, Reply(40, 40)))
+                for request, most in ((0, 80), (40, 80), (80, 80), (81, 81), (400, 400)):
+                    self.assertTrue(permits(insecure, caller, Reply(request, most)))
+                    larger = Reply(request, most + 1)
+                    self.assertEqual(permits(insecure, caller, larger), not bounded)
 
     def test_excluded(self) -> None:
         """Who may not ask may do nothing."""
