@@ -46,21 +46,22 @@ class Policy:
     callit: Callit = Callit.LOCAL
     reserved_ports: int = RESERVED_PORTS
 
-    def audience(self, host: str, from_outside: bool = False) -> Audience:
+    def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience that a caller at *host* belongs to.
 
         An IPv4-mapped source address is forged: IPv6 sockets serve IPv6 only, but the kernel
-        delivers such datagrams.
+        delivers such datagrams. A loopback address is forged if the message is not of this host.
 
         :param host: IPv4 or IPv6 address. A sender over UDP can forge it.
-        :param from_outside: whether the message came in over another interface than loopback;
-            then a loopback address is forged.
+        :param from_this_host: whether the kernel vouches that this host sent the message.
         """
         address = ip_address(host.partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             return Audience.EXCLUDED
+        if from_this_host:
+            return Audience.LOCAL
         if address.is_loopback:
-            return Audience.EXCLUDED if from_outside else Audience.LOCAL
+            return Audience.EXCLUDED
         if self.allowed and not any(address in network for network in self.allowed):
             return Audience.EXCLUDED
         trusted = any(address in network for network in self.trusted)

@@ -13,9 +13,9 @@ RESERVED_PORTS = 1024
 
 
 class Audience(Enum):
-    """How far a caller is trusted, by its address."""
+    """How far a caller is trusted, by what the kernel vouches for and by its address."""
 
-    LOCAL = "on this host, by loopback or the rpcbind socket"
+    LOCAL = "on this host, over the loopback interface or the rpcbind socket"
     TRUSTED = "in a trusted network"
     STRANGER = "anywhere else"
     EXCLUDED = "outside the networks that may ask"

@@ -48,24 +48,24 @@ class CallServer:
         self._before_reply = before_reply
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
-    def audience(self, host: str, from_outside: bool = False) -> Audience:
+    def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience of callers at *host*; see :meth:`Policy.audience`."""
-        key = host, from_outside
+        key = host, from_this_host
         audience = self._audiences.get(key)
         if audience is None:
             if len(self._audiences) >= MAX_HOSTS:
                 self._audiences.clear()
-            audience = self._audiences[key] = self._policy.audience(host, from_outside)
+            audience = self._audiences[key] = self._policy.audience(host, from_this_host)
         return audience
 
     def caller(
-        self, netid: Netid, host: str, port: int, reached: str, from_outside: bool = False
+        self, netid: Netid, host: str, port: int, reached: str, from_this_host: bool = False
     ) -> Caller:
-        """The caller at *port* of *host*, who sent its call to *reached* over the network.
+        """The caller at *port* of *host*, who sent its call to *reached* over IP.
 
-        :param from_outside: whether the call came in over another interface than loopback.
+        :param from_this_host: whether the kernel vouches that this host sent the call.
         """
-        audience = self.audience(host, from_outside)
+        audience = self.audience(host, from_this_host)
         reserved = self._policy.reserved_ports
         return Caller(netid, audience, host, port, reached, reserved_ports=reserved)
 

@@ -14,8 +14,9 @@ from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.server.call_server import CallServer
+from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
-from portmapd.server.pipelining import IStreamTransport, PipelinedFactory, PipelinedProtocol
+from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Quota
 from portmapd.server.turns import TurnQueue
 
@@ -34,10 +35,12 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     """One stream of calls. A call that is forwarded is answered when its own answer comes.
 
     :ivar sweep: the factory's sweep in which the last record came.
+    :ivar is_own: is the peer's address one of this host's own?
     """
 
     factory: PortmapStreamFactory
     sweep: int
+    is_own = False
     _caller: Caller | None = None
 
     def __init__(self) -> None:
@@ -48,13 +51,29 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     def connectionMade(self) -> None:
         self.sweep = self.factory.sweep
         try:
-            self._caller = caller = _caller(self.transport, self.factory.call_server)
+            self._caller = caller = self._find_caller()
         except ConfigurationError as error:
             self.factory.refuse(self, error)
             return
         self._table = self.factory.call_server.table(caller)
         self.transport.registerProducer(self, True)
         self.factory.add(self, caller)
+
+    def _find_caller(self) -> Caller:
+        """The caller at the other end.
+
+        :raises ConfigurationError: nothing tells who it is.
+        """
+        peer, ours = self.transport.getPeer(), self.transport.getHost()
+        if isinstance(peer, IPv4Address | IPv6Address) and isinstance(
+            ours, IPv4Address | IPv6Address
+        ):
+            netid = TCP6 if ":" in peer.host else TCP
+            reached = ours.host.partition("%")[0]
+            call_server = self.factory.call_server
+            return call_server.caller(netid, peer.host, peer.port, reached, self.is_own)
+        uid = peer_credentials(peer_socket(self.transport)).uid
+        return Caller(LOCAL, Audience.LOCAL, uid=uid)
 
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
@@ -125,16 +144,15 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     def buildProtocol(  # type: ignore[override] # Twisted's own type allows any factory
         self, addr: object
     ) -> PortmapStreamProtocol | None:
-        if self.is_closed or len(self.streams) >= self._limit or self._is_excluded(addr):
+        if self.is_closed or len(self.streams) >= self._limit:
             return None
         stream = PortmapStreamProtocol()
         stream.factory = self
+        if isinstance(addr, IPv4Address | IPv6Address):
+            stream.is_own = is_own_address(addr.host)
+            if self.call_server.audience(addr.host, stream.is_own) is Audience.EXCLUDED:
+                return None
         return stream
-
-    def _is_excluded(self, addr: object) -> bool:
-        if not isinstance(addr, IPv4Address | IPv6Address):
-            return False
-        return self.call_server.audience(addr.host) is Audience.EXCLUDED
 
     def add(self, stream: PortmapStreamProtocol, caller: Caller) -> None:
         """*stream* of *caller* is open; it is closed if the caller has too many."""
@@ -170,16 +188,3 @@ def _owner(caller: Caller) -> Hashable:
 def _is_limited(caller: Caller) -> bool:
     """Does the caller have to leave streams to others? Root and this host's loopback do not."""
     return caller.uid != 0 if caller.uid is not None else caller.audience is not Audience.LOCAL
-
-
-def _caller(transport: IStreamTransport, call_server: CallServer) -> Caller:
-    """The caller at the other end.
-
-    :raises ConfigurationError: nothing tells who it is.
-    """
-    peer, ours = transport.getPeer(), transport.getHost()
-    if isinstance(peer, IPv4Address | IPv6Address) and isinstance(ours, IPv4Address | IPv6Address):
-        netid = TCP6 if ":" in peer.host else TCP
-        return call_server.caller(netid, peer.host, peer.port, ours.host.partition("%")[0])
-    uid = peer_credentials(peer_socket(transport)).uid
-    return Caller(LOCAL, Audience.LOCAL, uid=uid)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from portmapd.server.fast.epoll_group import EpollGroup
-from portmapd.server.loopback import confine
+from portmapd.server.interface_filter import hear_loopback, is_loopback
 from portmapd.server.socket_file import SOCKET_MODE, exact_mode, remove_stale
 
 #: The most connections that the kernel keeps while the process is busy.
@@ -73,7 +73,8 @@ class TcpPort(LimitedAccept):
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = super().createInternetSocket()
-        confine(skt, self.interface)
+        if is_loopback(self.interface):
+            hear_loopback(skt)
         if self.addressFamily == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         return skt

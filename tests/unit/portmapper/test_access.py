@@ -166,12 +166,12 @@ class PermitsTests(SynchronousTestCase):
             self.assertFalse(permits(policy, EXCLUDED, permission))
 
 
-#: Host, and its audience if 10.0.0.0/8 and 2001:db8:1::/48 are trusted, and
+#: Host on the wire, and its audience if 10.0.0.0/8 and 2001:db8:1::/48 are trusted, and
 #: if those and 192.0.2.0/24 are also all that is allowed.
 AUDIENCES = [
-    ("127.0.0.1", Audience.LOCAL, Audience.LOCAL),
-    ("127.255.255.254", Audience.LOCAL, Audience.LOCAL),
-    ("::1", Audience.LOCAL, Audience.LOCAL),
+    ("127.0.0.1", Audience.EXCLUDED, Audience.EXCLUDED),
+    ("127.255.255.254", Audience.EXCLUDED, Audience.EXCLUDED),
+    ("::1", Audience.EXCLUDED, Audience.EXCLUDED),
     ("::ffff:127.0.0.1", Audience.EXCLUDED, Audience.EXCLUDED),
     ("10.1.2.3", Audience.TRUSTED, Audience.TRUSTED),
     ("::ffff:10.1.2.3", Audience.EXCLUDED, Audience.EXCLUDED),
@@ -197,16 +197,18 @@ class AudienceTests(SynchronousTestCase):
             self.assertIs(policy.audience(host), audience, host)
 
     def test_allowed(self) -> None:
-        """With them, those outside are excluded, but never this host."""
+        """With them, those outside are excluded."""
         policy = Policy(self.trusted, (*self.trusted, ip_network("192.0.2.0/24")))
         for host, _, audience in AUDIENCES:
             self.assertIs(policy.audience(host), audience, host)
 
-    def test_from_outside(self) -> None:
-        """A loopback address that came in over another interface is forged."""
-        for host in ("127.0.0.1", "127.255.255.254", "::1"):
-            self.assertIs(Policy().audience(host, from_outside=True), Audience.EXCLUDED, host)
-        self.assertIs(Policy().audience("10.1.2.3", from_outside=True), Audience.STRANGER)
+    def test_from_this_host(self) -> None:
+        """This host is local whatever address it uses, but for those that are always forged."""
+        policy = Policy(self.trusted, (ip_network("192.0.2.0/24"),))
+        for host, _, _ in AUDIENCES:
+            mapped = host.startswith("::ffff:")
+            expected = Audience.EXCLUDED if mapped else Audience.LOCAL
+            self.assertIs(policy.audience(host, from_this_host=True), expected, host)
 
     def test_trusted_is_not_allowed(self) -> None:
         """To be trusted does not let one in."""
