@@ -10,7 +10,7 @@ from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
 from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
-from portmapd.server.call_forwarder import CallForwarder
+from portmapd.server.call_forwarder import CallForwarder, Respond
 from portmapd.server.rate_limited_log import RateLimitedLog
 
 #: The most hosts whose audience is remembered.
@@ -77,13 +77,11 @@ class CallServer:
         """
         return self._cache.table(caller)
 
-    def serve(
-        self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
-    ) -> bytes | None:
+    def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
         """Serve a message.
 
-        :param respond: is called with the reply if it has to wait for a forwarded call.
-        :return: the reply; None if there is none, or not yet.
+        :param respond: is called once if the reply has to wait for a forwarded call.
+        :return: the reply; empty if *respond* gets it; None if there is none.
         """
         known = self._cache.table(caller).find(message[XID:])
         if known is not None:
@@ -96,21 +94,17 @@ class CallServer:
             return None
         if self._before_reply is not None:
             self._before_reply()
-        self._follow_up(outcome, message, caller, respond)
+        self._follow_up(outcome, message, caller)
+        forwarded = outcome.forwarded
+        if forwarded is not None:
+            made = self._forwarder.forward(forwarded, caller, message, respond)
+            return b"" if made else None
         return outcome.reply
 
-    def _follow_up(
-        self,
-        outcome: Outcome,
-        message: bytes,
-        caller: Caller,
-        respond: Callable[[bytes], object],
-    ) -> None:
-        """Do what *outcome* asks for besides the reply: log, forward, cache."""
+    def _follow_up(self, outcome: Outcome, message: bytes, caller: Caller) -> None:
+        """Do what *outcome* asks for besides the reply: log and cache."""
         if outcome.fault:
             self.malformed(caller, outcome.fault)
-        if outcome.forwarded is not None:
-            self._forwarder.forward(outcome.forwarded, caller, message, respond)
         if outcome.cacheable is not None and outcome.reply is not None:
             self._cache.keep(caller, message, outcome.reply, outcome.cacheable)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -16,6 +15,7 @@ from twisted.logger import Logger
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
+from portmapd.server.call_forwarder import Respond
 from portmapd.server.call_server import CallServer
 from portmapd.server.interface_filter import hear_loopback
 
@@ -91,12 +91,9 @@ class PortmapDatagramProtocol(DatagramProtocol):
             self.netid, host, port, self._reached, self._hears_loopback
         )
         reply = self.serve(datagram, caller, partial(self._respond, addr))
-        if reply is not None:
-            self._respond(addr, reply)
+        self._respond(addr, reply)
 
-    def serve(
-        self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
-    ) -> bytes | None:
+    def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
         """Serve a message; see :meth:`CallServer.serve`."""
         return None if self._is_closed else self.call_server.serve(message, caller, respond)
 
@@ -104,9 +101,9 @@ class PortmapDatagramProtocol(DatagramProtocol):
         """Serve nothing any more; the port is its owner's to close."""
         self._is_closed = True
 
-    def _respond(self, address: tuple[str, int], reply: bytes) -> None:
-        """Send one reply; callers over UDP ask again for one that is lost."""
-        if self.transport is None:
+    def _respond(self, address: tuple[str, int], reply: bytes | None) -> None:
+        """Send one reply, if there is one; callers over UDP ask again for one that is lost."""
+        if self.transport is None or not reply:
             return
         try:
             self.transport.write(reply, address)

@@ -93,6 +93,17 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         else:
             self.transport.write(data)
 
+    @property
+    def is_busy(self) -> bool:
+        """Are there requests that came and are not answered yet?"""
+        return bool(self._waiting)
+
+    def close(self) -> None:
+        """Close the connection behind what has still to be written."""
+        # A transport whose producer is paused would wait for it.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
     def end(self) -> None:
         """Close the connection at once, whatever has still to be written."""
         self.drop()
@@ -139,9 +150,7 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         if self._broken:
             fault, self._broken = self._broken, ""
             self.broke(fault)
-            # A transport whose producer is paused would wait for it.
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            self.close()
 
     def pauseProducing(self) -> None:
         self._paused = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.task import LoopingCall
+from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import XID
@@ -31,8 +32,11 @@ _XID = slice(4, 4 + XID)
 _CALL = slice(4 + XID, None)
 
 
+@implementer(IHalfCloseableProtocol)
 class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     """One stream of calls. A call that is forwarded is answered when its own answer comes.
+
+    A peer that has closed its side for writing gets every reply before the stream is closed.
 
     :ivar sweep: the factory's sweep in which the last record came.
     :ivar is_own: is the peer's address one of this host's own?
@@ -47,6 +51,9 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self._reader = RecordReader()
         #: Are all the calls answered that came, and has no part of another one come?
         self._is_idle = True
+        #: How many calls are forwarded, and not answered yet.
+        self._forwarded = 0
+        self._is_half_closed = False
 
     def connectionMade(self) -> None:
         self.sweep = self.factory.sweep
@@ -94,20 +101,40 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
             cached.count.value += 1
             return cached.mark + request[:XID] + cached.body
         reply = self.factory.call_server.serve(request, self._caller, self._respond)
-        return b"" if reply is None else mark(reply)
+        if reply == b"":
+            self._forwarded += 1
+        return mark(reply) if reply else b""
 
     def idle(self) -> None:
         self._is_idle = self._reader.is_between
+        self._close_if_done()
 
     def broke(self, fault: str) -> None:
         assert self._caller is not None
         self.factory.call_server.malformed(self._caller, fault)
 
-    def _respond(self, reply: bytes) -> None:
+    def _respond(self, reply: bytes | None) -> None:
         """Send the reply to a call that was forwarded."""
-        self.transport.write(mark(reply))
+        self._forwarded -= 1
+        if reply is not None:
+            self.transport.write(mark(reply))
+        self._close_if_done()
+
+    def readConnectionLost(self) -> None:
+        """The peer sends nothing more."""
+        self._is_half_closed = True
+        self._close_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """It never is: streams are closed for reading and writing at once."""
+
+    def _close_if_done(self) -> None:
+        """Close the stream behind the last reply, if the peer sends nothing more."""
+        if self._is_half_closed and not (self.is_busy or self._forwarded):
+            self.close()
 
     def connectionLost(self, reason: object = None) -> None:
+        self._is_half_closed = False
         self.drop()
         self.factory.remove(self, self._caller)
 

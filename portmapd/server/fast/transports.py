@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet import main, tcp, unix
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,8 +37,11 @@ class DirectWrite(tcp.Connection):
         return self.protocol.dataReceived(data) if data else main.CONNECTION_DONE
 
     def readConnectionLost(self, reason: Any) -> None:
-        # The base class asks first whether the protocol goes on writing. None of portmapd does.
-        self.connectionLost(reason)
+        # To ask so is faster than the base class is, when ten thousand connections end at once.
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            super().readConnectionLost(reason)
+        else:
+            self.connectionLost(reason)
 
     def write(self, data: bytes) -> None:
         if data and self.connected and not (self.dataBuffer or self._tempDataLen):

@@ -192,8 +192,7 @@ class DatagramPort(Port):
         caller = self._caller(address, info)
         self._remember(key, caller)
         reply = self.protocol.serve(message, caller, partial(self._respond, address, info))
-        if reply is not None:
-            self._respond(address, info, reply)
+        self._respond(address, info, reply)
 
     def _caller(self, address: Any, info: bytes) -> Caller:
         reached = _reached(info) if info else self.interface.partition("%")[0]
@@ -207,9 +206,9 @@ class DatagramPort(Port):
                 self._tables.clear()
             self._tables[key] = self.protocol.call_server.table(caller)
 
-    def _respond(self, address: Any, info: bytes, reply: bytes) -> None:
-        """Send one reply; callers over UDP ask again for one that is lost."""
-        if not self.connected:
+    def _respond(self, address: Any, info: bytes, reply: bytes | None) -> None:
+        """Send one reply, if there is one; callers over UDP ask again for one that is lost."""
+        if not (self.connected and reply):
             return
         control = (_from(info),) if info else ()
         try:

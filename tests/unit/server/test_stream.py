@@ -23,6 +23,7 @@ from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
+from portmapd.server.call_forwarder import TIMEOUT
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
 from portmapd.server.stream import (
@@ -397,6 +398,65 @@ class BrokenTests(StreamTestCase):
         other = Stream(self.factory)
         self.stream.send(b"\xff\xff\xff\xff")
         self.assertEqual(other.ask(GETPORT), xdr.uint(9))
+
+
+class HalfClosedTests(StreamTestCase):
+    """Peers that send nothing more, and wait."""
+
+    def half_close(self) -> None:
+        """Have the peer shut its sending side."""
+        self.stream.protocol.readConnectionLost()
+
+    def test_nothing_left(self) -> None:
+        """When every call has its reply, the stream is closed, an unfinished call or not."""
+        self.stream.send(mark(GETPORT) + mark(GETPORT)[:9])
+        self.half_close()
+        self.assertEqual(len(self.stream.replies()), 1)
+        self.assertTrue(self.stream.is_closed)
+
+    def test_forwarded(self) -> None:
+        """Calls that are forwarded are waited for, all of them."""
+        for number in range(3):
+            arguments = remote_call(7, 1, 3, number.to_bytes(4, "big"))
+            self.stream.send(numbered(number, call(2, 5, arguments)))
+        self.half_close()
+        (port,) = self.serving.reactor.sockets
+        for made, address in port.sent:
+            self.assertFalse(self.stream.is_closed)
+            port.receive(success(xid_of(made), b""), address)
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [0, 1, 2])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_no_reply(self) -> None:
+        """Those that get no reply are waited for no longer than that is open."""
+        self.stream.send(mark(b"junk") + numbered(1, call(2, 5, remote_call(8, 1, 3))))
+        self.stream.send(numbered(2, call(2, 5, remote_call(7, 1, 3))))
+        self.half_close()
+        self.serving.reactor.advance(TIMEOUT * 0.9)
+        self.assertFalse(self.stream.is_closed)
+        self.serving.reactor.advance(TIMEOUT * 0.2)
+        self.assertEqual(self.stream.replies(), [])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_not_reading(self) -> None:
+        """Calls that wait until the peer reads are answered then."""
+        self.stream.protocol.pauseProducing()
+        self.stream.send(numbered(1) + numbered(2, NULL))
+        self.half_close()
+        self.assertFalse(self.stream.is_closed)
+        self.stream.protocol.resumeProducing()
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_gone(self) -> None:
+        """One that goes altogether meanwhile is not closed once more."""
+        self.stream.send(numbered(0, call(2, 5, remote_call(7, 1, 3))))
+        self.half_close()
+        self.stream.close()
+        (port,) = self.serving.reactor.sockets
+        ((made, address),) = port.sent
+        port.receive(success(xid_of(made), b""), address)
+        self.assertFalse(self.stream.is_closed)
 
 
 class LimitTests(StreamTestCase):
