@@ -111,3 +111,7 @@ class CallServer:
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent what is not a message, or a malformed one."""
         self._malformed_log.malformed(caller, fault)
+
+    def sent_away(self, caller: Caller, why: str) -> None:
+        """Log that a stream of *caller* is closed for others."""
+        self._malformed_log.sent_away(caller, why)

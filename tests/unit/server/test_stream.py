@@ -147,6 +147,8 @@ class CallTests(StreamTestCase):
             + mark(b"")
             + numbered(7)
         )
+        # On a busy machine they may take several turns.
+        self.serving.reactor.pump([0] * 7)
         self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2, 4, 5, 7])
 
     def test_fragments(self) -> None:
@@ -498,26 +500,55 @@ class LimitTests(StreamTestCase):
         self.assertTrue(self.stream.is_closed)
 
     def test_share(self) -> None:
-        """One other host cannot take the streams of all others; this host's loopback may."""
+        """Another network has a share; beyond it, its own stream that was idle longest goes."""
         factory = self.made(limit=4 * LIMIT)
-        greedy = [Stream(factory, "192.0.2.1") for _ in range(LIMIT + 1)]
-        self.assertEqual([stream.is_closed for stream in greedy], [False] * LIMIT + [True])
-        other = Stream(factory, "192.0.2.2")
+        for network in (["192.0.2.1"], ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"]):
+            other = Stream(factory, "192.0.2.2")
+            greedy = [Stream(factory, network[n % len(network)]) for n in range(LIMIT)]
+            greedy[0].ask(GETPORT)
+            greedy.append(Stream(factory, network[0]))
+            closed = [stream.is_closed for stream in greedy]
+            self.assertEqual(closed, [False, True] + [False] * (LIMIT - 1))
+            self.assertEqual(greedy[-1].ask(GETPORT), xdr.uint(9))
+            self.assertFalse(other.is_closed)
+            for stream in (*greedy, other):
+                stream.close()
+
+    def test_unknown_users(self) -> None:
+        """When half are taken, callers of this host whose user is not known share one share."""
+        factory = self.made(limit=4 * LIMIT)
+        before = [Stream(factory) for _ in range(2 * LIMIT)]
         own = [Stream(factory) for _ in range(LIMIT + 1)]
-        self.assertFalse(other.is_closed or any(stream.is_closed for stream in own))
-        for stream in greedy:
-            stream.close()
-        self.assertFalse(Stream(factory, "192.0.2.1").is_closed)
+        self.assertFalse(any(stream.is_closed for stream in before))
+        self.assertEqual([stream.is_closed for stream in own], [True] + [False] * LIMIT)
 
     def test_limit(self) -> None:
-        """Further streams are not accepted, until one ends."""
-        streams = [self.stream, *(Stream(self.factory) for _ in range(LIMIT - 1))]
-        self.assertTrue(all(stream.is_accepted for stream in streams))
-        self.assertFalse(Stream(self.factory).is_accepted)
-        self.assertEqual(self.stream.ask(GETPORT), xdr.uint(9))
-        streams[0].close()
-        self.assertTrue(Stream(self.factory).is_accepted)
-        self.assertFalse(Stream(self.factory).is_accepted)
+        """For a further stream, the one that was idle longest goes, with a line in the log."""
+        streams = [self.stream, *(Stream(self.factory, f"192.0.2.{n}") for n in range(LIMIT - 1))]
+        self.stream.ask(GETPORT)
+        with capturedLogs() as events:
+            further = Stream(self.factory, "192.0.2.99")
+        self.assertEqual(further.ask(GETPORT), xdr.uint(9))
+        closed = [stream.is_closed for stream in streams]
+        self.assertEqual(closed, [False, True] + [False] * (LIMIT - 2))
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "a connection of 192.0.2.0 port 40000 over tcp is closed: "
+                "too many streams, and it was idle longest"
+            ],
+        )
+
+    def test_slow_senders(self) -> None:
+        """Bytes that complete no call do not make a stream a used one."""
+        slow = [Stream(self.factory, f"192.0.2.{n}") for n in range(LIMIT)]
+        for stream in slow:
+            stream.send(mark(GETPORT)[:9])
+        self.stream.ask(GETPORT)
+        for number in range(100):
+            further = Stream(self.factory, f"198.51.100.{number}")
+            self.assertEqual(further.ask(GETPORT), xdr.uint(9))
+        self.assertTrue(all(stream.is_closed for stream in slow))
 
     def test_stop(self) -> None:
         """When its listening socket ends, so do all of its streams, and its clock."""
