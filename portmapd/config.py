@@ -152,6 +152,7 @@ class Config:
 
     :param port: the UDP and TCP port; 0: a free one, the same for all.
     :param interfaces: the addresses to serve on; empty: neither UDP nor TCP is served.
+    :param loopback: serve 127.0.0.1 and ::1, too, if any address is served.
     :param rpc_socket: the path of the rpcbind socket; None: no such socket.
     :param local_socket: the path of the local channel's socket; None: no local channel.
     :param max_services: the most services and mappings that one process may hold there.
@@ -171,6 +172,7 @@ class Config:
     interfaces: tuple[str, ...] = field(
         default=INTERFACES, converter=_tuple, validator=_check_interfaces
     )
+    loopback: bool = field(default=True, validator=_check_flag)
     rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
     local_socket: str | None = field(factory=serving_socket, validator=_check_path)
     max_services: int = field(default=MAX_SERVICES, validator=_check_count)
@@ -181,6 +183,20 @@ class Config:
     liveness: float = field(default=1.0, validator=_check_seconds)
     idle: float = field(default=60.0, validator=_check_seconds)
     max_streams: int = field(default=1024, validator=_check_count)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses to serve on, with those of loopback unless they are not to be served."""
+        if not (self.interfaces and self.loopback):
+            return self.interfaces
+        served = {ip_address(interface) for interface in self.interfaces}
+        wildcards = {address.version for address in served if address.is_unspecified}
+        further = (
+            host
+            for host in INTERFACES
+            if ip_address(host) not in served and ip_address(host).version not in wildcards
+        )
+        return (*self.interfaces, *further)
 
     @property
     def policy(self) -> Policy:

@@ -22,6 +22,7 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("interfaces", ("192.0.2.1", "192.0.2.2"), ("192.0.2.1", "192.0.2.2")),
     ("interfaces", ("fe80::1%eth0", "fe80::1%eth1"), ("fe80::1%eth0", "fe80::1%eth1")),
     ("interfaces", ("0.0.0.0", "::1"), ("0.0.0.0", "::1")),
+    ("loopback", False, False),
     ("rpc_socket", None, None),
     ("rpc_socket", "/" + "x" * 106, "/" + "x" * 106),
     ("rpc_socket", "/run/é s", "/run/é s"),
@@ -58,7 +59,11 @@ REFUSED: list[tuple[str, Any, str]] = [
         ("port", n, f"port {n} is not in the range 0 to 65535")
         for n in (-1, 65_536, "111", True, None)
     ),
-    *(("insecure", flag, "insecure .*: give True or False") for flag in ("no", 1, None)),
+    *(
+        (field, flag, f"{field} .*: give True or False")
+        for field in ("insecure", "loopback")
+        for flag in ("no", 1, None)
+    ),
     ("liveness", "1", re.escape(SECONDS.format("liveness", "1"))),
     ("max_streams", True, re.escape(COUNT.format("max-streams", True))),
     ("trust", (5,), "5 is no network"),
@@ -175,6 +180,21 @@ class DefaultTests(SynchronousTestCase):
         for runtime in (None, ""):
             self.become(1000, runtime)
             self.assertIsNone(Config().local_socket)
+
+    def test_addresses(self) -> None:
+        """Loopback is served beside the addresses, unless it is covered or not wanted."""
+        for interfaces, served in (
+            ((), ()),
+            (("127.0.0.1", "::1"), ("127.0.0.1", "::1")),
+            (("192.0.2.1",), ("192.0.2.1", "127.0.0.1", "::1")),
+            (("2001:db8::1",), ("2001:db8::1", "127.0.0.1", "::1")),
+            (("127.0.0.5",), ("127.0.0.5", "127.0.0.1", "::1")),
+            (("0:0::1",), ("0:0::1", "127.0.0.1")),
+            (("0.0.0.0",), ("0.0.0.0", "::1")),
+            (("0.0.0.0", "::"), ("0.0.0.0", "::")),
+        ):
+            self.assertEqual(Config(interfaces=interfaces).addresses, served)
+            self.assertEqual(Config(interfaces=interfaces, loopback=False).addresses, interfaces)
 
     def test_everyone(self) -> None:
         """The rest is the same for all."""

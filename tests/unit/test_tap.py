@@ -16,6 +16,7 @@ from tests.support.rpc_server import MemoryReactor
 OPTIONS = (
     "port",
     "interface",
+    "no-loopback",
     "rpc-socket",
     "local-socket",
     "max-services",
@@ -34,6 +35,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("-p 10111", {"port": 10_111}),
     ("--interface 192.0.2.1", {"interfaces": ["192.0.2.1"]}),
     ("--interface 0.0.0.0 --interface ::", {"interfaces": ["0.0.0.0", "::"]}),
+    ("--interface 192.0.2.1 --no-loopback", {"interfaces": ["192.0.2.1"], "loopback": False}),
     ("--rpc-socket /run/s", {"rpc_socket": "/run/s"}),
     ("--rpc-socket none", {"rpc_socket": None}),
     ("--local-socket /run/l", {"local_socket": "/run/l"}),
@@ -67,6 +69,7 @@ REFUSED = [
     ("--liveness nan", "portmapd: liveness nan: give seconds from 0.05 to 3600"),
     ("--liveness 0", "portmapd: liveness 0.0: give seconds from 0.05 to 3600"),
     ("--insecure=yes", "insecure"),
+    ("--no-loopback=yes", "no-loopback"),
     ("--unknown", "unknown"),
     ("--port", "port"),
     ("start", "portmapd takes options only, not 'start'"),

@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProt
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from portmapd.server.fast.bind import bind_to_loopback, prepare_socket
 from portmapd.server.fast.epoll_group import EpollGroup
-from portmapd.server.interface_filter import hear_loopback, is_loopback
-from portmapd.server.socket_file import SOCKET_MODE, exact_mode, remove_stale
+from portmapd.server.interface_filter import is_loopback
+from portmapd.server.socket_file import SOCKET_MODE, exact_mode, is_abstract, remove_stale
 
 #: The most connections that the kernel keeps while the process is busy.
 BACKLOG = 1_024
@@ -76,10 +77,9 @@ class TcpPort(LimitedAccept):
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = super().createInternetSocket()
+        prepare_socket(skt, self.interface)
         if is_loopback(self.interface):
-            hear_loopback(skt)
-        if self.addressFamily == socket.AF_INET6:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bind_to_loopback(skt)
         return skt
 
 
@@ -113,7 +113,7 @@ class UnixStream(DirectWrite, tcp.Server):
 
 
 class UnixPort(LimitedAccept, unix.Port):
-    """A listening UNIX socket that everyone may connect to.
+    """A listening UNIX socket that everyone may connect to, with a path or an abstract one.
 
     A stale socket at its path is replaced. Its file is removed in the end, unless it is another's
     by then.
@@ -160,7 +160,8 @@ class UnixPort(LimitedAccept, unix.Port):
             self.reactor.serve(transport)
 
     def createInternetSocket(self) -> socket.socket:
-        remove_stale(self._path)
+        if not is_abstract(self._path):
+            remove_stale(self._path)
         skt: socket.socket = super().createInternetSocket()
         self._made = skt
         return skt
@@ -173,7 +174,8 @@ class UnixPort(LimitedAccept, unix.Port):
         except BaseException:
             self._undo()
             raise
-        self._inode = os.stat(self._path).st_ino
+        if not is_abstract(self._path):
+            self._inode = os.stat(self._path).st_ino
 
     def _undo(self) -> None:
         """Undo what the base class did before it failed."""
@@ -194,6 +196,8 @@ class UnixPort(LimitedAccept, unix.Port):
 
     def _unlink(self) -> None:
         """Remove the socket's file, unless it is another's by now, or we may not any more."""
+        if self._inode is None:
+            return
         with suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)

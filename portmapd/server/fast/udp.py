@@ -22,6 +22,7 @@ from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.reply_cache import ReplyTable
 from portmapd.server.datagram import IPacketInfoTransport, PortmapDatagramProtocol
+from portmapd.server.fast.bind import prepare_socket
 from portmapd.server.fast.recvmmsg import Batch
 from portmapd.server.interface_filter import hear_loopback, hear_others, is_loopback, steer
 
@@ -133,8 +134,7 @@ def _bound_socket(host: str, port: int, *prepare: Callable[[socket.socket], None
     skt = socket.socket(family, socket.SOCK_DGRAM)
     try:
         skt.setblocking(False)
-        if family == socket.AF_INET6:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        prepare_socket(skt, host)
         if host in _WILDCARDS:
             # On any other address it is clear which one is asked.
             skt.setsockopt(*_PACKET_INFO[family], 1)
