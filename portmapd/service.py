@@ -119,6 +119,7 @@ class PortmapperService(MultiService):
             max_services=config.max_services,
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
+            advertisements=config.advertise,
         )
         try:
             for host in config.addresses:

@@ -107,6 +107,12 @@ class Options(UsageOptions):
         """
         self.lists.setdefault("allow", []).append(network)
 
+    def opt_advertise(self, address: str) -> None:
+        """Address, or NETWORK=ADDRESS, that callers (of that network) are told for services on all
+        addresses; may be repeated. [default: the address that they reached]
+        """
+        self.lists.setdefault("advertise", []).append(address)
+
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
             raise UsageError(f"portmapd takes options only, not {arguments[0]!r}")

@@ -1,12 +1,13 @@
 """The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
 
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import Netid
 from portmapd.portmapper.access import Policy
+from portmapd.portmapper.advertisement import Advertisement, advertised
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
 from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
@@ -25,6 +26,7 @@ class CallServer:
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
     :param malformed_log: is told who sends malformed messages.
+    :param advertisements: addresses that callers are told in place of those that they reached.
     :param before_reply: is called after each dispatch, before its reply is sent, as
         :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
     """
@@ -39,6 +41,7 @@ class CallServer:
         forwarder: CallForwarder,
         malformed_log: RateLimitedLog,
         before_reply: Callable[[], object] | None = None,
+        advertisements: Sequence[Advertisement] = (),
     ) -> None:
         self._policy = policy
         self._dispatcher = dispatcher
@@ -46,6 +49,7 @@ class CallServer:
         self._forwarder = forwarder
         self._malformed_log = malformed_log
         self._before_reply = before_reply
+        self._advertisements = tuple(advertisements)
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
     def audience(self, host: str, from_this_host: bool = False) -> Audience:
@@ -67,7 +71,8 @@ class CallServer:
         """
         audience = self.audience(host, from_this_host)
         reserved = self._policy.reserved_ports
-        return Caller(netid, audience, host, port, reached, reserved_ports=reserved)
+        told = advertised(self._advertisements, host) or reached
+        return Caller(netid, audience, host, port, told, reserved_ports=reserved)
 
     def table(self, caller: Caller) -> ReplyTable:
         """The replies known for callers like *caller*.

@@ -68,6 +68,37 @@ def test_later_addresses(namespace: Namespace, elsewhere: Namespace, tmp_path: P
         assert all(f"{host} is no address of this host yet" in log for host in later)
 
 
+def test_advertise(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
+    """Callers are told the address for their network in place of the one they reached."""
+    elsewhere.run("ip", "addr", "add", "10.97.0.2/24", "dev", "w1")
+    namespace.run("ip", "route", "add", "10.97.0.0/24", "dev", "w0")
+    options = (
+        *("--interface", "0.0.0.0", "--interface", "::", "--callit", "null"),
+        *("--advertise", "203.0.113.1", "--advertise", "2001:db8:99::1"),
+        *("--advertise", "10.97.0.0/24=192.0.2.9", "--advertise", "127.0.0.0/8=127.0.0.1"),
+    )
+    with portmapd(namespace, tmp_path, *options):
+        for kind in (UDP, TCP):
+            for _ in range(2):
+                assert told(elsewhere, kind, OURS) == "203.0.113.1.0.111"
+                assert told(elsewhere, kind, OURS6) == "2001:db8:99::1.0.111"
+                assert told(namespace, kind, "127.0.0.1") == "127.0.0.1.0.111"
+            with elsewhere.make_socket(socket.AF_INET, kind) as skt:
+                skt.settimeout(30)
+                skt.bind(("10.97.0.2", 0))
+                skt.connect((OURS, 111))
+                reply = exchange(skt, GETADDR)
+                assert Reader(decode_reply(reply)).string() == "192.0.2.9.0.111"
+        specific = encode_rpcb(Rpcb(200100, 1, "tcp", "10.98.0.1.15.160"))
+        with connect(TCP, "127.0.0.1", 111, make=namespace.make_socket) as skt:
+            assert Reader(decode_reply(exchange(skt, question(3, 1, specific)))).boolean()
+        with connect(TCP, OURS, 111, make=elsewhere.make_socket) as skt:
+            call = question(3, 3, encode_rpcb(Rpcb(200100, 1)))
+            assert Reader(decode_reply(exchange(skt, call))).string() == "10.98.0.1.15.160"
+            entries = decode_reply(exchange(skt, question(4, 11, encode_rpcb(Rpcb(100000, 4)))))
+            assert entries.count(b"203.0.113.1.0.111") == 2
+
+
 def test_abstract_socket(namespace: Namespace, tmp_path: Path) -> None:
     """The abstract socket is served beside the path, with the rights of its callers."""
     wanted = encode_rpcb(Rpcb(200100, 1, "tcp", "0.0.0.0.15.160"))
