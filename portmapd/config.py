@@ -19,6 +19,7 @@ from portmapd.channel.socket_path import serving_socket
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import MAX_PATH
 from portmapd.portmapper.access import Callit, Network, Policy
+from portmapd.portmapper.advertisement import Advertisement
 from portmapd.portmapper.caller import RESERVED_PORTS
 
 #: The well-known port of program 100000, and the one used without the right to bind that.
@@ -132,6 +133,50 @@ def parse_networks(networks: Any) -> tuple[Network, ...]:
     return tuple(n if isinstance(n, known) else parse_network(n) for n in networks)
 
 
+#: All callers of a family.
+_EVERYONE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def parse_advertisement(text: str) -> Advertisement:
+    """Read ``ADDRESS``, which all callers of its family are told, or ``NETWORK=ADDRESS``.
+
+    :raises ConfigurationError: *text* is neither.
+    """
+    where, equals, host = text.rpartition("=")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ConfigurationError(_no_advertisement(text, "it has no address")) from None
+    network = parse_network(where if equals else _EVERYONE[address.version])
+    if network.version != address.version:
+        raise ConfigurationError(_no_advertisement(text, "the network is of another family"))
+    if not _is_of_a_host(address):
+        raise ConfigurationError(_no_advertisement(text, f"{address} is no address of a host"))
+    return Advertisement(network, str(address))
+
+
+def _no_advertisement(text: str, why: str) -> str:
+    return f"advertise {text!r}: {why}; give ADDRESS or NETWORK=ADDRESS, 10.0.0.0/8=192.0.2.1"
+
+
+def _is_of_a_host(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        return False
+    return not (address.is_unspecified or address.is_multicast)
+
+
+def parse_advertisements(values: Any) -> tuple[Advertisement, ...]:
+    """Advertisements, as values or as texts; see :func:`parse_advertisement`."""
+    return tuple(v if isinstance(v, Advertisement) else parse_advertisement(v) for v in values)
+
+
+def _check_advertise(config: object, attribute: Any, values: tuple[Advertisement, ...]) -> None:
+    networks = [each.network for each in values]
+    for network in networks:
+        if networks.count(network) > 1:
+            raise ConfigurationError(f"advertise: callers of {network} are told two addresses")
+
+
 def _tuple(interfaces: Iterable[str]) -> tuple[str, ...]:
     return tuple(interfaces)
 
@@ -152,12 +197,16 @@ class Config:
 
     :param port: the UDP and TCP port; 0: a free one, the same for all.
     :param interfaces: the addresses to serve on; empty: neither UDP nor TCP is served.
+    :param loopback: serve 127.0.0.1 and ::1, too, if any address is served.
     :param rpc_socket: the path of the rpcbind socket; None: no such socket.
     :param local_socket: the path of the local channel's socket; None: no local channel.
     :param max_services: the most services and mappings that one process may hold there.
     :param trust: networks whose UDP callers may get replies larger than their requests, in CIDR
         notation or as values.
     :param allow: networks whose callers are answered, beside this host; empty: all.
+    :param advertise: addresses that callers are told in place of the one they reached: texts such
+        as ``ADDRESS`` or ``NETWORK=ADDRESS``, or
+        :class:`~portmapd.portmapper.advertisement.Advertisement`.
     :param insecure: accept SET and UNSET from other hosts.
     :param callit: which calls are forwarded, a :class:`~portmapd.portmapper.access.Callit` or its
         value.
@@ -171,16 +220,34 @@ class Config:
     interfaces: tuple[str, ...] = field(
         default=INTERFACES, converter=_tuple, validator=_check_interfaces
     )
+    loopback: bool = field(default=True, validator=_check_flag)
     rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
     local_socket: str | None = field(factory=serving_socket, validator=_check_path)
     max_services: int = field(default=MAX_SERVICES, validator=_check_count)
     trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
     allow: tuple[Network, ...] = field(default=(), converter=parse_networks)
+    advertise: tuple[Advertisement, ...] = field(
+        default=(), converter=parse_advertisements, validator=_check_advertise
+    )
     insecure: bool = field(default=False, validator=_check_flag)
     callit: Callit = field(default=Callit.LOCAL, converter=_callit)
     liveness: float = field(default=1.0, validator=_check_seconds)
     idle: float = field(default=60.0, validator=_check_seconds)
     max_streams: int = field(default=1024, validator=_check_count)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses to serve on, with those of loopback unless they are not to be served."""
+        if not (self.interfaces and self.loopback):
+            return self.interfaces
+        served = {ip_address(interface) for interface in self.interfaces}
+        wildcards = {address.version for address in served if address.is_unspecified}
+        further = (
+            host
+            for host in INTERFACES
+            if ip_address(host) not in served and ip_address(host).version not in wildcards
+        )
+        return (*self.interfaces, *further)
 
     @property
     def policy(self) -> Policy:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -28,6 +29,7 @@ from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.liveness import Liveness
+from portmapd.server.own_addresses import is_own_address
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.socket_file import make_directory
 
@@ -117,9 +119,10 @@ class PortmapperService(MultiService):
             max_services=config.max_services,
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
+            advertisements=config.advertise,
         )
         try:
-            for host in config.interfaces:
+            for host in config.addresses:
                 self._listen_on(host, server)
         except ConfigurationError:
             if config.port or tries == 1:
@@ -128,8 +131,10 @@ class PortmapperService(MultiService):
             self._listen(tries - 1)
             return
         if config.rpc_socket is not None:
+            factory = server.streamFactory()
             with _explained(config.rpc_socket, "--rpc-socket"):
-                self._listen_locally(config.rpc_socket, server.streamFactory())
+                self._listen_locally(config.rpc_socket, factory)
+            self._listen_abstractly(config.rpc_socket, factory)
             self._addresses[LOCAL.name] = config.rpc_socket
         if config.local_socket is not None:
             with _explained(config.local_socket, "--local-socket"):
@@ -138,6 +143,8 @@ class PortmapperService(MultiService):
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
+        if not (_is_wildcard(host) or is_own_address(host)):
+            self._log.warn("{host} is no address of this host yet", host=host)
         try:
             udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host)
         except CannotListenError as error:
@@ -157,6 +164,19 @@ class PortmapperService(MultiService):
 
     def _listen_locally(self, path: str, factory: ServerFactory) -> None:
         self._ports.append(self._engine.listen_unix(path, factory))
+
+    def _listen_abstractly(self, path: str, factory: ServerFactory) -> None:
+        """Serve the abstract socket that is named after *path*.
+
+        The kernel's NFS asks there, since it does not see the path from every mount namespace.
+        Any user may have taken the name.
+        """
+        try:
+            self._listen_locally(f"\0{path}", factory)
+        except (OSError, CannotListenError) as error:
+            self._log.warn(
+                "the abstract socket @{path} is not served: {error}", path=path, error=error
+            )
 
     def _register(self) -> None:
         """List program 100000 and the local channel for as long as they are served.
@@ -211,3 +231,7 @@ def _explained(path: str, option: str) -> Iterator[None]:
         yield
     except (OSError, CannotListenError) as error:
         raise unusable_socket(path, error, option) from error
+
+
+def _is_wildcard(host: str) -> bool:
+    return ip_address(host.partition("%")[0]).is_unspecified

@@ -76,7 +76,12 @@ class Options(UsageOptions):
         ["liveness", None, None, "Seconds between two checks for dead services. [default: 1]"],
     ]  # fmt: skip
     optFlags: ClassVar[list[Any]] = [
-        ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."]
+        ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."],
+        [
+            "no-loopback",
+            None,
+            "Do not serve 127.0.0.1 and ::1 beside the addresses of --interface.",
+        ],
     ]
     compData: Any = None
 
@@ -85,8 +90,8 @@ class Options(UsageOptions):
         self.lists: dict[str, list[str]] = {}
 
     def opt_interface(self, address: str) -> None:
-        """Address to serve on; may be repeated. 0.0.0.0 and :: serve the network.
-        [default: 127.0.0.1 and ::1]
+        """Address to serve on, beside 127.0.0.1 and ::1; may be repeated. 0.0.0.0 and :: serve the
+        network. [default: 127.0.0.1 and ::1 alone]
         """
         self.lists.setdefault("interfaces", []).append(address)
 
@@ -102,6 +107,12 @@ class Options(UsageOptions):
         """
         self.lists.setdefault("allow", []).append(network)
 
+    def opt_advertise(self, address: str) -> None:
+        """Address, or NETWORK=ADDRESS, that callers (of that network) are told for services on all
+        addresses; may be repeated. [default: the address that they reached]
+        """
+        self.lists.setdefault("advertise", []).append(address)
+
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
             raise UsageError(f"portmapd takes options only, not {arguments[0]!r}")
@@ -111,7 +122,8 @@ class Options(UsageOptions):
 
         :raises UsageError: an option cannot be used. The message says what to do.
         """
-        values: dict[str, Any] = {"insecure": bool(self["insecure"]), **self.lists}
+        flags = {"insecure": bool(self["insecure"]), "loopback": not self["no-loopback"]}
+        values: dict[str, Any] = {**flags, **self.lists}
         for option, read in _READERS.items():
             if self[option] is not None:
                 values[option.replace("-", "_")] = read(option, self[option])

@@ -13,6 +13,11 @@ from portmapd.registry.mapping import SUPERUSER, Mapping
 
 Network = IPv4Network | IPv6Network
 
+#: The largest reply, in bytes, that a stranger gets over UDP however short its request is. The
+#: longest universal address fits, in GETADDR's reply (76 bytes) and in that of a BCAST without
+#: results (80 bytes); no list of any use does.
+SMALL_REPLY = 80
+
 
 class Callit(Enum):
     """Which calls CALLIT, BCAST and INDIRECT forward."""
@@ -27,7 +32,7 @@ class Callit(Enum):
 class Policy:
     """What the administrator allows.
 
-    :param trusted: networks whose callers may get replies larger than their requests over UDP.
+    :param trusted: networks whose callers may get large replies to small requests over UDP.
     :param allowed: networks whose callers are served, beside this host; empty means all.
     :param insecure: whether SET and UNSET are taken from other hosts.
     :param callit: which calls are forwarded. Callers on this host are served unless it is OFF;
@@ -41,21 +46,22 @@ class Policy:
     callit: Callit = Callit.LOCAL
     reserved_ports: int = RESERVED_PORTS
 
-    def audience(self, host: str, from_outside: bool = False) -> Audience:
+    def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience that a caller at *host* belongs to.
 
         An IPv4-mapped source address is forged: IPv6 sockets serve IPv6 only, but the kernel
-        delivers such datagrams.
+        delivers such datagrams. A loopback address is forged if the message is not of this host.
 
         :param host: IPv4 or IPv6 address. A sender over UDP can forge it.
-        :param from_outside: whether the message came in over another interface than loopback;
-            then a loopback address is forged.
+        :param from_this_host: whether the kernel vouches that this host sent the message.
         """
         address = ip_address(host.partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             return Audience.EXCLUDED
+        if from_this_host:
+            return Audience.LOCAL
         if address.is_loopback:
-            return Audience.EXCLUDED if from_outside else Audience.LOCAL
+            return Audience.EXCLUDED
         if self.allowed and not any(address in network for network in self.allowed):
             return Audience.EXCLUDED
         trusted = any(address in network for network in self.trusted)
@@ -153,7 +159,7 @@ def _may_get_reply(policy: Policy, caller: Caller, permission: Reply) -> bool:
     """The source address of a datagram may be forged: a reply must not amplify its request."""
     if caller.netid.protocol != "udp" or caller.audience is not Audience.STRANGER:
         return True
-    return permission.reply_size <= permission.request_size
+    return permission.reply_size <= max(permission.request_size, SMALL_REPLY)
 
 
 def _may_forward(policy: Policy, caller: Caller, permission: Forward) -> bool:

@@ -13,9 +13,9 @@ RESERVED_PORTS = 1024
 
 
 class Audience(Enum):
-    """How far a caller is trusted, by its address."""
+    """How far a caller is trusted, by what the kernel vouches for and by its address."""
 
-    LOCAL = "on this host, by loopback or the rpcbind socket"
+    LOCAL = "on this host, over the loopback interface or the rpcbind socket"
     TRUSTED = "in a trusted network"
     STRANGER = "anywhere else"
     EXCLUDED = "outside the networks that may ask"
@@ -29,7 +29,8 @@ class Caller:
     :param audience: how far the caller is trusted.
     :param host: its address; empty for netid local.
     :param port: its port; 0 for netid local.
-    :param reached: the address of this host that it sent the call to; empty for netid local.
+    :param reached: the address of this host for it: the one that it sent the call to, or one that
+        is advertised in its place; empty for netid local.
     :param uid: its user, which the kernel tells over the rpcbind socket; None over other netids.
     :param reserved_ports: only the superuser may bind ports of this host below this number.
     """

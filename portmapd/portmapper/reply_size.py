@@ -1,7 +1,7 @@
 """How large a reply may be.
 
-It has to fit a datagram if it is sent over UDP, and there a stranger gets none that is larger
-than its request.
+It has to fit a datagram if it is sent over UDP, and there a stranger gets no large reply to a small
+request.
 """
 
 from portmapd.errors import AuthRefused, SystemFailure

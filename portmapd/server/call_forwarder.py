@@ -30,6 +30,9 @@ TIMEOUT = 5.0
 #: The largest answer that is taken, in bytes: any datagram.
 MAX_ANSWER = 65_535
 
+#: Takes the reply to a request; None if it gets none.
+Respond = Callable[[bytes | None], object]
+
 #: The source address of calls over IPv4 and over IPv6. Only this host reaches it; the port is one
 #: that the kernel chooses, above the reserved ones.
 _SOURCES = ("127.0.0.1", "::1")
@@ -44,7 +47,7 @@ class _Pending:
 
     call: ForwardedCall
     request: tuple[Caller, bytes]
-    respond: Callable[[bytes], object]
+    respond: Respond
     timeout: IDelayedCall
 
 
@@ -77,22 +80,24 @@ class CallForwarder:
         call: ForwardedCall,
         caller: Caller,
         message: bytes,
-        respond: Callable[[bytes], object],
-    ) -> None:
+        respond: Respond,
+    ) -> bool:
         """Make the call that *message* of *caller* asks for.
 
         A retransmission of a request whose call is under way makes no second call.
 
-        :param respond: is called with the reply, if there is one.
+        :param respond: is called once, when the call has ended, if it was made.
+        :return: whether it was.
         """
         request = caller, message
         if request in self._requests or len(self._pending) >= MAX_CALLS:
-            return
+            return False
         xid = self._new_xid()
         timeout = self._clock.callLater(TIMEOUT, self._finish, xid, None)
         self._pending[xid] = _Pending(call, request, respond, timeout)
         self._requests.add(request)
         self._send(call, xid)
+        return True
 
     def _new_xid(self) -> int:
         """A new xid, which a process that does not see the call cannot guess."""
@@ -129,9 +134,7 @@ class CallForwarder:
         self._requests.discard(pending.request)
         if pending.timeout.active():
             pending.timeout.cancel()
-        reply = pending.call.reply(answer)
-        if reply is not None:
-            pending.respond(reply)
+        pending.respond(pending.call.reply(answer))
 
     def stop(self) -> Deferred[Any]:
         """Drop every call under way; the deferred fires when the sockets are closed."""

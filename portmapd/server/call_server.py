@@ -1,16 +1,17 @@
 """The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
 
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import Netid
 from portmapd.portmapper.access import Policy
+from portmapd.portmapper.advertisement import Advertisement, advertised
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
 from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
-from portmapd.server.call_forwarder import CallForwarder
+from portmapd.server.call_forwarder import CallForwarder, Respond
 from portmapd.server.rate_limited_log import RateLimitedLog
 
 #: The most hosts whose audience is remembered.
@@ -25,6 +26,7 @@ class CallServer:
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
     :param malformed_log: is told who sends malformed messages.
+    :param advertisements: addresses that callers are told in place of those that they reached.
     :param before_reply: is called after each dispatch, before its reply is sent, as
         :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
     """
@@ -39,6 +41,7 @@ class CallServer:
         forwarder: CallForwarder,
         malformed_log: RateLimitedLog,
         before_reply: Callable[[], object] | None = None,
+        advertisements: Sequence[Advertisement] = (),
     ) -> None:
         self._policy = policy
         self._dispatcher = dispatcher
@@ -46,28 +49,30 @@ class CallServer:
         self._forwarder = forwarder
         self._malformed_log = malformed_log
         self._before_reply = before_reply
+        self._advertisements = tuple(advertisements)
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
-    def audience(self, host: str, from_outside: bool = False) -> Audience:
+    def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience of callers at *host*; see :meth:`Policy.audience`."""
-        key = host, from_outside
+        key = host, from_this_host
         audience = self._audiences.get(key)
         if audience is None:
             if len(self._audiences) >= MAX_HOSTS:
                 self._audiences.clear()
-            audience = self._audiences[key] = self._policy.audience(host, from_outside)
+            audience = self._audiences[key] = self._policy.audience(host, from_this_host)
         return audience
 
     def caller(
-        self, netid: Netid, host: str, port: int, reached: str, from_outside: bool = False
+        self, netid: Netid, host: str, port: int, reached: str, from_this_host: bool = False
     ) -> Caller:
-        """The caller at *port* of *host*, who sent its call to *reached* over the network.
+        """The caller at *port* of *host*, who sent its call to *reached* over IP.
 
-        :param from_outside: whether the call came in over another interface than loopback.
+        :param from_this_host: whether the kernel vouches that this host sent the call.
         """
-        audience = self.audience(host, from_outside)
+        audience = self.audience(host, from_this_host)
         reserved = self._policy.reserved_ports
-        return Caller(netid, audience, host, port, reached, reserved_ports=reserved)
+        told = advertised(self._advertisements, host) or reached
+        return Caller(netid, audience, host, port, told, reserved_ports=reserved)
 
     def table(self, caller: Caller) -> ReplyTable:
         """The replies known for callers like *caller*.
@@ -77,13 +82,11 @@ class CallServer:
         """
         return self._cache.table(caller)
 
-    def serve(
-        self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
-    ) -> bytes | None:
+    def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
         """Serve a message.
 
-        :param respond: is called with the reply if it has to wait for a forwarded call.
-        :return: the reply; None if there is none, or not yet.
+        :param respond: is called once if the reply has to wait for a forwarded call.
+        :return: the reply; empty if *respond* gets it; None if there is none.
         """
         known = self._cache.table(caller).find(message[XID:])
         if known is not None:
@@ -96,24 +99,24 @@ class CallServer:
             return None
         if self._before_reply is not None:
             self._before_reply()
-        self._follow_up(outcome, message, caller, respond)
+        self._follow_up(outcome, message, caller)
+        forwarded = outcome.forwarded
+        if forwarded is not None:
+            made = self._forwarder.forward(forwarded, caller, message, respond)
+            return b"" if made else None
         return outcome.reply
 
-    def _follow_up(
-        self,
-        outcome: Outcome,
-        message: bytes,
-        caller: Caller,
-        respond: Callable[[bytes], object],
-    ) -> None:
-        """Do what *outcome* asks for besides the reply: log, forward, cache."""
+    def _follow_up(self, outcome: Outcome, message: bytes, caller: Caller) -> None:
+        """Do what *outcome* asks for besides the reply: log and cache."""
         if outcome.fault:
             self.malformed(caller, outcome.fault)
-        if outcome.forwarded is not None:
-            self._forwarder.forward(outcome.forwarded, caller, message, respond)
         if outcome.cacheable is not None and outcome.reply is not None:
             self._cache.keep(caller, message, outcome.reply, outcome.cacheable)
 
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent what is not a message, or a malformed one."""
         self._malformed_log.malformed(caller, fault)
+
+    def sent_away(self, caller: Caller, why: str) -> None:
+        """Log that a stream of *caller* is closed for others."""
+        self._malformed_log.sent_away(caller, why)

@@ -54,8 +54,12 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         self._socket = skt
         try:
             self._session = self.factory.open(self)
-        except OSError as error:
+        except ProcessLookupError as error:
             self._log.debug("pid {pid} is refused: {error}", pid=self.pid, error=error)
+            self.end()
+            return
+        except PermissionError as error:
+            self.factory.log_refused(self, str(error))
             self.end()
             return
         self.transport.registerProducer(self, True)
@@ -135,7 +139,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param malformed_log: is told who sends malformed boxes.
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
-        are closed at once. One user may have a quarter of them.
+        are closed at once. Users are limited to a share, see :class:`Quota`.
     :ivar processes: the processes at their other ends.
     """
 
@@ -172,8 +176,12 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
 
     def _is_full(self) -> bool:
         """Are there too many descriptors, with those that the lookups may take?"""
+        return self._room() <= 0
+
+    def _room(self) -> int:
+        """How many further descriptors there is room for, besides those of lookups to come."""
         taken = len(self.streams) + len(self.processes) + len(self._peer_lookups)
-        return taken >= self._limit
+        return self._limit - taken
 
     def _is_full_of_known(self) -> bool:
         """Are there too many descriptors after every lookup? Most are of processes known before."""
@@ -186,12 +194,22 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         :raises ProcessLookupError: its process has ended.
         :raises PermissionError: its user has too many connections.
         """
-        if channel.uid not in self._unlimited and not self._shares.take(channel.uid):
-            raise PermissionError(f"uid {channel.uid} has too many connections")
+        if channel.uid not in self._unlimited:
+            self._check_share(channel.uid)
         if not self.processes.has_peer_pidfd:
             channel.join()
         self._peer_lookups.add(channel)
         return self._context.open(channel)
+
+    def _check_share(self, uid: int) -> None:
+        """Take a connection of the user's share.
+
+        :raises PermissionError: there is none for it.
+        """
+        if 2 * self._room() < self._limit:
+            self._peer_lookups.clear()
+        if not self._shares.take(uid, self._room()):
+            raise PermissionError("this user, or all users but root, have too many connections")
 
     def leave(self, channel: ChannelProtocol, process: Process | None) -> None:
         """Undo what was done in :meth:`open`.
@@ -203,6 +221,11 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             self._shares.give_back(channel.uid)
         if process is not None:
             self.processes.leave(channel, process)
+
+    def log_refused(self, channel: ChannelProtocol, why: str) -> None:
+        """*channel* is closed, for others."""
+        caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
+        self._malformed_log.sent_away(caller, f"{why} (pid {channel.pid})")
 
     def log_malformed(self, channel: ChannelProtocol, fault: str) -> None:
         """*channel* sent what is no box."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 
@@ -15,8 +15,9 @@ from twisted.logger import Logger
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
+from portmapd.server.call_forwarder import Respond
 from portmapd.server.call_server import CallServer
-from portmapd.server.loopback import confine
+from portmapd.server.interface_filter import hear_loopback
 
 
 class IPacketInfoTransport(IUDPTransport):
@@ -31,7 +32,8 @@ class PortmapDatagramProtocol(DatagramProtocol):
     """Answers datagrams.
 
     On a transport that does not provide :class:`IPacketInfoTransport` it must be bound to the one
-    address that its callers reach.
+    address that its callers reach. If that is a loopback address, the socket hears the loopback
+    interface alone, and its callers are on this host; at any other address nobody is.
 
     :param call_server: serves the messages.
     :param address: the IPv4 or IPv6 address that the transport is to be bound to; None: whichever
@@ -48,6 +50,8 @@ class PortmapDatagramProtocol(DatagramProtocol):
         self.call_server = call_server
         self.address = address
         self._is_closed = False
+        #: Does the kernel vouch that every caller is on this host?
+        self._hears_loopback = False
 
     def makeConnection(self, transport: IUDPTransport) -> None:
         """Learn the address that the transport is bound to.
@@ -55,6 +59,9 @@ class PortmapDatagramProtocol(DatagramProtocol):
         :raises ConfigurationError: callers at that address would be answered wrongly; the message
             says what to do. The transport is closed.
         """
+        if IPacketInfoTransport.providedBy(transport):
+            # An address may have two of them, each of which sends its own replies.
+            self.transport = None
         super().makeConnection(transport)
         host = transport.getHost().host
         try:
@@ -73,21 +80,20 @@ class PortmapDatagramProtocol(DatagramProtocol):
             )
         if not IPacketInfoTransport.providedBy(transport):
             _check_plain(host)
-            # listenUDP does not do it, and takes no options.
             handle = transport.getHandle() if ISystemHandle.providedBy(transport) else None
-            if isinstance(handle, socket.socket):
-                confine(handle, host)
+            if isinstance(handle, socket.socket) and ip_address(host).is_loopback:
+                _confine(handle)
+                self._hears_loopback = True
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         host, port = addr
-        caller = self.call_server.caller(self.netid, host, port, self._reached)
+        caller = self.call_server.caller(
+            self.netid, host, port, self._reached, self._hears_loopback
+        )
         reply = self.serve(datagram, caller, partial(self._respond, addr))
-        if reply is not None:
-            self._respond(addr, reply)
+        self._respond(addr, reply)
 
-    def serve(
-        self, message: bytes, caller: Caller, respond: Callable[[bytes], object]
-    ) -> bytes | None:
+    def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
         """Serve a message; see :meth:`CallServer.serve`."""
         return None if self._is_closed else self.call_server.serve(message, caller, respond)
 
@@ -95,14 +101,23 @@ class PortmapDatagramProtocol(DatagramProtocol):
         """Serve nothing any more; the port is its owner's to close."""
         self._is_closed = True
 
-    def _respond(self, address: tuple[str, int], reply: bytes) -> None:
-        """Send one reply; callers over UDP ask again for one that is lost."""
-        if self.transport is None:
+    def _respond(self, address: tuple[str, int], reply: bytes | None) -> None:
+        """Send one reply, if there is one; callers over UDP ask again for one that is lost."""
+        if self.transport is None or not reply:
             return
         try:
             self.transport.write(reply, address)
         except (OSError, MessageLengthError) as error:
             self._log.debug("a reply to {address} is lost: {error}", address=address, error=error)
+
+
+def _confine(skt: socket.socket) -> None:
+    """Have a bound socket hear the loopback interface alone, as listenUDP cannot be told to."""
+    hear_loopback(skt)
+    # What came before may be from elsewhere; callers ask again.
+    with suppress(BlockingIOError):
+        while True:
+            skt.recv(1, socket.MSG_DONTWAIT)
 
 
 def _check_address(address: str) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.protocol import ServerFactory
 
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.engine import FastEngine, is_fast_available
-from portmapd.server.socket_file import SOCKET_MODE, exact_mode, remove_stale
+from portmapd.server.socket_file import SOCKET_MODE, exact_mode, is_abstract, remove_stale
 
 #: The largest request over UDP, in bytes: any datagram.
 MAX_REQUEST = 65_535
@@ -38,7 +38,10 @@ class Engine(Protocol):
         """Serve TCP at that address."""
 
     def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
-        """Serve a UNIX socket that everyone may connect to. A stale one at *path* is replaced."""
+        """Serve a UNIX socket that everyone may connect to. A stale one at *path* is replaced.
+
+        :param path: its path; for an abstract socket, its name behind a null character.
+        """
 
 
 class PlainEngine:
@@ -58,7 +61,8 @@ class PlainEngine:
         return IReactorTCP(self._reactor).listenTCP(port, factory, BACKLOG, host)
 
     def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
-        remove_stale(path)
+        if not is_abstract(path):
+            remove_stale(path)
         with exact_mode(SOCKET_MODE):
             return IReactorUNIX(self._reactor).listenUNIX(path, factory, BACKLOG, SOCKET_MODE)
 

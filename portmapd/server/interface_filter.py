@@ -7,6 +7,7 @@ device itself, take no privilege, and act before anything is queued.
 
 import ctypes
 import socket
+from ipaddress import ip_address
 from struct import Struct
 
 #: The loopback interface has this index in every network namespace.
@@ -27,8 +28,16 @@ _DEVICE = 0x1_0000_0000 - 0x1000 + 8
 _KEEP, _DROP = 0x4_0000, 0
 
 
+def is_loopback(host: str) -> bool:
+    """Whether *host*, an IP address with or without its scope, is of the loopback interface."""
+    return ip_address(host.partition("%")[0]).is_loopback
+
+
 def hear_loopback(skt: socket.socket) -> None:
-    """Have *skt* receive only what comes in over the loopback interface."""
+    """Have *skt* receive only what comes in over the loopback interface.
+
+    Where the kernel's ``route_localnet`` is on, other hosts reach loopback addresses, too.
+    """
     _attach(skt, _SO_ATTACH_FILTER, _KEEP, _DROP)
 
 
@@ -37,15 +46,14 @@ def hear_others(skt: socket.socket) -> None:
     _attach(skt, _SO_ATTACH_FILTER, _DROP, _KEEP)
 
 
-def divide(others: socket.socket, loopback: socket.socket) -> None:
+def steer(others: socket.socket) -> None:
     """Divide the datagrams to one address between two sockets, by interface.
 
-    Both must be bound to that address with SO_REUSEPORT, *others* first, and nobody else.
+    Both must be bound to that address and have SO_REUSEPORT: first *others*, which is to have
+    called :func:`hear_others`, then one that has called :func:`hear_loopback`. The kernel chooses
+    one of them by a program that returns its place; their own filters are there for broadcasts,
+    which go to every socket, and for datagrams that came before.
     """
-    hear_others(others)
-    hear_loopback(loopback)
-    # Of a group of sockets the kernel chooses one by this program, which returns its place; the
-    # filters are there for broadcasts, which go to every socket.
     _attach(others, _SO_ATTACH_REUSEPORT_CBPF, 1, 0)
 
 

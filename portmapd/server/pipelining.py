@@ -49,6 +49,8 @@ class PipelinedProtocol(Protocol, Generic[Request]):
     transport: IStreamTransport
     #: Does the peer not read its answers?
     _paused = False
+    #: Is it closed once everything is written?
+    is_closing = False
     #: Do requests wait for another turn?
     _queued = False
     #: What broke the stream; empty if nothing did.
@@ -92,6 +94,26 @@ class PipelinedProtocol(Protocol, Generic[Request]):
             self._outgoing.append(data)
         else:
             self.transport.write(data)
+
+    @property
+    def is_busy(self) -> bool:
+        """Are there requests that came and are not answered yet?"""
+        return bool(self._waiting)
+
+    def close(self) -> None:
+        """Close the connection behind what has still to be written."""
+        # A transport whose producer is paused would wait for it.
+        self.is_closing = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def hang_up(self) -> None:
+        """Close the connection in order if the peer reads its answers, else at once."""
+        if self._paused or self.is_closing:
+            self.end()
+        else:
+            self.drop()
+            self.close()
 
     def end(self) -> None:
         """Close the connection at once, whatever has still to be written."""
@@ -139,9 +161,7 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         if self._broken:
             fault, self._broken = self._broken, ""
             self.broke(fault)
-            # A transport whose producer is paused would wait for it.
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            self.close()
 
     def pauseProducing(self) -> None:
         self._paused = True

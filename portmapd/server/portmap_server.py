@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -11,6 +12,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
 from portmapd.config import MAX_SERVICES
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Policy
+from portmapd.portmapper.advertisement import Advertisement
 from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher
 from portmapd.portmapper.reply_cache import ReplyCache
@@ -59,6 +61,7 @@ class PortmapServer:
     :param liveness: seconds between two looks for dead services, or a
         :class:`~portmapd.server.liveness.Liveness` that the application runs; None: mappings stay
         when their services die.
+    :param advertisements: addresses that callers are told in place of those that they reached.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
     """
 
@@ -73,6 +76,7 @@ class PortmapServer:
         max_services: int = MAX_SERVICES,
         liveness: float | Liveness | None = LIVENESS,
         descriptors: IReactorFDSet | None = None,
+        advertisements: Sequence[Advertisement] = (),
     ) -> None:
         self._registry = registry
         self._reactor = reactor
@@ -95,6 +99,7 @@ class PortmapServer:
             self._forwarder,
             self._malformed_log,
             before_reply=None if liveness is None else liveness.look_at_new,
+            advertisements=advertisements,
         )
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
         self._max_services = max_services

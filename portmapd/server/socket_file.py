@@ -14,6 +14,11 @@ SOCKET_MODE = 0o666
 DIRECTORY_MODE = 0o755
 
 
+def is_abstract(path: str) -> bool:
+    """Whether *path* is the name of an abstract socket, which has no file (``unix(7)``)."""
+    return path.startswith("\0")
+
+
 @contextmanager
 def exact_mode(mode: int) -> Iterator[None]:
     """In the block, files are made with *mode*, whatever the umask of the process is."""

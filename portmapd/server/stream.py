@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.task import LoopingCall
+from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import XID
@@ -14,9 +16,11 @@ from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.server.call_server import CallServer
+from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
-from portmapd.server.pipelining import IStreamTransport, PipelinedFactory, PipelinedProtocol
-from portmapd.server.quota import Quota
+from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
+from portmapd.server.quota import OpenStreams
+from portmapd.server.tcp_peer import Endpoint, peer_uid
 from portmapd.server.turns import TurnQueue
 
 #: A stream that sends no whole record for so long is closed, in seconds.
@@ -30,25 +34,36 @@ _XID = slice(4, 4 + XID)
 _CALL = slice(4 + XID, None)
 
 
+@implementer(IHalfCloseableProtocol)
 class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     """One stream of calls. A call that is forwarded is answered when its own answer comes.
 
+    A peer that has closed its side for writing gets every reply before the stream is closed.
+
     :ivar sweep: the factory's sweep in which the last record came.
+    :ivar used: the place of the last record among those of all streams of the factory.
+    :ivar caller: who is at the other end; None until it is known.
+    :ivar is_own: is the peer's address one of this host's own?
     """
 
     factory: PortmapStreamFactory
     sweep: int
-    _caller: Caller | None = None
+    used: int
+    is_own = False
+    caller: Caller | None = None
 
     def __init__(self) -> None:
         self._reader = RecordReader()
         #: Are all the calls answered that came, and has no part of another one come?
         self._is_idle = True
+        #: How many calls are forwarded, and not answered yet.
+        self._forwarded = 0
+        self._is_half_closed = False
 
     def connectionMade(self) -> None:
-        self.sweep = self.factory.sweep
+        self._use()
         try:
-            self._caller = caller = _caller(self.transport, self.factory.call_server)
+            self.caller = caller = self._find_caller()
         except ConfigurationError as error:
             self.factory.refuse(self, error)
             return
@@ -56,41 +71,94 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self.transport.registerProducer(self, True)
         self.factory.add(self, caller)
 
+    def _find_caller(self) -> Caller:
+        """The caller at the other end.
+
+        :raises ConfigurationError: nothing tells who it is.
+        """
+        peer, ours = self.transport.getPeer(), self.transport.getHost()
+        if isinstance(peer, IPv4Address | IPv6Address) and isinstance(
+            ours, IPv4Address | IPv6Address
+        ):
+            netid = TCP6 if ":" in peer.host else TCP
+            reached = ours.host.partition("%")[0]
+            call_server = self.factory.call_server
+            return call_server.caller(netid, peer.host, peer.port, reached, self.is_own)
+        uid = peer_credentials(peer_socket(self.transport)).uid
+        return Caller(LOCAL, Audience.LOCAL, uid=uid)
+
+    def find_uid(self) -> int | None:
+        """The user at the other end of a TCP stream of this host, if the kernel tells."""
+        ends = self.transport.getPeer(), self.transport.getHost()
+        peer, ours = (
+            Endpoint(end.host.partition("%")[0], end.port)
+            for end in ends
+            if isinstance(end, IPv4Address | IPv6Address)
+        )
+        return peer_uid(peer, ours)
+
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
         cached = self._table.find(data[_CALL])
         if cached is not None and self._is_idle and data.startswith(cached.request_mark):
             cached.count.value += 1
-            self.sweep = self.factory.sweep
+            self._use()
             self.transport.write(cached.mark + data[_XID] + cached.body)
         else:
             self._is_idle = False
             self.take(self._reader.feed(data))
 
     def answer(self, request: bytes) -> bytes:
-        assert self._caller is not None
-        self.sweep = self.factory.sweep
+        assert self.caller is not None
+        self._use()
         cached = self._table.find(request[XID:])
         if cached is not None:
             cached.count.value += 1
             return cached.mark + request[:XID] + cached.body
-        reply = self.factory.call_server.serve(request, self._caller, self._respond)
-        return b"" if reply is None else mark(reply)
+        reply = self.factory.call_server.serve(request, self.caller, self._respond)
+        if reply == b"":
+            self._forwarded += 1
+        return mark(reply) if reply else b""
+
+    def _use(self) -> None:
+        """Note that a record has come."""
+        factory = self.factory
+        factory.used += 1
+        self.used = factory.used
+        self.sweep = factory.sweep
 
     def idle(self) -> None:
         self._is_idle = self._reader.is_between
+        self._close_if_done()
 
     def broke(self, fault: str) -> None:
-        assert self._caller is not None
-        self.factory.call_server.malformed(self._caller, fault)
+        assert self.caller is not None
+        self.factory.call_server.malformed(self.caller, fault)
 
-    def _respond(self, reply: bytes) -> None:
+    def _respond(self, reply: bytes | None) -> None:
         """Send the reply to a call that was forwarded."""
-        self.transport.write(mark(reply))
+        self._forwarded -= 1
+        if reply is not None:
+            self.transport.write(mark(reply))
+        self._close_if_done()
+
+    def readConnectionLost(self) -> None:
+        """The peer sends nothing more."""
+        self._is_half_closed = True
+        self._close_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """It never is: streams are closed for reading and writing at once."""
+
+    def _close_if_done(self) -> None:
+        """Close the stream behind the last reply, if the peer sends nothing more."""
+        if self._is_half_closed and not (self.is_busy or self._forwarded):
+            self.close()
 
     def connectionLost(self, reason: object = None) -> None:
+        self._is_half_closed = False
         self.drop()
-        self.factory.remove(self, self._caller)
+        self.factory.discard(self)
 
 
 class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
@@ -100,9 +168,10 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     :param clock: measures idle time.
     :param turns: where streams wait whose calls take longer than a turn.
     :param idle: a stream that sends no whole record for so many seconds is closed.
-    :param limit: the most streams; further ones are closed at once. One user, or one other host,
-        may have a quarter of them.
+    :param limit: the most streams. For a further one, that is closed which was not used for the
+        longest time. One user, or one other network, may have a quarter of them.
     :ivar sweep: how often idle streams were looked for.
+    :ivar used: how often any stream was used.
     """
 
     def __init__(
@@ -116,7 +185,8 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         super().__init__(turns)
         self.call_server = call_server
         self.sweep = 0
-        self._shares = Quota(limit)
+        self.used = 0
+        self._open = OpenStreams[PortmapStreamProtocol](limit)
         self._limit = limit
         self._idle = idle
         self._sweeping = LoopingCall(self._close_idle)
@@ -125,28 +195,49 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     def buildProtocol(  # type: ignore[override] # Twisted's own type allows any factory
         self, addr: object
     ) -> PortmapStreamProtocol | None:
-        if self.is_closed or len(self.streams) >= self._limit or self._is_excluded(addr):
+        if self.is_closed:
             return None
         stream = PortmapStreamProtocol()
         stream.factory = self
+        if isinstance(addr, IPv4Address | IPv6Address):
+            stream.is_own = is_own_address(addr.host)
+            if self.call_server.audience(addr.host, stream.is_own) is Audience.EXCLUDED:
+                return None
         return stream
 
-    def _is_excluded(self, addr: object) -> bool:
-        if not isinstance(addr, IPv4Address | IPv6Address):
-            return False
-        return self.call_server.audience(addr.host) is Audience.EXCLUDED
-
     def add(self, stream: PortmapStreamProtocol, caller: Caller) -> None:
-        """*stream* of *caller* is open; it is closed if the caller has too many."""
+        """*stream* of *caller* is open; another one may have to go."""
         self.streams.add(stream)
-        if _is_limited(caller) and not self._shares.take(_owner(caller)):
-            stream.end()
+        surplus = self._open.add(stream, self._owner(stream, caller))
+        if surplus is not None:
+            self._send_away(surplus)
 
-    def remove(self, stream: PortmapStreamProtocol, caller: Caller | None) -> None:
-        """*stream* has ended; *caller* is None if it was refused."""
-        if caller is not None and _is_limited(caller):
-            self._shares.give_back(_owner(caller))
-        self.discard(stream)
+    def _owner(self, stream: PortmapStreamProtocol, caller: Caller) -> Hashable:
+        """Whose share a stream of *caller* is of; None for root, who has no limit.
+
+        Users of this host are only looked up over TCP when they may matter.
+        """
+        if caller.uid is not None:
+            return caller.uid or None
+        if caller.audience is not Audience.LOCAL:
+            return _network(caller.host)
+        if not self._open.is_crowded:
+            return None
+        uid = stream.find_uid()
+        return "unknown" if uid is None else uid or None
+
+    def _send_away(self, stream: PortmapStreamProtocol) -> None:
+        if stream.caller is not None:
+            self.call_server.sent_away(stream.caller, "too many streams, and it was idle longest")
+        if len(self.streams) > 2 * self._limit:
+            # Those that are closed in order may take their time.
+            stream.end()
+        else:
+            stream.hang_up()
+
+    def discard(self, stream: PortmapStreamProtocol) -> None:
+        self._open.remove(stream)
+        super().discard(stream)
 
     def startFactory(self) -> None:
         self._sweeping.start(self._idle / SWEEPS, now=False)
@@ -159,27 +250,10 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         self.sweep += 1
         for stream in tuple(self.streams):
             if self.sweep - stream.sweep > SWEEPS:
-                stream.end()
+                stream.hang_up()
 
 
-def _owner(caller: Caller) -> Hashable:
-    """Whose share of the streams one of *caller* is taken from."""
-    return caller.host if caller.uid is None else caller.uid
-
-
-def _is_limited(caller: Caller) -> bool:
-    """Does the caller have to leave streams to others? Root and this host's loopback do not."""
-    return caller.uid != 0 if caller.uid is not None else caller.audience is not Audience.LOCAL
-
-
-def _caller(transport: IStreamTransport, call_server: CallServer) -> Caller:
-    """The caller at the other end.
-
-    :raises ConfigurationError: nothing tells who it is.
-    """
-    peer, ours = transport.getPeer(), transport.getHost()
-    if isinstance(peer, IPv4Address | IPv6Address) and isinstance(ours, IPv4Address | IPv6Address):
-        netid = TCP6 if ":" in peer.host else TCP
-        return call_server.caller(netid, peer.host, peer.port, ours.host.partition("%")[0])
-    uid = peer_credentials(peer_socket(transport)).uid
-    return Caller(LOCAL, Audience.LOCAL, uid=uid)
+def _network(host: str) -> bytes:
+    """The network of another host that a share is for: of IPv6, one host may have a whole /64."""
+    address = ip_address(host.partition("%")[0])
+    return address.packed if address.version == 4 else address.packed[:8]

@@ -69,6 +69,25 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
         yield made
 
 
+#: Addresses of the test's network on the wire, and of the other host on it.
+OURS, OURS6 = "10.98.0.1", "2001:db8:1::1"
+THEIRS, THEIRS6 = "10.98.0.2", "2001:db8:1::2"
+
+
+@pytest.fixture
+def elsewhere(namespace: Namespace) -> Iterator[Namespace]:
+    """Give the test another host, on a wire: interface w0 of its network, and w1 of the other."""
+    with Namespace() as made:
+        namespace.wire(made)
+        for host, interface, addresses in (
+            (namespace, "w0", (OURS, OURS6)),
+            (made, "w1", (THEIRS, THEIRS6)),
+        ):
+            for address, length in zip(addresses, (24, 64), strict=True):
+                host.run("ip", "addr", "add", f"{address}/{length}", "dev", interface)
+        yield made
+
+
 @pytest.fixture
 def channel(request: pytest.FixtureRequest) -> Iterator[Served]:
     """Give the test a daemon with a local channel.

@@ -75,7 +75,7 @@ async def test_forwarded_call(wildcard: str, hosts: tuple[str, ...]) -> None:
 @asynchronous
 async def test_one_address(transport: str) -> None:
     """A service on one address is not on another."""
-    async with serving(interfaces=("127.0.0.5",)) as service:
+    async with serving(interfaces=("127.0.0.5",), loopback=False) as service:
         async with asking(service.port, "127.0.0.5", transport) as client:
             assert await client.getaddr(100000, 4) == uaddr("127.0.0.5", service.port)
         async with asking(service.port, "127.0.0.1", transport) as client:

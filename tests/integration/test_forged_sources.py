@@ -11,26 +11,23 @@ import pytest
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, encode_pmap, read_rpcb
 from portmapd.oncrpc.xdr import Reader, uint
+from tests.integration.conftest import OURS, OURS6, THEIRS, THEIRS6
 from tests.support.daemon import portmapd
 from tests.support.exchange import exchange, question
 from tests.support.frames import frame, hardware_address
 from tests.support.namespace import Namespace
 
-pytestmark = pytest.mark.broadcast
-
 #: Reserved: from there, a caller of this host is the superuser.
 PORT = 700
-#: The daemon's addresses on the interface v0; frames are sent on its other end.
-OURS, OURS6 = "10.99.0.1", "2001:db8::1"
-
 #: Root's mapping, and where a stranger would like it to be.
 MAPPED, MOVED = (encode_pmap(Pmap(100003, 3, 17, port)) for port in (2049, 4444))
 
 FORGED = [
     *((source, ours) for source in ("127.0.0.1", "127.9.9.9") for ours in (OURS, "127.0.0.1")),
+    *((source, "127.0.0.9") for source in ("127.0.0.1", OURS, THEIRS)),
     (OURS, OURS),
-    *((source, OURS6) for source in ("::ffff:127.0.0.1", "::ffff:10.99.0.1", "::1", OURS6)),
-    ("::ffff:127.0.0.1", "::1"),
+    *((source, OURS6) for source in ("::ffff:127.0.0.1", f"::ffff:{OURS}", "::1", OURS6)),
+    *((source, "::1") for source in ("::ffff:127.0.0.1", "::1", OURS6, THEIRS6)),
 ]
 
 NETWORKS = {
@@ -39,15 +36,24 @@ NETWORKS = {
     "addresses": ("--interface", OURS, "--interface", OURS6, "--interface", "127.0.0.1"),
 }
 
+#: The daemon's host, and the one that sends frames.
+Hosts = tuple[Namespace, Namespace]
+
+
+@pytest.fixture
+def hosts(namespace: Namespace, elsewhere: Namespace) -> Hosts:
+    """Give two hosts on a wire."""
+    return namespace, elsewhere
+
 
 @contextmanager
-def served(namespace: Namespace, folder: Path, *options: str) -> Iterator[socket.socket]:
+def served(hosts: Hosts, folder: Path, *options: str) -> Iterator[socket.socket]:
     """Serve a host that routes loopback addresses from the wire, with root's mapping.
 
     The block is given a caller of this host, at a reserved port.
     """
-    namespace.run("ip", "addr", "add", f"{OURS6}/64", "dev", "v0", "nodad")
-    for name in ("all", "v0"):
+    namespace, _ = hosts
+    for name in ("all", "w0"):
         namespace.run("sysctl", "-q", f"net.ipv4.conf.{name}.route_localnet=1")
         namespace.run("sysctl", "-q", f"net.ipv4.conf.{name}.rp_filter=0")
         namespace.run("sysctl", "-q", f"net.ipv4.conf.{name}.accept_local=1")
@@ -65,49 +71,50 @@ def local(namespace: Namespace) -> socket.socket:
     return skt
 
 
-def send_frames(namespace: Namespace, sources: list[tuple[str, str]], *messages: bytes) -> None:
+def send_frames(hosts: Hosts, sources: list[tuple[str, str]], *messages: bytes) -> None:
     """Send every message from each of these sources to the address that stands beside it."""
+    namespace, elsewhere = hosts
     (target,) = re.findall(
-        "link/ether ([0-9a-f:]+)", namespace.run("ip", "-o", "link", "show", "v0")
+        "link/ether ([0-9a-f:]+)", namespace.run("ip", "-o", "link", "show", "w0")
     )
-    with namespace.make_socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind(("v1", 0))
+    with elsewhere.make_socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("w1", 0))
         for source, ours in sources:
             for message in messages:
                 wire.send(frame(hardware_address(target), (source, PORT), (ours, 111), message))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_no_stranger_is_superuser(namespace: Namespace, tmp_path: Path, network: str) -> None:
+def test_no_stranger_is_superuser(hosts: Hosts, tmp_path: Path, network: str) -> None:
     """No source address makes a caller on the wire one of this host's."""
-    with served(namespace, tmp_path, *NETWORKS[network]) as skt:
-        send_frames(namespace, FORGED, question(2, 2, MAPPED), question(2, 1, MOVED))
+    with served(hosts, tmp_path, *NETWORKS[network]) as skt:
+        send_frames(hosts, FORGED, question(2, 2, MAPPED), question(2, 1, MOVED))
         assert decode_reply(exchange(skt, question(2, 3, MAPPED))) == uint(2049)
 
 
-def test_frames_arrive(namespace: Namespace, tmp_path: Path) -> None:
+def test_frames_arrive(hosts: Hosts, tmp_path: Path) -> None:
     """The frames are well formed: with ``--insecure``, those from elsewhere register."""
-    elsewhere = [("10.99.0.7", OURS), ("2001:db8::7", OURS6)]
+    elsewhere = [("10.98.0.7", OURS), ("2001:db8:1::7", OURS6)]
     wanted = [encode_pmap(Pmap(200100, version, 17, 4000)) for version in (1, 2)]
     options = (*NETWORKS["wildcards"], "--insecure")
-    with served(namespace, tmp_path, *options) as skt:
+    with served(hosts, tmp_path, *options) as skt:
         for where, mapping in zip(elsewhere, wanted, strict=True):
-            send_frames(namespace, [where], question(2, 1, mapping))
+            send_frames(hosts, [where], question(2, 1, mapping))
             assert decode_reply(exchange(skt, question(2, 3, mapping))) == uint(4000)
 
 
-def test_mapped_networks_are_not_passed(namespace: Namespace, tmp_path: Path) -> None:
+def test_mapped_networks_are_not_passed(hosts: Hosts, tmp_path: Path) -> None:
     """An IPv4-mapped source is in none of the networks that may ask."""
-    options = (*NETWORKS["wildcards"], "--insecure", "--allow", "10.99.0.0/24")
+    options = (*NETWORKS["wildcards"], "--insecure", "--allow", "10.98.0.0/24")
     wanted = encode_pmap(Pmap(200100, 1, 17, 4000))
-    with served(namespace, tmp_path, *options) as skt:
-        send_frames(namespace, [("::ffff:10.99.0.7", OURS6)], question(2, 1, wanted))
+    with served(hosts, tmp_path, *options) as skt:
+        send_frames(hosts, [("::ffff:10.98.0.7", OURS6)], question(2, 1, wanted))
         assert decode_reply(exchange(skt, question(2, 3, wanted))) == uint(0)
 
 
-def test_reserved_ports(namespace: Namespace, tmp_path: Path) -> None:
+def test_reserved_ports(hosts: Hosts, tmp_path: Path) -> None:
     """Where any user may bind the ports below 1024, they make nobody superuser."""
-    namespace.run("sysctl", "-q", "net.ipv4.ip_unprivileged_port_start=0")
-    with served(namespace, tmp_path) as skt:
+    hosts[0].run("sysctl", "-q", "net.ipv4.ip_unprivileged_port_start=0")
+    with served(hosts, tmp_path) as skt:
         rows = Reader(decode_reply(exchange(skt, question(3, 4)))).sequence(read_rpcb)
         assert [row.owner for row in rows if row.program == 100003] == ["unknown"]

@@ -1,5 +1,6 @@
 """What a caller can take: so many streams, so much memory, so much time, and no more."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,14 @@ from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, mark
 from portmapd.oncrpc.xdr import uint
 from portmapd.server.stream import MAX_STREAMS
 from tests.support.embedded import asking, asynchronous, serving
-from tests.support.exchange import connect, connect_local, exchange, question, receive_record
+from tests.support.exchange import (
+    connect,
+    connect_local,
+    exchange,
+    question,
+    receive_record,
+    run_as,
+)
 from tests.support.host import Daemon, daemon
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -40,44 +48,56 @@ def is_closed(skt: socket.socket) -> bool:
 
 @asynchronous
 async def test_streams() -> None:
-    """When there are as many streams as may be, further ones are closed, and UDP answers."""
-    async with serving(max_streams=4) as service, asking(service.port) as client:
+    """When there are as many streams as may be, the one that was idle longest goes for the next."""
 
-        def fill() -> None:
-            with ExitStack() as stack:
-                streams = [stack.enter_context(connect(TCP, HOST, service.port)) for _ in range(4)]
-                assert all(map(is_served, streams))
-                for _ in range(3):
-                    with connect(TCP, HOST, service.port) as further:
-                        assert not is_served(further)
-                assert all(map(is_served, streams))
-                with connect(UDP, HOST, service.port) as datagrams:
-                    exchange(datagrams, question(2, 0))
+    def fill() -> None:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(connect(TCP, HOST, service.port)) for _ in range(4)]
+            assert all(map(is_served, streams))
+            assert is_served(streams[0])
+            for going in (streams[1], streams[2]):
+                assert is_served(stack.enter_context(connect(TCP, HOST, service.port)))
+                assert going.recv(1) == b""
+            assert is_served(streams[0])
 
+    async with serving(max_streams=4) as service:
         await deferToThread(fill)
-        # They are closed now, and make room for others.
-        while not await deferToThread(served_again, service.port):
-            await client.null()
 
 
-def served_again(port: int) -> bool:
-    """Whether a new stream is answered."""
-    with connect(TCP, HOST, port) as skt:
-        return is_served(skt)
+def idle_as(uid: int, port: int, count: int) -> list[socket.socket]:
+    """Idle streams of a user."""
+    return run_as(uid, lambda: [connect(TCP, HOST, port) for _ in range(count)])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for other users")
+def test_users(tmp_path: Path) -> None:
+    """One user with all streams shuts nobody out, not even itself; a few lines say so."""
+    with daemon(tmp_path) as running, ExitStack() as stack:
+        with connect(TCP, HOST, running.port) as root:
+            assert is_served(root)
+            for skt in idle_as(1000, running.port, MAX_STREAMS + 6):
+                stack.enter_context(skt)
+            for uid in (0, 1000, 1001):
+                (skt,) = idle_as(uid, running.port, 1)
+                with skt:
+                    assert is_served(skt)
+            assert is_served(root)
+        lines = (tmp_path / "twistd.log").read_text().count("it was idle longest")
+        assert 1 <= lines <= 10
 
 
 @asynchronous
 async def test_idle() -> None:
-    """A stream without a whole call is closed after a time; the start of one does not count."""
+    """A stream without a whole call is closed in order after a time; the start of one is none."""
 
-    def wait(beginning: bytes) -> bool:
+    def wait(beginning: bytes) -> bytes:
         with connect(TCP, HOST, service.port) as skt:
             skt.sendall(beginning)
-            return is_closed(skt)
+            return skt.recv(1)
 
     async with serving(idle=0.2) as service:
         for beginning in (b"", mark(NULL)[:-1]):
-            assert await deferToThread(wait, beginning)
+            assert await deferToThread(wait, beginning) == b""
 
 
 @asynchronous

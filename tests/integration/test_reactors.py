@@ -118,6 +118,33 @@ def test_callit(server: Served, netid: str) -> None:
 
 
 @pytest.mark.parametrize("netid", ["tcp", "local"])
+def test_half_closed(server: Served, netid: str) -> None:
+    """A peer that has shut its sending side gets every reply, forwarded calls included."""
+    with socket.socket(type=UDP) as service, server.connect(netid) as skt:
+        service.bind((HOST, 0))
+        service.settimeout(10)
+        port = service.getsockname()[1]
+        assert ask(skt, SET, pmap(200101, port)) == uint(1)
+        forwarded = question(2, CALLIT, remote_call(200101, 1, 7, b"text"))
+        calls = [forwarded, *(question(2, procedure) for procedure in [0, DUMP] * 1_000)]
+        sender = Thread(target=_send_all, args=(skt, calls))
+        sender.start()
+        made, caller = service.recvfrom(1_000)
+        assert [xid_of(receive_record(skt)) for _ in calls[1:]] == list(map(xid_of, calls[1:]))
+        sender.join()
+        service.sendto(success(xid_of(made), b"results!"), caller)
+        assert xid_of(receive_record(skt)) == xid_of(forwarded)
+        assert skt.recv(1) == b""
+    with server.connect(netid) as skt:
+        assert ask(skt, UNSET, pmap(200101)) == uint(1)
+
+
+def _send_all(skt: socket.socket, calls: list[bytes]) -> None:
+    skt.sendall(b"".join(map(mark, calls)))
+    skt.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("netid", ["tcp", "local"])
 def test_half_written(server: Served, netid: str) -> None:
     """A record that comes in pieces is answered once it is whole; others need not wait."""
     call = question(2, GETPORT, pmap(200102))

@@ -1,7 +1,6 @@
 """Callers on other hosts: what they are answered, and what never.
 
-The daemon runs in a namespace that has an address beside loopback: callers from there are
-strangers.
+The daemon runs in one namespace, and strangers in another, on a wire.
 """
 
 import socket
@@ -27,31 +26,41 @@ from portmapd.oncrpc.program import (
 )
 from portmapd.oncrpc.xdr import Reader, opaque, uint
 from portmapd.portmapper.dispatch import TABLE
+from tests.integration.conftest import OURS, OURS6, THEIRS
 from tests.support.daemon import portmapd
 from tests.support.exchange import connect, exchange, question, reply_or_silence
 from tests.support.namespace import Namespace
 
-pytestmark = pytest.mark.broadcast
-
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 
-#: An address of the daemon's host, from where and to where calls are strangers'.
-OUTSIDE = "10.99.0.1"
+#: Addresses of the daemon's host: strangers call one, and callers on that host the other.
+OUTSIDE = OURS
 INSIDE = "127.0.0.1"
 
 SERVICE = encode_pmap(Pmap(200100, 1, 17, 4000))
 
+#: The daemon's host, and another one on the wire.
+Hosts = tuple[Namespace, Namespace]
 Connect = Callable[[socket.SocketKind, str], socket.socket]
 
 
+@pytest.fixture
+def hosts(namespace: Namespace, elsewhere: Namespace) -> Hosts:
+    """Give two hosts on a wire."""
+    return namespace, elsewhere
+
+
 @contextmanager
-def served(namespace: Namespace, folder: Path, *options: str) -> Iterator[Connect]:
+def served(hosts: Hosts, folder: Path, *options: str) -> Iterator[Connect]:
     """Serve the network with these options, and give what connects to an address of the host."""
+    namespace, elsewhere = hosts
+    callers = {INSIDE: namespace, "::1": namespace, OUTSIDE: elsewhere, OURS6: elsewhere}
     network = ("--interface", "0.0.0.0", "--interface", "::")
     with portmapd(namespace, folder, *network, *options), ExitStack() as sockets:
 
         def to(kind: socket.SocketKind, host: str) -> socket.socket:
-            return sockets.enter_context(connect(kind, host, 111, make=namespace.make_socket))
+            make = callers[host].make_socket
+            return sockets.enter_context(connect(kind, host, 111, make=make))
 
         yield to
 
@@ -61,8 +70,8 @@ def dumped(reply: bytes) -> int:
     return len(Reader(decode_reply(reply)).sequence(read_pmap))
 
 
-def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
-    """Over UDP a stranger is never sent more than it sent, whatever it asks."""
+def test_never_amplified(hosts: Hosts, tmp_path: Path) -> None:
+    """Over UDP a stranger is never sent more than it sent, or 80 bytes, whatever it asks."""
     arguments = (
         b"",
         SERVICE,
@@ -72,7 +81,7 @@ def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
         opaque(b"0.0.0.0.0.111"),
         uint(16) + opaque(b"\2\0\0\x6f" + bytes(12)),
     )
-    with served(namespace, tmp_path) as to:
+    with served(hosts, tmp_path) as to:
         inside, outside = to(UDP, INSIDE), to(UDP, OUTSIDE)
         assert decode_reply(exchange(inside, question(2, 1, SERVICE))) == uint(1)
         answered = 0
@@ -82,7 +91,7 @@ def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
                 reply = reply_or_silence(outside, message, inside)
                 if reply is not None:
                     answered += 1
-                    assert len(reply) <= len(message), (version, procedure, given)
+                    assert len(reply) <= max(len(message), 80), (version, procedure, given)
         # What is small is answered all the same.
         assert answered > 300
         with pytest.raises(AuthRefused) as refused:
@@ -91,24 +100,43 @@ def test_never_amplified(namespace: Namespace, tmp_path: Path) -> None:
         assert dumped(exchange(inside, question(2, 4))) == 7
 
 
-def test_over_tcp(namespace: Namespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("procedure", [3, 9], ids=["GETADDR", "GETVERSADDR"])
+def test_address(hosts: Hosts, tmp_path: Path, procedure: int) -> None:
+    """A stranger gets an address over UDP, though it names none in its question."""
+    call = question(4, procedure, encode_rpcb(Rpcb(100000, 4)))
+    with served(hosts, tmp_path) as to:
+        for host in (OUTSIDE, OURS6):
+            reply = decode_reply(exchange(to(UDP, host), call))
+            assert Reader(reply).string() == f"{host}.0.111"
+
+
+def test_broadcast_call(hosts: Hosts, tmp_path: Path) -> None:
+    """So it does with the results of procedure 0, under ``--callit null``."""
+    with served(hosts, tmp_path, "--callit", "null") as to, echoing(hosts[0]) as (echo, _):
+        exchange(to(UDP, INSIDE), question(2, 1, encode_pmap(Pmap(200100, 1, 17, echo.port))))
+        call = question(4, 5, encode_remote_call(RemoteCall(200100, 1, 0, b"")))
+        result = Reader(decode_reply(exchange(to(UDP, OUTSIDE), call)))
+        assert result.string() == f"{OURS}.{echo.port >> 8}.{echo.port & 255}"
+
+
+def test_over_tcp(hosts: Hosts, tmp_path: Path) -> None:
     """A stream cannot be forged: strangers get whole answers there."""
-    with served(namespace, tmp_path) as to:
+    with served(hosts, tmp_path) as to:
         assert dumped(exchange(to(TCP, OUTSIDE), question(2, 4))) == 6
 
 
-def test_trust(namespace: Namespace, tmp_path: Path) -> None:
+def test_trust(hosts: Hosts, tmp_path: Path) -> None:
     """Callers of a trusted network get large answers over UDP; they may not register."""
-    with served(namespace, tmp_path, "--trust", "192.0.2.7", "--trust", "10.99.0.0/24") as to:
+    with served(hosts, tmp_path, "--trust", "192.0.2.7", "--trust", "10.98.0.0/24") as to:
         outside = to(UDP, OUTSIDE)
         assert dumped(exchange(outside, question(2, 4))) == 6
         with pytest.raises(AuthRefused):
             decode_reply(exchange(outside, question(2, 1, SERVICE)))
 
 
-def test_allow(namespace: Namespace, tmp_path: Path) -> None:
+def test_allow(hosts: Hosts, tmp_path: Path) -> None:
     """Who is not in an allowed network gets silence over UDP and a closed stream over TCP."""
-    with served(namespace, tmp_path, "--allow", "192.0.2.0/24") as to:
+    with served(hosts, tmp_path, "--allow", "192.0.2.0/24") as to:
         inside = to(UDP, INSIDE)
         for message in (question(2, 0), question(9, 0), question(2, 3, SERVICE), b"nonsense"):
             assert reply_or_silence(to(UDP, OUTSIDE), message, inside) is None
@@ -117,17 +145,17 @@ def test_allow(namespace: Namespace, tmp_path: Path) -> None:
         assert decode_reply(exchange(to(TCP, INSIDE), question(2, 0))) == b""
 
 
-def test_allowed(namespace: Namespace, tmp_path: Path) -> None:
+def test_allowed(hosts: Hosts, tmp_path: Path) -> None:
     """Who is in one of the allowed networks is served."""
-    with served(namespace, tmp_path, "--allow", "192.0.2.0/24", "--allow", "10.99.0.1") as to:
+    with served(hosts, tmp_path, "--allow", "192.0.2.0/24", "--allow", THEIRS) as to:
         for kind in (UDP, TCP):
             assert decode_reply(exchange(to(kind, OUTSIDE), question(2, 0))) == b""
 
 
-def test_registering(namespace: Namespace, tmp_path: Path) -> None:
+def test_registering(hosts: Hosts, tmp_path: Path) -> None:
     """Strangers may neither register nor unregister, in any version or transport."""
     rpcb = encode_rpcb(Rpcb(200100, 1, "udp", "0.0.0.0.15.160"))
-    with served(namespace, tmp_path) as to:
+    with served(hosts, tmp_path) as to:
         for kind, procedure in product((UDP, TCP), (1, 2)):
             for version, arguments in ((2, SERVICE), (3, rpcb), (4, rpcb)):
                 call = question(version, procedure, arguments, credential=sys_credential(0, 0))
@@ -137,9 +165,9 @@ def test_registering(namespace: Namespace, tmp_path: Path) -> None:
         assert dumped(exchange(to(TCP, INSIDE), question(2, 4))) == 6
 
 
-def test_insecure(namespace: Namespace, tmp_path: Path) -> None:
+def test_insecure(hosts: Hosts, tmp_path: Path) -> None:
     """With ``--insecure`` strangers may register, but not remove what is root's."""
-    with served(namespace, tmp_path, "--insecure") as to:
+    with served(hosts, tmp_path, "--insecure") as to:
         outside = to(UDP, OUTSIDE)
         for procedure in (1, 2, 1):
             assert decode_reply(exchange(outside, question(2, procedure, SERVICE))) == uint(1)
@@ -201,11 +229,11 @@ CALLIT = {
 
 
 @pytest.mark.parametrize("choice", CALLIT)
-def test_callit(namespace: Namespace, tmp_path: Path, choice: str) -> None:
+def test_callit(hosts: Hosts, tmp_path: Path, choice: str) -> None:
     """``--callit`` says whose calls are forwarded; the others' are not made, and not answered."""
     with (
-        served(namespace, tmp_path, "--callit", choice) as to,
-        echoing(namespace) as (echo, direct),
+        served(hosts, tmp_path, "--callit", choice) as to,
+        echoing(hosts[0]) as (echo, direct),
     ):
         witness = to(UDP, INSIDE)
         exchange(witness, question(2, 1, encode_pmap(Pmap(200100, 1, 17, echo.port))))
@@ -222,9 +250,9 @@ def test_callit(namespace: Namespace, tmp_path: Path, choice: str) -> None:
                 assert text not in echo.called
 
 
-def test_callit_never_amplifies(namespace: Namespace, tmp_path: Path) -> None:
+def test_callit_never_amplifies(hosts: Hosts, tmp_path: Path) -> None:
     """A service's answer that is larger than a stranger's question is not passed on to it."""
-    with served(namespace, tmp_path, "--callit", "all") as to, echoing(namespace) as (echo, _):
+    with served(hosts, tmp_path, "--callit", "all") as to, echoing(hosts[0]) as (echo, _):
         exchange(to(UDP, INSIDE), question(2, 1, encode_pmap(Pmap(200100, 1, 17, echo.port))))
         call = question(2, 5, encode_remote_call(RemoteCall(200100, 1, MULTIPLY, b"text")))
         assert decode_reply(exchange(to(UDP, INSIDE), call))[8:] == b"text" * 100

@@ -165,6 +165,16 @@ class Namespace:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(make).result()
 
+    def wire(self, other: "Namespace") -> None:
+        """Lay a wire from this namespace's interface w0 to w1 of *other*; neither has addresses."""
+        here = f"--net=/proc/{self._first.pid}/ns/net"
+        ends = ("w0", "type", "veth", "peer", "name", "w1", "netns", str(other._first.pid))
+        subprocess.run(["nsenter", here, "ip", "link", "add", *ends], check=True)
+        for end, interface in ((self, "w0"), (other, "w1")):
+            # Without it, new addresses could not send for a second.
+            end.run("sysctl", "-q", f"net.ipv6.conf.{interface}.accept_dad=0")
+            end.run("ip", "link", "set", interface, "up")
+
     def enter(self, *command: str) -> list[str]:
         """The words that run *command* in the namespace."""
         spaces = f"/proc/{self._first.pid}/ns"

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.config import Config, parse_network
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Callit, Policy
+from portmapd.portmapper.advertisement import Advertisement
 
 #: Field, value, what it becomes.
 TAKEN: list[tuple[str, Any, Any]] = [
@@ -22,6 +23,17 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("interfaces", ("192.0.2.1", "192.0.2.2"), ("192.0.2.1", "192.0.2.2")),
     ("interfaces", ("fe80::1%eth0", "fe80::1%eth1"), ("fe80::1%eth0", "fe80::1%eth1")),
     ("interfaces", ("0.0.0.0", "::1"), ("0.0.0.0", "::1")),
+    ("loopback", False, False),
+    ("advertise", ["192.0.2.1"], (Advertisement(ip_network("0.0.0.0/0"), "192.0.2.1"),)),
+    ("advertise", ["2001:DB8::1"], (Advertisement(ip_network("::/0"), "2001:db8::1"),)),
+    (
+        "advertise",
+        ["10.0.0.1/8=192.0.2.1", Advertisement(ip_network("::/0"), "2001:db8::1")],
+        (
+            Advertisement(ip_network("10.0.0.0/8"), "192.0.2.1"),
+            Advertisement(ip_network("::/0"), "2001:db8::1"),
+        ),
+    ),
     ("rpc_socket", None, None),
     ("rpc_socket", "/" + "x" * 106, "/" + "x" * 106),
     ("rpc_socket", "/run/é s", "/run/é s"),
@@ -58,7 +70,11 @@ REFUSED: list[tuple[str, Any, str]] = [
         ("port", n, f"port {n} is not in the range 0 to 65535")
         for n in (-1, 65_536, "111", True, None)
     ),
-    *(("insecure", flag, "insecure .*: give True or False") for flag in ("no", 1, None)),
+    *(
+        (field, flag, f"{field} .*: give True or False")
+        for field in ("insecure", "loopback")
+        for flag in ("no", 1, None)
+    ),
     ("liveness", "1", re.escape(SECONDS.format("liveness", "1"))),
     ("max_streams", True, re.escape(COUNT.format("max-streams", True))),
     ("trust", (5,), "5 is no network"),
@@ -66,6 +82,23 @@ REFUSED: list[tuple[str, Any, str]] = [
         ("interfaces", [text], re.escape(NO_INTERFACE.format(text)))
         for text in ("", "eth0", "localhost", "127.0.0", "127.0.0.1/8", "[::1]", "::1%", "1.2.3.4 ")
     ),
+    *(
+        ("advertise", [text], f"advertise {text!r}: {why}")
+        for text, why in (
+            ("", "it has no address"),
+            ("host", "it has no address"),
+            ("10.0.0.0/8=", "it has no address"),
+            ("192.0.2.1=10.0.0.0/8", "it has no address"),
+            ("10.0.0.0/8=2001:db8::1", "the network is of another family"),
+            ("0.0.0.0", "0.0.0.0 is no address of a host"),
+            ("::/0=ff02::1", "ff02::1 is no address of a host"),
+            ("fe80::1%eth0", "fe80::1%eth0 is no address of a host"),
+            ("::ffff:192.0.2.1", ".* is no address of a host"),
+        )
+    ),
+    ("advertise", ["=192.0.2.1"], "'' is no network"),
+    ("advertise", ["10/8=192.0.2.1"], "'10/8' is no network"),
+    ("advertise", ["192.0.2.1", "0.0.0.0/0=192.0.2.2"], "advertise: callers of 0.0.0.0/0 are told two"),
     ("interfaces", ["127.0.0.1", "x"], NO_INTERFACE.format("x")),
     ("interfaces", "127.0.0.1", NO_INTERFACE.format("1")),
     ("interfaces", ["127.0.0.1", "127.0.0.1"], OVERLAP.format("127.0.0.1")),
@@ -175,6 +208,21 @@ class DefaultTests(SynchronousTestCase):
         for runtime in (None, ""):
             self.become(1000, runtime)
             self.assertIsNone(Config().local_socket)
+
+    def test_addresses(self) -> None:
+        """Loopback is served beside the addresses, unless it is covered or not wanted."""
+        for interfaces, served in (
+            ((), ()),
+            (("127.0.0.1", "::1"), ("127.0.0.1", "::1")),
+            (("192.0.2.1",), ("192.0.2.1", "127.0.0.1", "::1")),
+            (("2001:db8::1",), ("2001:db8::1", "127.0.0.1", "::1")),
+            (("127.0.0.5",), ("127.0.0.5", "127.0.0.1", "::1")),
+            (("0:0::1",), ("0:0::1", "127.0.0.1")),
+            (("0.0.0.0",), ("0.0.0.0", "::1")),
+            (("0.0.0.0", "::"), ("0.0.0.0", "::")),
+        ):
+            self.assertEqual(Config(interfaces=interfaces).addresses, served)
+            self.assertEqual(Config(interfaces=interfaces, loopback=False).addresses, interfaces)
 
     def test_everyone(self) -> None:
         """The rest is the same for all."""

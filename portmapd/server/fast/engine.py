@@ -16,7 +16,7 @@ from twisted.internet.protocol import ServerFactory
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.epoll_group import EpollGroup, IGroupReactor
 from portmapd.server.fast.transports import TcpPort, UnixPort
-from portmapd.server.fast.udp import DatagramPort
+from portmapd.server.fast.udp import listen
 
 
 def is_fast_available(reactor: object) -> bool:
@@ -40,9 +40,7 @@ class FastEngine:
         self.descriptors = EpollGroup(self._reactor)
 
     def listen_udp(self, port: int, protocol: PortmapDatagramProtocol, host: str) -> IListeningPort:
-        made = DatagramPort(port, protocol, host, self._reactor)
-        made.startListening()
-        return made
+        return listen(port, protocol, host, self._reactor)
 
     def listen_tcp(self, port: int, factory: ServerFactory, host: str) -> IListeningPort:
         made = TcpPort(port, factory, host, self.descriptors)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableDescriptor,
@@ -169,6 +168,9 @@ class EpollGroup:
         """
         try:
             lost = descriptor.doRead() if event & _IN else None
+            if lost is CONNECTION_DONE and IHalfCloseableDescriptor.providedBy(descriptor):
+                self._end_reading(descriptor)
+                return
             if lost is None and event & _OUT:
                 lost = descriptor.doWrite()
             elif event & _BROKEN and not event & _IN:
@@ -179,15 +181,17 @@ class EpollGroup:
         if lost is not None:
             self._lose(descriptor, lost)
 
+    def _end_reading(self, descriptor: Any) -> None:
+        """Tell *descriptor* that there is nothing more to read; it may have more to write."""
+        self._change(descriptor, 0, _IN)
+        descriptor.readConnectionLost(_REASONS[type(CONNECTION_DONE)])
+
     def _lose(self, descriptor: Any, why: Exception) -> None:
         """Tell *descriptor* that it is lost; nothing is served of it any more."""
         self._change(descriptor, 0, _IN | _OUT)
         reason = _REASONS.get(type(why)) or Failure(why)
         try:
-            if isinstance(why, ConnectionDone) and IHalfCloseableDescriptor.providedBy(descriptor):
-                descriptor.readConnectionLost(reason)
-            else:
-                descriptor.connectionLost(reason)
+            descriptor.connectionLost(reason)
         except Exception:
             # The others must not be lost with it.
             self._log.failure("the end of a stream failed")

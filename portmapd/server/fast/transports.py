@@ -7,13 +7,14 @@ from typing import Any
 
 from twisted.internet import main, tcp, unix
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from portmapd.server.fast.bind import bind_to_loopback, prepare_socket
 from portmapd.server.fast.epoll_group import EpollGroup
-from portmapd.server.loopback import confine
-from portmapd.server.socket_file import SOCKET_MODE, exact_mode, remove_stale
+from portmapd.server.interface_filter import is_loopback
+from portmapd.server.socket_file import SOCKET_MODE, exact_mode, is_abstract, remove_stale
 
 #: The most connections that the kernel keeps while the process is busy.
 BACKLOG = 1_024
@@ -37,8 +38,11 @@ class DirectWrite(tcp.Connection):
         return self.protocol.dataReceived(data) if data else main.CONNECTION_DONE
 
     def readConnectionLost(self, reason: Any) -> None:
-        # The base class asks first whether the protocol goes on writing. None of portmapd does.
-        self.connectionLost(reason)
+        # To ask so is faster than the base class is, when ten thousand connections end at once.
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            super().readConnectionLost(reason)
+        else:
+            self.connectionLost(reason)
 
     def write(self, data: bytes) -> None:
         if data and self.connected and not (self.dataBuffer or self._tempDataLen):
@@ -73,9 +77,9 @@ class TcpPort(LimitedAccept):
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = super().createInternetSocket()
-        confine(skt, self.interface)
-        if self.addressFamily == socket.AF_INET6:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        prepare_socket(skt, self.interface)
+        if is_loopback(self.interface):
+            bind_to_loopback(skt)
         return skt
 
 
@@ -109,7 +113,7 @@ class UnixStream(DirectWrite, tcp.Server):
 
 
 class UnixPort(LimitedAccept, unix.Port):
-    """A listening UNIX socket that everyone may connect to.
+    """A listening UNIX socket that everyone may connect to, with a path or an abstract one.
 
     A stale socket at its path is replaced. Its file is removed in the end, unless it is another's
     by then.
@@ -156,7 +160,8 @@ class UnixPort(LimitedAccept, unix.Port):
             self.reactor.serve(transport)
 
     def createInternetSocket(self) -> socket.socket:
-        remove_stale(self._path)
+        if not is_abstract(self._path):
+            remove_stale(self._path)
         skt: socket.socket = super().createInternetSocket()
         self._made = skt
         return skt
@@ -169,7 +174,8 @@ class UnixPort(LimitedAccept, unix.Port):
         except BaseException:
             self._undo()
             raise
-        self._inode = os.stat(self._path).st_ino
+        if not is_abstract(self._path):
+            self._inode = os.stat(self._path).st_ino
 
     def _undo(self) -> None:
         """Undo what the base class did before it failed."""
@@ -190,6 +196,8 @@ class UnixPort(LimitedAccept, unix.Port):
 
     def _unlink(self) -> None:
         """Remove the socket's file, unless it is another's by now, or we may not any more."""
+        if self._inode is None:
+            return
         with suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from struct import Struct, pack
 from sys import byteorder
-from typing import Any
+from typing import Any, cast
 
+from attrs import frozen
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet
 from twisted.internet.udp import Port
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from portmapd.oncrpc.netid import UDP6
+from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.reply_cache import ReplyTable
 from portmapd.server.datagram import IPacketInfoTransport, PortmapDatagramProtocol
+from portmapd.server.fast.bind import prepare_socket
 from portmapd.server.fast.recvmmsg import Batch
-from portmapd.server.loopback import LOOPBACK_INDEX, confine
+from portmapd.server.interface_filter import hear_loopback, hear_others, is_loopback, steer
 
 #: The largest request that is taken, in bytes: any datagram.
 MAX_REQUEST = 65_535
@@ -35,6 +39,12 @@ _SO_RCVBUFFORCE = 33
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
+#: The options by which a socket gives packet information.
+_PACKET_INFO = {
+    socket.AF_INET: (socket.IPPROTO_IP, _IP_PKTINFO),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO),
+}
+_WILDCARDS = UDP.wildcard, UDP6.wildcard
 _PKTINFO = Struct("=i4s4s")
 _PKTINFO6 = Struct("=16si")
 
@@ -46,15 +56,114 @@ _MULTICAST = 0xFF
 RPC_GROUP = socket.inet_pton(socket.AF_INET6, "ff02::202")
 
 
+def listen(
+    port: int, protocol: PortmapDatagramProtocol, host: str, reactor: IReactorFDSet
+) -> IListeningPort:
+    """Serve program 100000 over UDP at one address.
+
+    :param host: the address to bind, with its scope; a wildcard serves every address.
+    :raises CannotListenError: it cannot be bound.
+    """
+    try:
+        sockets = _bound_sockets(host, port)
+    except OSError as error:
+        raise CannotListenError(host, port, error) from error
+    return DividedPort([DatagramPort(each, protocol, host, reactor) for each in sockets])
+
+
+@implementer(IListeningPort)
+class DividedPort:
+    """The UDP sockets of one address, as one listening port."""
+
+    def __init__(self, ports: list[DatagramPort]) -> None:
+        self._ports = ports
+        self.startListening()
+
+    def startListening(self) -> None:
+        for port in self._ports:
+            port.startListening()
+
+    def stopListening(self) -> Deferred[None]:
+        closed = gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        return closed.addCallback(lambda _: None)
+
+    def getHost(self) -> IAddress:
+        return cast("IAddress", self._ports[0].getHost())
+
+
+@frozen
+class HeardSocket:
+    """A UDP socket.
+
+    :param hears_loopback: does it hear the loopback interface alone? Then the kernel vouches that
+        its callers are on this host. Otherwise it hears all other interfaces.
+    """
+
+    socket: socket.socket
+    hears_loopback: bool
+
+
+def _bound_sockets(host: str, port: int) -> list[HeardSocket]:
+    """Bind the sockets of an address: one for callers on this host, one for all others.
+
+    A loopback address is for callers on this host alone.
+
+    :raises OSError: the address cannot be bound.
+    """
+    if is_loopback(host):
+        return [HeardSocket(_bound_socket(host, port, hear_loopback), hears_loopback=True)]
+    others = _bound_socket(host, port, hear_others)
+    try:
+        # Not before it is bound: two port mappers of one user could share the address.
+        _share_port(others)
+        number = others.getsockname()[1]
+        loopback = _bound_socket(host, number, hear_loopback, _share_port)
+    except OSError:
+        others.close()
+        raise
+    steer(others)
+    return [HeardSocket(others, False), HeardSocket(loopback, True)]
+
+
+def _bound_socket(host: str, port: int, *prepare: Callable[[socket.socket], None]) -> socket.socket:
+    """A socket, of one address family alone, with a large buffer.
+
+    :param prepare: is called with it before anything can arrive.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    skt = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        skt.setblocking(False)
+        prepare_socket(skt, host)
+        if host in _WILDCARDS:
+            # On any other address it is clear which one is asked.
+            skt.setsockopt(*_PACKET_INFO[family], 1)
+        if host == UDP6.wildcard:
+            _join(skt)
+        for each in prepare:
+            each(skt)
+        _enlarge(skt)
+        skt.bind(_sockaddr(host, port))
+    except OSError:
+        skt.close()
+        raise
+    return skt
+
+
+def _share_port(skt: socket.socket) -> None:
+    skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
 @implementer(IPacketInfoTransport)
 class DatagramPort(Port):
-    """A UDP socket that serves program 100000.
+    """One UDP socket of an address.
 
     Replies leave from the address that was asked, and go to the very address that asked, with its
     scope.
 
-    :param host: the address to bind, with its scope; a wildcard serves every address.
+    :param bound: the socket.
     :param protocol: serves what no cached reply fits.
+    :param host: the address that it is bound to, with its scope.
     """
 
     protocol: PortmapDatagramProtocol
@@ -62,44 +171,17 @@ class DatagramPort(Port):
     _log = Logger()
 
     def __init__(
-        self, port: int, protocol: PortmapDatagramProtocol, host: str, reactor: IReactorFDSet
+        self,
+        bound: HeardSocket,
+        protocol: PortmapDatagramProtocol,
+        host: str,
+        reactor: IReactorFDSet,
     ) -> None:
-        super().__init__(port, protocol, host, MAX_REQUEST, reactor)
-        #: Does the socket give packet information? One that hears loopback alone needs none.
-        self._informed = True
+        super().__init__(0, protocol, host, MAX_REQUEST, reactor)
+        self._preexistingSocket = bound.socket
+        self._hears_loopback = bound.hears_loopback
+        self._batch = Batch(bound.socket, host in _WILDCARDS)
         self._tables: dict[bytes, ReplyTable] = {}
-
-    def createInternetSocket(self) -> socket.socket:
-        """The socket, of one address family alone, with packet information and a large buffer."""
-        skt: socket.socket = super().createInternetSocket()
-        self._informed = not confine(skt, self.interface)
-        if self.addressFamily == socket.AF_INET6:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            skt.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, self._informed)
-        else:
-            skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, self._informed)
-        _enlarge(skt)
-        return skt
-
-    def startListening(self) -> None:
-        # The base class would lose the interface's scope, and leave open what it cannot bind.
-        self._preexistingSocket = self._bound()
-        self._batch = Batch(self._preexistingSocket, self._informed)
-        super().startListening()
-        if self.interface == UDP6.wildcard:
-            _join(self.socket)
-
-    def _bound(self) -> socket.socket:
-        try:
-            skt = self.createInternetSocket()
-            try:
-                skt.bind(_sockaddr(self.interface, self.port))
-            except OSError:
-                skt.close()
-                raise
-        except OSError as error:
-            raise CannotListenError(self.interface, self.port, error) from error
-        return skt
 
     def doRead(self) -> None:
         self._batch.serve(self._tables, self._miss)
@@ -110,13 +192,12 @@ class DatagramPort(Port):
         caller = self._caller(address, info)
         self._remember(key, caller)
         reply = self.protocol.serve(message, caller, partial(self._respond, address, info))
-        if reply is not None:
-            self._respond(address, info, reply)
+        self._respond(address, info, reply)
 
     def _caller(self, address: Any, info: bytes) -> Caller:
         reached = _reached(info) if info else self.interface.partition("%")[0]
         return self.protocol.call_server.caller(
-            self.protocol.netid, address[0], address[1], reached, _is_from_outside(info)
+            self.protocol.netid, address[0], address[1], reached, self._hears_loopback
         )
 
     def _remember(self, key: bytes, caller: Caller) -> None:
@@ -125,9 +206,9 @@ class DatagramPort(Port):
                 self._tables.clear()
             self._tables[key] = self.protocol.call_server.table(caller)
 
-    def _respond(self, address: Any, info: bytes, reply: bytes) -> None:
-        """Send one reply; callers over UDP ask again for one that is lost."""
-        if not self.connected:
+    def _respond(self, address: Any, info: bytes, reply: bytes | None) -> None:
+        """Send one reply, if there is one; callers over UDP ask again for one that is lost."""
+        if not (self.connected and reply):
             return
         control = (_from(info),) if info else ()
         try:
@@ -155,15 +236,6 @@ def _reached(info: bytes) -> str:
     if len(info) == _PKTINFO.size:
         return socket.inet_ntop(socket.AF_INET, _PKTINFO.unpack(info)[1])
     return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(info)[0])
-
-
-def _is_from_outside(info: bytes) -> bool:
-    """Did the datagram come in over another interface than loopback?
-
-    The kernel itself drops an IPv6 datagram that falsely claims to come from ::1. A socket without
-    packet information hears loopback alone.
-    """
-    return len(info) == _PKTINFO.size and _PKTINFO.unpack(info)[0] != LOOPBACK_INDEX
 
 
 def _from(info: bytes) -> tuple[int, int, bytes]:

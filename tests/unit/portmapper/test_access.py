@@ -147,14 +147,16 @@ class PermitsTests(SynchronousTestCase):
                     )
 
     def test_size_of_answers(self) -> None:
-        """Strangers over UDP, and only they, get no more than they sent."""
+        """Strangers over UDP, and only they, get no more than they sent, or 80 bytes."""
         for caller in CALLERS:
             if caller.audience is Audience.EXCLUDED:
                 continue
             bounded = caller.audience is Audience.STRANGER and caller.netid in {UDP, UDP6}
             for insecure in (PLAIN, INSECURE):
-                self.assertEqual(permits(insecure, caller, Reply(40, 41)), not bounded)
-                self.assertTrue(permits(insecure, caller, Reply(40, 40)))
+                for request, most in ((0, 80), (40, 80), (80, 80), (81, 81), (400, 400)):
+                    self.assertTrue(permits(insecure, caller, Reply(request, most)))
+                    larger = Reply(request, most + 1)
+                    self.assertEqual(permits(insecure, caller, larger), not bounded)
 
     def test_excluded(self) -> None:
         """Who may not ask may do nothing."""
@@ -164,12 +166,12 @@ class PermitsTests(SynchronousTestCase):
             self.assertFalse(permits(policy, EXCLUDED, permission))
 
 
-#: Host, and its audience if 10.0.0.0/8 and 2001:db8:1::/48 are trusted, and
+#: Host on the wire, and its audience if 10.0.0.0/8 and 2001:db8:1::/48 are trusted, and
 #: if those and 192.0.2.0/24 are also all that is allowed.
 AUDIENCES = [
-    ("127.0.0.1", Audience.LOCAL, Audience.LOCAL),
-    ("127.255.255.254", Audience.LOCAL, Audience.LOCAL),
-    ("::1", Audience.LOCAL, Audience.LOCAL),
+    ("127.0.0.1", Audience.EXCLUDED, Audience.EXCLUDED),
+    ("127.255.255.254", Audience.EXCLUDED, Audience.EXCLUDED),
+    ("::1", Audience.EXCLUDED, Audience.EXCLUDED),
     ("::ffff:127.0.0.1", Audience.EXCLUDED, Audience.EXCLUDED),
     ("10.1.2.3", Audience.TRUSTED, Audience.TRUSTED),
     ("::ffff:10.1.2.3", Audience.EXCLUDED, Audience.EXCLUDED),
@@ -195,16 +197,18 @@ class AudienceTests(SynchronousTestCase):
             self.assertIs(policy.audience(host), audience, host)
 
     def test_allowed(self) -> None:
-        """With them, those outside are excluded, but never this host."""
+        """With them, those outside are excluded."""
         policy = Policy(self.trusted, (*self.trusted, ip_network("192.0.2.0/24")))
         for host, _, audience in AUDIENCES:
             self.assertIs(policy.audience(host), audience, host)
 
-    def test_from_outside(self) -> None:
-        """A loopback address that came in over another interface is forged."""
-        for host in ("127.0.0.1", "127.255.255.254", "::1"):
-            self.assertIs(Policy().audience(host, from_outside=True), Audience.EXCLUDED, host)
-        self.assertIs(Policy().audience("10.1.2.3", from_outside=True), Audience.STRANGER)
+    def test_from_this_host(self) -> None:
+        """This host is local whatever address it uses, but for those that are always forged."""
+        policy = Policy(self.trusted, (ip_network("192.0.2.0/24"),))
+        for host, _, _ in AUDIENCES:
+            mapped = host.startswith("::ffff:")
+            expected = Audience.EXCLUDED if mapped else Audience.LOCAL
+            self.assertIs(policy.audience(host, from_this_host=True), expected, host)
 
     def test_trusted_is_not_allowed(self) -> None:
         """To be trusted does not let one in."""

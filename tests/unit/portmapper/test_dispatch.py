@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import MAX_DATAGRAM, NOBODY, Credential, sys_credential, xid_of
+from portmapd.oncrpc.message import (
+    MAX_DATAGRAM,
+    NOBODY,
+    Credential,
+    decode_reply,
+    success,
+    sys_credential,
+    xid_of,
+)
 from portmapd.oncrpc.netid import NETIDS, TCP, UDP, UDP6
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.access import Callit, Policy
@@ -210,7 +218,7 @@ class SizeTests(SynchronousTestCase):
         )
 
     def test_amplification(self) -> None:
-        """No procedure answers a stranger over UDP with more than it sent."""
+        """No procedure answers a stranger over UDP with more than it sent, or 80 bytes."""
         arguments = (
             *(bytes(size) for size in range(0, 160, 4)),
             rpcb(7, 1),
@@ -225,15 +233,30 @@ class SizeTests(SynchronousTestCase):
                     for data in arguments:
                         message = call(version, procedure, data)
                         reply = self.mapper.dispatch(message, caller).reply
-                        self.assertLessEqual(len(reply or b""), len(message))
+                        self.assertLessEqual(len(reply or b""), max(len(message), 80))
+
+    def test_address(self) -> None:
+        """A stranger gets an address, however short its question, and however long the address."""
+        longest = ".".join((":".join(["fff1"] * 8), "255", "255"))
+        self.mapper.registry.map(mapping(8, 1, "udp6", longest))
+        for procedure in (3, 9):
+            reply = self.mapper.dispatch(call(4, procedure, rpcb(8, 1)), remote(UDP6)).reply
+            self.assertEqual(reply, ACCEPTED + words(0) + xdr.string(longest))
+        message = call(4, 5, remote_call(8, 1, 0))
+        forwarded = self.mapper.dispatch(message, remote(UDP6)).forwarded
+        assert forwarded is not None
+        reply = forwarded.reply(success(XID, b""))
+        assert reply is not None
+        self.assertEqual(len(reply), 80)
+        self.assertEqual(decode_reply(reply), xdr.string(longest) + xdr.opaque(b""))
 
     def test_amplification_by_errors(self) -> None:
-        """Neither do errors, be the message as short as it may."""
+        """Errors are no larger either, however short the message is."""
         for message, _ in ERRORS:
             for end in range(len(message) + 1):
                 for caller in STRANGERS:
                     reply = self.mapper.dispatch(message[:end], caller).reply
-                    self.assertLessEqual(len(reply or b""), end)
+                    self.assertLessEqual(len(reply or b""), max(end, 80))
 
     def test_too_large(self) -> None:
         """What would be larger is an AUTH_ERROR, and is counted."""
@@ -243,17 +266,11 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual(self.mapper.statistics.calls(4, 4), 2)
 
     def test_short_mismatch(self) -> None:
-        """A bare prefix of another RPC version gets what fits it: error, AUTH_ERROR or silence."""
+        """A bare prefix of another RPC version gets the error that says so, which is small."""
         prefix = words(XID, 0, 3)
-        for size, reply in (
-            (12, None),
-            (19, None),
-            (20, DENIED + words(1, 5)),
-            (23, DENIED + words(1, 5)),
-            (24, DENIED + words(0, 2, 2)),
-        ):
+        for size in (12, 19, 20, 23, 24):
             outcome = self.mapper.dispatch(prefix.ljust(size, b"\0"), remote(UDP))
-            self.assertEqual(outcome.reply, reply)
+            self.assertEqual(outcome.reply, DENIED + words(0, 2, 2))
             self.assertNotEqual(outcome.fault, "")
 
     def test_padded_request(self) -> None:

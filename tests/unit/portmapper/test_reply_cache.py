@@ -34,7 +34,7 @@ HERE = loopback()
 GETPORT = call(2, 3, pmap(7, 1))
 
 
-def never(reply: bytes) -> None:
+def never(reply: bytes | None) -> None:
     """For replies that do not have to wait."""
     raise AssertionError
 

@@ -28,6 +28,8 @@ class ForwardingTestCase(SynchronousTestCase):
         self.reactor = self.serving.reactor
         self.serving.registry.map(mapping(7, 1, "udp", "0.0.0.0.8.1"))
         self.replies: list[bytes] = []
+        #: How many calls ended without a reply.
+        self.silent = 0
 
     def ask(
         self,
@@ -38,8 +40,15 @@ class ForwardingTestCase(SynchronousTestCase):
     ) -> None:
         """Have the program called."""
         message = call(*kind, remote_call(program, 1, 3, arguments))
-        reply = self.serving.call_server.serve(message, caller or loopback(), self.replies.append)
-        self.assertIsNone(reply)
+        reply = self.serving.call_server.serve(message, caller or loopback(), self.respond)
+        self.assertFalse(reply)
+
+    def respond(self, reply: bytes | None) -> None:
+        """Take a reply."""
+        if reply is None:
+            self.silent += 1
+        else:
+            self.replies.append(reply)
 
     @property
     def port(self) -> MemoryPort:
@@ -146,6 +155,7 @@ class BoundTests(ForwardingTestCase):
         self.reactor.advance(TIMEOUT * 0.02)
         (reply,) = self.replies
         self.assertRaises(SystemFailure, decode_reply, reply)
+        self.assertEqual(self.silent, 1)
         for xid in self.xids():
             self.answer(xid)
         self.assertEqual(len(self.replies), 1)

@@ -28,9 +28,9 @@ class CallServerTests(SynchronousTestCase):
 
     def test_caller(self) -> None:
         """A caller is what its transport and the policy say of it."""
-        caller = self.call_server.caller(UDP, "127.0.0.1", 5, "127.0.0.9")
+        caller = self.call_server.caller(UDP, "192.0.2.1", 5, "127.0.0.9", from_this_host=True)
         self.assertEqual((caller.audience, caller.reached), (Audience.LOCAL, "127.0.0.9"))
-        forged = self.call_server.caller(UDP, "127.0.0.1", 5, "192.0.2.1", from_outside=True)
+        forged = self.call_server.caller(UDP, "127.0.0.1", 5, "192.0.2.1")
         self.assertIs(forged.audience, Audience.EXCLUDED)
 
     def test_audience(self) -> None:
@@ -39,7 +39,8 @@ class CallServerTests(SynchronousTestCase):
             host = f"10.0.{number >> 8}.{number & 255}"
             self.assertIs(self.call_server.audience(host), Audience.STRANGER)
         for _ in range(2):
-            self.assertIs(self.call_server.audience("127.0.0.1"), Audience.LOCAL)
+            self.assertIs(self.call_server.audience("10.0.0.1", True), Audience.LOCAL)
+            self.assertIs(self.call_server.audience("10.0.0.1"), Audience.STRANGER)
 
     def test_table(self) -> None:
         """The table has what was served, for callers of that kind."""

@@ -6,7 +6,7 @@ import socket
 import weakref
 from typing import Any
 
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, capturedLogs, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from portmapd.channel import commands as c
@@ -333,6 +333,23 @@ class EndTests(ChannelTestCase):
         self.turns.run()
         self.assertFalse(is_closed(self.connect_as(1)))
         self.assertTrue(is_closed(self.connect_as(1)))
+
+    def test_kept(self) -> None:
+        """Whatever four users take, newcomers and root have connections; the log says so."""
+        if os.geteuid() != 0:
+            raise SkipTest("to be several users takes root")
+        self.factory = self.made(descriptors=160)
+        taken: list[socket.socket] = []
+        with capturedLogs() as events:
+            for uid in range(1, 5):
+                taken += [self.connect_as(uid) for _ in range(50)]
+        refused = [event for event in events if "why" in event]
+        self.assertEqual(len(refused), MAX_LINES)
+        self.assertEqual(refused[0]["caller"], "uid 1")
+        for uid in (5, 0):
+            self.assertFalse(is_closed(self.connect_as(uid)), uid)
+        kept = [self.connect() for _ in range(10)]
+        self.assertFalse(any(map(is_closed, kept)))
 
     def connect_as(self, uid: int) -> socket.socket:
         """A connection of another user."""

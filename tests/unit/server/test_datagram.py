@@ -1,14 +1,16 @@
 """Datagrams over a transport that knows nothing of packet information."""
 
+import socket
+
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
-from twisted.internet.interfaces import IUDPTransport
+from twisted.internet.interfaces import ISystemHandle, IUDPTransport
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from portmapd.errors import ConfigurationError
+from portmapd.errors import AuthRefused, ConfigurationError
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import decode_reply, success, xid_of
 from portmapd.oncrpc.program import CallResult, encode_call_result
@@ -20,9 +22,9 @@ from tests.support.rpc_server import Serving
 CALLER = ("127.0.0.1", 40_000)
 
 
-@implementer(IUDPTransport)
+@implementer(IUDPTransport, ISystemHandle)
 class Transport:
-    """A UDP port in memory.
+    """A UDP port in memory; its socket is real, but bound to nothing.
 
     :ivar sent: what was sent, and where to.
     :ivar fault: is raised where something is sent, if there is one.
@@ -34,6 +36,12 @@ class Transport:
         self.sent: list[tuple[bytes, tuple[str, int] | None]] = []
         self.fault: Exception | None = None
         self.is_closed = False
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+
+    def getHandle(self) -> socket.socket:
+        """The socket."""
+        return self.socket
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Where it is bound."""
@@ -77,6 +85,7 @@ class DatagramTests(SynchronousTestCase):
         """A protocol on a port that is bound to *host*."""
         protocol = PortmapDatagramProtocol(self.serving.call_server, address)
         transport = Transport(host)
+        self.addCleanup(transport.socket.close)
         protocol.makeConnection(transport)
         return protocol, transport
 
@@ -138,9 +147,52 @@ class DatagramTests(SynchronousTestCase):
         ):
             protocol = PortmapDatagramProtocol(self.serving.call_server, address)
             transport = Transport(host)
+            transport.socket.close()
             error = self.assertRaises(ConfigurationError, protocol.makeConnection, transport)
             self.assertIn(why, str(error))
             self.assertTrue(transport.is_closed)
+
+    def test_local(self) -> None:
+        """Callers are of this host at a loopback address, and nowhere else, whoever they claim."""
+        for host, caller, may_register in (
+            ("127.0.0.5", "127.0.0.1", True),
+            ("127.0.0.5", "192.0.2.7", True),
+            ("::1", "2001:db8::7", True),
+            ("192.0.2.1", "192.0.2.7", False),
+            ("192.0.2.1", "192.0.2.1", False),
+            ("2001:db8::1", "2001:db8::1", False),
+        ):
+            protocol, transport = self.connected(host)
+            protocol.datagramReceived(call(2, 1, pmap(8, 1, 17, 9)), (caller, 700))
+            ((reply, _),) = transport.sent
+            if may_register:
+                self.assertEqual(decode_reply(reply), xdr.uint(1))
+            else:
+                self.assertRaises(AuthRefused, decode_reply, reply)
+
+    def test_forged(self) -> None:
+        """Loopback addresses are not answered elsewhere, IPv4-mapped ones nowhere."""
+        for host, caller in (
+            ("192.0.2.1", "127.0.0.1"),
+            ("2001:db8::1", "::1"),
+            ("2001:db8::1", "::ffff:127.0.0.1"),
+            ("::1", "::ffff:127.0.0.1"),
+        ):
+            protocol, transport = self.connected(host)
+            protocol.datagramReceived(call(2, 0), (caller, 700))
+            self.assertEqual(transport.sent, [])
+
+    def test_received_before(self) -> None:
+        """What a loopback port received before it heard loopback alone is dropped."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            protocol = PortmapDatagramProtocol(self.serving.call_server)
+            transport = Transport("127.0.0.1")
+            self.addCleanup(transport.socket.close)
+            transport.socket.bind(("127.0.0.1", 0))
+            for _ in range(3):
+                sender.sendto(call(2, 0), transport.socket.getsockname())
+            protocol.makeConnection(transport)
+            self.assertRaises(BlockingIOError, transport.socket.recv, 1, socket.MSG_DONTWAIT)
 
     def test_no_address(self) -> None:
         """So is an address that is none, at once."""

@@ -4,7 +4,7 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.server.interface_filter import divide, hear_loopback, hear_others
+from portmapd.server.interface_filter import hear_loopback, hear_others, steer
 
 
 class InterfaceFilterTests(SynchronousTestCase):
@@ -50,9 +50,11 @@ class InterfaceFilterTests(SynchronousTestCase):
         hear_others(skt)
         self.assertEqual(self.received(skt), [0])
 
-    def test_divide(self) -> None:
+    def test_steer(self) -> None:
         """Of two sockets, the one for loopback gets all that comes in there, from any port."""
         others = self.make_socket()
         loopback = self.make_socket(others.getsockname()[1])
-        divide(others, loopback)
+        hear_others(others)
+        hear_loopback(loopback)
+        steer(others)
         self.assertEqual(self.received(others, loopback), [0, 20])

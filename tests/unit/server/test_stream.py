@@ -24,6 +24,7 @@ from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
 from portmapd.server import pipelining
+from portmapd.server.call_forwarder import TIMEOUT
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
 from portmapd.server.stream import (
@@ -149,6 +150,8 @@ class CallTests(StreamTestCase):
             + mark(b"")
             + numbered(7)
         )
+        # On a busy machine they may take several turns.
+        self.serving.reactor.pump([0] * 7)
         self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2, 4, 5, 7])
 
     def test_fragments(self) -> None:
@@ -403,6 +406,65 @@ class BrokenTests(StreamTestCase):
         self.assertEqual(other.ask(GETPORT), xdr.uint(9))
 
 
+class HalfClosedTests(StreamTestCase):
+    """Peers that send nothing more, and wait."""
+
+    def half_close(self) -> None:
+        """Have the peer shut its sending side."""
+        self.stream.protocol.readConnectionLost()
+
+    def test_nothing_left(self) -> None:
+        """When every call has its reply, the stream is closed, an unfinished call or not."""
+        self.stream.send(mark(GETPORT) + mark(GETPORT)[:9])
+        self.half_close()
+        self.assertEqual(len(self.stream.replies()), 1)
+        self.assertTrue(self.stream.is_closed)
+
+    def test_forwarded(self) -> None:
+        """Calls that are forwarded are waited for, all of them."""
+        for number in range(3):
+            arguments = remote_call(7, 1, 3, number.to_bytes(4, "big"))
+            self.stream.send(numbered(number, call(2, 5, arguments)))
+        self.half_close()
+        (port,) = self.serving.reactor.sockets
+        for made, address in port.sent:
+            self.assertFalse(self.stream.is_closed)
+            port.receive(success(xid_of(made), b""), address)
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [0, 1, 2])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_no_reply(self) -> None:
+        """Those that get no reply are waited for no longer than that is open."""
+        self.stream.send(mark(b"junk") + numbered(1, call(2, 5, remote_call(8, 1, 3))))
+        self.stream.send(numbered(2, call(2, 5, remote_call(7, 1, 3))))
+        self.half_close()
+        self.serving.reactor.advance(TIMEOUT * 0.9)
+        self.assertFalse(self.stream.is_closed)
+        self.serving.reactor.advance(TIMEOUT * 0.2)
+        self.assertEqual(self.stream.replies(), [])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_not_reading(self) -> None:
+        """Calls that wait until the peer reads are answered then."""
+        self.stream.protocol.pauseProducing()
+        self.stream.send(numbered(1) + numbered(2, NULL))
+        self.half_close()
+        self.assertFalse(self.stream.is_closed)
+        self.stream.protocol.resumeProducing()
+        self.assertEqual([xid_of(reply) for reply in self.stream.replies()], [1, 2])
+        self.assertTrue(self.stream.is_closed)
+
+    def test_gone(self) -> None:
+        """One that goes altogether meanwhile is not closed once more."""
+        self.stream.send(numbered(0, call(2, 5, remote_call(7, 1, 3))))
+        self.half_close()
+        self.stream.close()
+        (port,) = self.serving.reactor.sockets
+        ((made, address),) = port.sent
+        port.receive(success(xid_of(made), b""), address)
+        self.assertFalse(self.stream.is_closed)
+
+
 class LimitTests(StreamTestCase):
     """Idle streams, and too many of them."""
 
@@ -442,26 +504,55 @@ class LimitTests(StreamTestCase):
         self.assertTrue(self.stream.is_closed)
 
     def test_share(self) -> None:
-        """One other host cannot take the streams of all others; this host's loopback may."""
+        """Another network has a share; beyond it, its own stream that was idle longest goes."""
         factory = self.made(limit=4 * LIMIT)
-        greedy = [Stream(factory, "192.0.2.1") for _ in range(LIMIT + 1)]
-        self.assertEqual([stream.is_closed for stream in greedy], [False] * LIMIT + [True])
-        other = Stream(factory, "192.0.2.2")
+        for network in (["192.0.2.1"], ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"]):
+            other = Stream(factory, "192.0.2.2")
+            greedy = [Stream(factory, network[n % len(network)]) for n in range(LIMIT)]
+            greedy[0].ask(GETPORT)
+            greedy.append(Stream(factory, network[0]))
+            closed = [stream.is_closed for stream in greedy]
+            self.assertEqual(closed, [False, True] + [False] * (LIMIT - 1))
+            self.assertEqual(greedy[-1].ask(GETPORT), xdr.uint(9))
+            self.assertFalse(other.is_closed)
+            for stream in (*greedy, other):
+                stream.close()
+
+    def test_unknown_users(self) -> None:
+        """When half are taken, callers of this host whose user is not known share one share."""
+        factory = self.made(limit=4 * LIMIT)
+        before = [Stream(factory) for _ in range(2 * LIMIT)]
         own = [Stream(factory) for _ in range(LIMIT + 1)]
-        self.assertFalse(other.is_closed or any(stream.is_closed for stream in own))
-        for stream in greedy:
-            stream.close()
-        self.assertFalse(Stream(factory, "192.0.2.1").is_closed)
+        self.assertFalse(any(stream.is_closed for stream in before))
+        self.assertEqual([stream.is_closed for stream in own], [True] + [False] * LIMIT)
 
     def test_limit(self) -> None:
-        """Further streams are not accepted, until one ends."""
-        streams = [self.stream, *(Stream(self.factory) for _ in range(LIMIT - 1))]
-        self.assertTrue(all(stream.is_accepted for stream in streams))
-        self.assertFalse(Stream(self.factory).is_accepted)
-        self.assertEqual(self.stream.ask(GETPORT), xdr.uint(9))
-        streams[0].close()
-        self.assertTrue(Stream(self.factory).is_accepted)
-        self.assertFalse(Stream(self.factory).is_accepted)
+        """For a further stream, the one that was idle longest goes, with a line in the log."""
+        streams = [self.stream, *(Stream(self.factory, f"192.0.2.{n}") for n in range(LIMIT - 1))]
+        self.stream.ask(GETPORT)
+        with capturedLogs() as events:
+            further = Stream(self.factory, "192.0.2.99")
+        self.assertEqual(further.ask(GETPORT), xdr.uint(9))
+        closed = [stream.is_closed for stream in streams]
+        self.assertEqual(closed, [False, True] + [False] * (LIMIT - 2))
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "a connection of 192.0.2.0 port 40000 over tcp is closed: "
+                "too many streams, and it was idle longest"
+            ],
+        )
+
+    def test_slow_senders(self) -> None:
+        """Bytes that complete no call do not make a stream a used one."""
+        slow = [Stream(self.factory, f"192.0.2.{n}") for n in range(LIMIT)]
+        for stream in slow:
+            stream.send(mark(GETPORT)[:9])
+        self.stream.ask(GETPORT)
+        for number in range(100):
+            further = Stream(self.factory, f"198.51.100.{number}")
+            self.assertEqual(further.ask(GETPORT), xdr.uint(9))
+        self.assertTrue(all(stream.is_closed for stream in slow))
 
     def test_stop(self) -> None:
         """When its listening socket ends, so do all of its streams, and its clock."""

@@ -1,0 +1,56 @@
+"""Which addresses are this host's own, as the kernel's routes say (``rtnetlink(7)``)."""
+
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
+from struct import Struct, pack
+
+_HEADER = Struct("=IHHII")
+_ERROR, _GET_ROUTE, _REQUEST = 2, 26, 1
+#: ``struct rtmsg``: the family, the length of the destination in bits, and the type of a route.
+_ROUTE = Struct("=BBxxxxxBxxxx")
+_LOCAL = 2
+#: Attributes of a route: its destination, and the interface to look on.
+_DESTINATION, _INTERFACE = 1, 4
+_BUFFER = 8_192
+
+
+def is_own_address(host: str) -> bool:
+    """Whether *host* is a loopback address or another address of this host, at this moment.
+
+    Both ends of a TCP connection have answered each other, so a peer with such an address is on
+    this host. The source of a datagram proves nothing.
+
+    :param host: an IPv4 or IPv6 address, with its scope.
+    """
+    address, _, scope = host.partition("%")
+    if ip_address(address).is_loopback:
+        return True
+    # An interface may have gone since, and a sandbox may have no netlink.
+    with suppress(OSError):
+        return _route_type(address, socket.if_nametoindex(scope) if scope else 0) == _LOCAL
+    return False
+
+
+def _route_type(address: str, interface: int) -> int:
+    """The type of the route to *address*.
+
+    :param interface: the index of the interface to look on; 0: any one.
+    :raises OSError: there is no route.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    packed = socket.inet_pton(family, address)
+    request = _ROUTE.pack(family, 8 * len(packed), 0) + _attribute(_DESTINATION, packed)
+    if interface:
+        request += _attribute(_INTERFACE, pack("=I", interface))
+    head = _HEADER.pack(_HEADER.size + len(request), _GET_ROUTE, _REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.send(head + request)
+        reply = netlink.recv(_BUFFER)
+    if _HEADER.unpack_from(reply)[1] == _ERROR:
+        raise OSError(f"no route to {address}")
+    return int(_ROUTE.unpack_from(reply, _HEADER.size)[2])
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return pack("=HH", 4 + len(data), kind) + data
