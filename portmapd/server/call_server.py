@@ -24,7 +24,7 @@ class CallServer:
     :param dispatcher: serves the messages whose replies are not cached.
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
-    :param malformed_log: is told who sends malformed messages.
+    :param peer_log: is told who sends malformed messages, and who is refused what.
     :param before_reply: is called after each dispatch, before its reply is sent, as
         :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
     """
@@ -37,14 +37,14 @@ class CallServer:
         dispatcher: Dispatcher,
         cache: ReplyCache,
         forwarder: CallForwarder,
-        malformed_log: RateLimitedLog,
+        peer_log: RateLimitedLog,
         before_reply: Callable[[], object] | None = None,
     ) -> None:
         self._policy = policy
         self._dispatcher = dispatcher
         self._cache = cache
         self._forwarder = forwarder
-        self._malformed_log = malformed_log
+        self._peer_log = peer_log
         self._before_reply = before_reply
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
@@ -109,6 +109,8 @@ class CallServer:
         """Do what *outcome* asks for besides the reply: log, forward, cache."""
         if outcome.fault:
             self.malformed(caller, outcome.fault)
+        if outcome.refused:
+            self._peer_log.refused(caller, outcome.refused)
         if outcome.forwarded is not None:
             self._forwarder.forward(outcome.forwarded, caller, message, respond)
         if outcome.cacheable is not None and outcome.reply is not None:
@@ -116,4 +118,4 @@ class CallServer:
 
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent what is not a message, or a malformed one."""
-        self._malformed_log.malformed(caller, fault)
+        self._peer_log.malformed(caller, fault)

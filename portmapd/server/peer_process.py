@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescri
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from portmapd.registry.holder import Allowance
+from portmapd.registry.holder import Allowances, allowances
 
 #: The connections of an ended process that are ended in one turn of the reactor.
 BATCH = 16
@@ -88,13 +88,13 @@ class Process:
 
     :param key: its pid, and a number that another process with the same pid does not have.
     :param pidfd: becomes readable when the process ends.
-    :param allowance: what all its connections together may hold.
+    :param allowances: what all its connections together may hold.
     :param ended: is called with it when it has ended.
     """
 
     key: tuple[int, int]
     pidfd: int
-    allowance: Allowance
+    allowances: Allowances
     ended: Callable[[Process], None]
     connections: dict[Connection, None] = field(factory=dict)
 
@@ -118,15 +118,23 @@ class Processes:
 
     :param descriptors: where their pidfds are watched.
     :param clock: gives turns.
-    :param limit: the most services and mappings that one process may hold.
+    :param max_services: the most services that one process may hold.
+    :param max_mappings: the most RPC mappings that one process may hold.
     :ivar has_peer_pidfd: may a process be joined some time after it connected? If not, another
         process that has its pid by then would be taken for it.
     """
 
-    def __init__(self, descriptors: IReactorFDSet, clock: IReactorTime, limit: int) -> None:
+    def __init__(
+        self,
+        descriptors: IReactorFDSet,
+        clock: IReactorTime,
+        max_services: int,
+        max_mappings: int,
+    ) -> None:
         self._descriptors = descriptors
         self._clock = clock
-        self.limit = limit
+        self.max_services = max_services
+        self._max_mappings = max_mappings
         self.has_peer_pidfd = has_peer_pidfd()
         self._living: dict[tuple[int, int], Process] = {}
 
@@ -150,13 +158,16 @@ class Processes:
             self._end(process)
             process = None
         if process is None:
-            process = Process(key, pidfd, Allowance(self.limit), self._end)
+            process = Process(key, pidfd, self._new_allowances(), self._end)
             self._living[key] = process
             self._descriptors.addReader(process)
         else:
             os.close(pidfd)
         process.connections[connection] = None
         return process
+
+    def _new_allowances(self) -> Allowances:
+        return allowances(self.max_services, self._max_mappings)
 
     def leave(self, connection: Connection, process: Process) -> None:
         """*connection* of *process* has ended."""

@@ -21,7 +21,7 @@ from portmapd.errors import (
     UnsupportedVersion,
 )
 from portmapd.oncrpc.program import PROGRAM
-from portmapd.registry.holder import Allowance, Holder
+from portmapd.registry.holder import Allowances, Holder
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC, RESERVED, check_service
@@ -42,7 +42,7 @@ class Peer(Protocol):
     uid: int
     pid: int
 
-    def join(self) -> Allowance:
+    def join(self) -> Allowances:
         """Have the connection end when its process ends.
 
         :return: what the process may hold.
@@ -66,7 +66,7 @@ class ChannelContext:
     :param registry: where they register.
     :param watchers: those of them that watch it.
     :param instance: a name that is new at every start of the channel.
-    :param limit: the most services and mappings that one process may hold.
+    :param limit: the most services that one process may hold.
     """
 
     registry: Registry
@@ -112,7 +112,7 @@ class Session:
         """
         if self._holder is None:
             peer = self._peer
-            holder = Holder(peer.uid, peer.pid, allowance=peer.join())
+            holder = Holder(peer.uid, peer.pid, allowances=peer.join())
             self._holder = self._context.registry.open(holder)
         return self._holder
 
@@ -217,7 +217,7 @@ class Session:
         new = [mapping(*fields, owner=holder.owner, holder=holder) for fields in mappings]
         if any(m.program == PROGRAM for m in new):
             raise InvalidMapping(f"program {PROGRAM} is the port mapper's own")
-        holder.allowance.check(len(new))
+        holder.allowances.mappings.check(len(new))
         self._context.registry.map(*new)
         return _NOTHING
 

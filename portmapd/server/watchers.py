@@ -8,7 +8,7 @@ from portmapd.channel.commands import (
     SERVICE_ROW,
     encode_event,
 )
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import VISIBLE, Change
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import Service
@@ -83,7 +83,7 @@ class Watchers:
         """
         self.discard(watcher)
         if self._unfollow is None:
-            self._unfollow = self._registry.follow(self._changed, *Kind)
+            self._unfollow = self._registry.follow(self._changed, *VISIBLE)
         watcher.names = names
         if not names:
             self._all[watcher] = None

@@ -14,7 +14,7 @@ from portmapd.client.local import Portmapper
 from portmapd.client.patience import JITTER, LONGEST_WAIT
 from portmapd.client.standing import Group
 from portmapd.errors import PortmapdError
-from portmapd.registry.holder import Allowance
+from portmapd.registry.holder import allowances
 from tests.support.channel_sessions import Host, Process
 
 PATH = "/run/test.sock"
@@ -33,7 +33,7 @@ class Wire:
         self.commands: list[bytes] = []
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()
-        process = Process(104, pid, "/bin/a", Allowance(None), self._out)
+        process = Process(104, pid, "/bin/a", allowances(), self._out)
         self.session = host.context.open(process)
         self._is_up = True
         self.is_paused = False

@@ -29,6 +29,7 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("local_socket", "/run/s", "/run/s"),
     ("max_services", 1, 1),
     ("max_services", 1_000_000, 1_000_000),
+    *((f"max_{kind}mappings", 1, 1) for kind in ("", "user_", "total_")),
     ("trust", ["10.0.0.0/8"], (ip_network("10.0.0.0/8"),)),
     ("trust", ["10.1.2.3/8"], (ip_network("10.0.0.0/8"),)),
     ("trust", [ip_network("2001:db8::/32")], (ip_network("2001:db8::/32"),)),
@@ -41,6 +42,9 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("callit", Callit.ALL, Callit.ALL),
     ("liveness", 0.05, 0.05),
     ("liveness", 3600, 3600),
+    ("liveness", None, None),
+    ("forget", 0, 0),
+    ("forget", 86_400, 86_400),
     ("idle", 0.05, 0.05),
     ("max_streams", 1, 1),
 ]
@@ -89,8 +93,18 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     *(
         (field, count, COUNT.format(field.replace("_", "-"), count))
-        for field in ("max_streams", "max_services")
+        for field in (
+            "max_streams",
+            "max_services",
+            "max_mappings",
+            "max_user_mappings",
+            "max_total_mappings",
+        )
         for count in (0, -1)
+    ),
+    *(
+        ("forget", seconds, f"forget {seconds}: give seconds from 0 to 86400")
+        for seconds in (-1.0, 86_400.1, float("inf"), float("nan"), "1", None, True)
     ),
     *(
         (field, [text], NO_NETWORK.format(text))
@@ -183,3 +197,5 @@ class DefaultTests(SynchronousTestCase):
         self.assertEqual((config.trust, config.allow, config.insecure), ((), (), False))
         self.assertEqual((config.callit, config.liveness), (Callit.LOCAL, 1.0))
         self.assertEqual((config.max_services, config.max_streams, config.idle), (10, 1024, 60.0))
+        self.assertEqual((config.max_mappings, config.forget), (64, 60.0))
+        self.assertEqual((config.max_user_mappings, config.max_total_mappings), (1_000, 100_000))

@@ -74,7 +74,7 @@ class EndedTests(SynchronousTestCase):
             ours, _ = listening.accept()
         self.addCleanup(ours.close)
         turns = Turns()
-        processes = Processes(turns.epoll_group, turns.reactor, 3)
+        processes = Processes(turns.epoll_group, turns.reactor, 3, 64)
         before = set(os.listdir("/proc/self/fd"))
         self.assertRaises(OSError, processes.join, Connection(), ours, child.pid)
         self.assertEqual(len(processes), 0)
@@ -94,13 +94,13 @@ class ProcessesTests(SynchronousTestCase):
     def test_shared(self) -> None:
         """All connections of a process share its descriptor and its allowance."""
         turns = Turns()
-        processes = Processes(turns.epoll_group, turns.reactor, 3)
+        processes = Processes(turns.epoll_group, turns.reactor, 3, 64)
         before = set(os.listdir("/proc/self/fd"))
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         connections = [Connection() for _ in range(5)]
         joined = [processes.join(each, ours, os.getpid()) for each in connections]
         self.assertEqual(len({id(process) for process in joined}), 1)
-        self.assertEqual((len(processes), joined[0].allowance.limit), (1, 3))
+        self.assertEqual((len(processes), joined[0].allowances.services.limit), (1, 3))
         for connection in connections:
             processes.leave(connection, joined[0])
             processes.leave(connection, joined[0])

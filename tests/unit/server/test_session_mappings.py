@@ -74,6 +74,6 @@ class MappingTests(SessionTestCase):
         """What the superuser removed counts no more, and can be set again."""
         self.connection.set(TCP)
         self.host.registry.unmap(*self.host.registry.mappings)
-        self.assertEqual(self.connection.holder.allowance.held, 0)
+        self.assertEqual(self.connection.holder.allowances.mappings.held, 0)
         self.refused(NotRegistered, "tcp", self.connection.unset, TCP)
         self.connection.set(TCP)
