@@ -22,11 +22,14 @@ BATCH = 16
 
 #: Since Linux 6.5; the socket module has no name for it.
 _SO_PEERPIDFD = 77
+#: The pid that the kernel gives for a process of another pid namespace that is not below this one.
+UNSEEN = 0
 
 
-def open_pidfd(skt: socket.socket, pid: int) -> int:
+def open_pidfd(skt: socket.socket, pid: int) -> int | None:
     """A pidfd of the process that connected *skt*.
 
+    :return: None if its pid is :data:`UNSEEN`, and the kernel gives no pidfd of a socket's peer.
     :raises OSError: it has ended, or there are no descriptors left.
     """
     try:
@@ -36,7 +39,7 @@ def open_pidfd(skt: socket.socket, pid: int) -> int:
         # hold the socket, and another process may have the pid.
         if error.errno != errno.ENOPROTOOPT:
             raise
-        return os.pidfd_open(pid)
+        return None if pid == UNSEEN else os.pidfd_open(pid)
 
 
 def has_peer_pidfd() -> bool:
@@ -57,8 +60,10 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def read_executable(pid: int, pidfd: int) -> str:
+def read_executable(pid: int, pidfd: int | None) -> str:
     """The path of the executable of a process; empty if it cannot be known.
+
+    :param pidfd: None if the process cannot be seen from this pid namespace.
 
     It cannot be known if its file was deleted or replaced. The process must still run after the
     path was read: otherwise the path may be that of another process with the same pid.
@@ -71,7 +76,7 @@ def read_executable(pid: int, pidfd: int) -> str:
     except (OSError, UnicodeEncodeError):
         return ""
     same = (there.st_dev, there.st_ino) == (running.st_dev, running.st_ino)
-    return path if same and not has_ended(pidfd) else ""
+    return path if same and pidfd is not None and not has_ended(pidfd) else ""
 
 
 class Connection(Protocol):
@@ -87,19 +92,19 @@ class Process:
     """A process that has connections, as a descriptor of the reactor.
 
     :param key: its pid, and a number that another process with the same pid does not have.
-    :param pidfd: becomes readable when the process ends.
+    :param pidfd: becomes readable when the process ends; None: nothing tells when it does.
     :param allowances: what all its connections together may hold.
     :param ended: is called with it when it has ended.
     """
 
     key: tuple[int, int]
-    pidfd: int
+    pidfd: int | None
     allowances: Allowances
     ended: Callable[[Process], None]
     connections: dict[Connection, None] = field(factory=dict)
 
     def fileno(self) -> int:
-        return self.pidfd
+        return -1 if self.pidfd is None else self.pidfd
 
     def doRead(self) -> None:
         """The process has ended."""
@@ -108,6 +113,11 @@ class Process:
     def connectionLost(self, reason: Failure) -> None:
         """The process has ended, and the reactor saw the hang-up first."""
         self.ended(self)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended, as far as that can be told."""
+        return self.pidfd is not None and has_ended(self.pidfd)
 
     def logPrefix(self) -> str:
         return f"pid {self.key[0]}"
@@ -145,16 +155,21 @@ class Processes:
     def join(self, connection: Connection, skt: socket.socket, pid: int) -> Process:
         """The process that connected *skt*, with *connection* among its connections.
 
+        A process that cannot be told from others has this connection only.
+
         :raises OSError: it has ended, or there are no descriptors left.
         """
         pidfd = open_pidfd(skt, pid)
+        if pidfd is None:
+            one = {connection: None}
+            return Process((pid, 0), None, self._new_allowances(), self._end, one)
         if has_ended(pidfd):
             os.close(pidfd)
             raise ProcessLookupError(f"pid {pid} has ended")
         # Since Linux 6.9 the inode is the process's own. Before, all have the same.
         key = pid, os.fstat(pidfd).st_ino
         process = self._living.get(key)
-        if process is not None and has_ended(process.pidfd):
+        if process is not None and process.has_ended:
             self._end(process)
             process = None
         if process is None:
@@ -192,4 +207,5 @@ class Processes:
         if self._living.get(process.key) is process:
             del self._living[process.key]
             self._descriptors.removeReader(process)
-            os.close(process.pidfd)
+            if process.pidfd is not None:
+                os.close(process.pidfd)

@@ -26,6 +26,7 @@ from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC, RESERVED, check_service
 from portmapd.server.listing import Filter, list_mappings, list_services
+from portmapd.server.peer_process import UNSEEN
 from portmapd.server.watchers import Watcher, Watchers
 
 Answer = Mapping[str, Any]
@@ -189,10 +190,7 @@ class Session:
             _check_service(*service)
         public = next((flags for _, _, flags in services if flags & PUBLIC), 0)
         if public and not self.find_executable():
-            raise ExecutableUnknown(
-                f"flags {public}: the path of the executable of pid {self._peer.pid} is not known "
-                "(it was deleted, replaced, or may not be read)"
-            )
+            raise ExecutableUnknown(f"flags {public}: {_why_unknown(self._peer.pid)}")
         holder = self.open_holder()
         self._context.registry.register(*[holder.new_service(*service) for service in services])
         return _NOTHING
@@ -249,6 +247,19 @@ class Session:
         if self._watcher is not None:
             self._context.watchers.discard(self._watcher)
         return _NOTHING
+
+
+def _why_unknown(pid: int) -> str:
+    """Why the executable of a process is not known."""
+    if pid == UNSEEN:
+        return (
+            "the executable of a process in another pid namespace, such as a container's, cannot "
+            "be seen from here: register without flag 2 (public)"
+        )
+    return (
+        f"the path of the executable of pid {pid} is not known (it was deleted, replaced, or may "
+        "not be read)"
+    )
 
 
 def _check_service(name: str, port: str, flags: int) -> None:

@@ -6,11 +6,17 @@ import socket
 import subprocess
 import sys
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.server.peer_process import Processes, has_ended, open_pidfd, read_executable
+from portmapd.server.peer_process import (
+    UNSEEN,
+    Processes,
+    has_ended,
+    open_pidfd,
+    read_executable,
+)
 from tests.support.stepped_reactor import Turns
 
 
@@ -34,6 +40,7 @@ class PidfdTests(SynchronousTestCase):
     def opened(self, skt: Any, pid: int) -> int:
         """A pidfd."""
         pidfd = open_pidfd(skt, pid)
+        assert pidfd is not None
         self.addCleanup(os.close, pidfd)
         return pidfd
 
@@ -58,6 +65,28 @@ class PidfdTests(SynchronousTestCase):
     def test_no_descriptor_left(self) -> None:
         """Nothing is tried without a descriptor for it."""
         self.assertRaises(OSError, open_pidfd, OldKernel(errno.EMFILE), os.getpid())
+
+
+class UnseenTests(SynchronousTestCase):
+    """Processes of other pid namespaces, where the kernel gives no pidfd of a socket's peer."""
+
+    def test_no_pidfd(self) -> None:
+        """There is no descriptor of one, and its executable is not known."""
+        self.assertIsNone(open_pidfd(cast("Any", OldKernel(errno.ENOPROTOOPT)), UNSEEN))
+        self.assertEqual(read_executable(UNSEEN, None), "")
+        self.assertRaises(OSError, open_pidfd, OldKernel(errno.EMFILE), UNSEEN)
+
+    def test_join(self) -> None:
+        """Each connection counts as a process, and takes no descriptor of one."""
+        turns = Turns()
+        processes = Processes(turns.epoll_group, turns.reactor, 3, 64)
+        old = cast("Any", OldKernel(errno.ENOPROTOOPT))
+        connections = [Connection() for _ in range(2)]
+        joined = [processes.join(connection, old, UNSEEN) for connection in connections]
+        self.assertIsNot(joined[0].allowances, joined[1].allowances)
+        self.assertEqual((len(processes), joined[0].has_ended), (0, False))
+        for connection, process in zip(connections, joined, strict=True):
+            processes.leave(connection, process)
 
 
 class EndedTests(SynchronousTestCase):
