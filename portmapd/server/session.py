@@ -20,8 +20,10 @@ from portmapd.errors import (
     UnknownCommand,
     UnsupportedVersion,
 )
+from portmapd.oncrpc.netid import NETIDS, canonical_address
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.registry.holder import Allowances, Holder
+from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC, RESERVED, check_service
@@ -223,7 +225,7 @@ class Session:
         held = self.open_holder().mappings
         for program, version, netid, address in mappings:
             existing = held.get((program, version, netid))
-            if existing is None or existing.address != address:
+            if existing is None or not _is_at(existing, address):
                 raise NotRegistered(
                     f"program {program} version {version} on {netid} is not mapped to {address} "
                     "on this connection"
@@ -247,6 +249,15 @@ class Session:
         if self._watcher is not None:
             self._context.watchers.discard(self._watcher)
         return _NOTHING
+
+
+def _is_at(existing: RpcMapping, address: str) -> bool:
+    """Whether *address* is that of the mapping, in any spelling."""
+    try:
+        canonical, _ = canonical_address(NETIDS[existing.netid], address)
+    except InvalidMapping:
+        return False
+    return canonical == existing.address
 
 
 def _why_unknown(pid: int) -> str:

@@ -127,6 +127,23 @@ class RemovalTests(LivenessTestCase):
         self.look()
         self.assertEqual(self.rows(), [])
 
+    def test_spellings(self) -> None:
+        """A service is found dead whichever way it spelled its address."""
+        spellings = [("udp", "::", "0.0.0.0"), ("udp", "::ffff:127.0.0.1", "127.0.0.1")]
+        if has_ipv6():
+            spellings += [
+                ("udp6", "0:0:0:0:0:0:0:0", "::1"),
+                ("udp6", "0:0:0:0:0:0:0:1", "::1"),
+                ("tcp6", "0.0.0.0", "::1"),
+            ]
+        for netid, host, where in spellings:
+            with opened(TCP if netid == "tcp6" else UDP, where) as skt:
+                self.map(netid, address(host, skt))
+                self.look(2)
+                self.assertEqual(len(self.rows()), 1, (netid, host))
+            self.look()
+            self.assertEqual(self.rows(), [], (netid, host))
+
     def test_bound_later(self) -> None:
         """A service may register first and bind then."""
         with opened(UDP, "127.0.0.1") as skt:
