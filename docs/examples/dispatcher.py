@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.logger import Logger
 
 from portmapd.config import Config
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import EXCLUSIVE
@@ -34,7 +34,7 @@ class Dispatcher(Service):
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._holder = Holder(os.getuid(), os.getpid())
-        registry.follow(self._changed, Kind.REGISTERED, Kind.DEREGISTERED)
+        registry.follow(self._changed, ChangeKind.REGISTERED, ChangeKind.DEREGISTERED)
 
     def startService(self) -> None:
         super().startService()
@@ -49,7 +49,7 @@ class Dispatcher(Service):
         """The ports of the workers that are there now."""
         return [service.port for service in self._registry.names.of(WORKER)]
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         if any(isinstance(c.subject, Worker) and c.subject.name == WORKER for c in changes):
             self.log.info("the workers are on ports {ports}", ports=self.ports())
 

@@ -6,10 +6,10 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.registry.mapping import Mapping
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     """The kinds of change. The local channel tells of the first four, by these names."""
 
     REGISTERED = "registered"
@@ -29,16 +29,16 @@ class Kind(Enum):
 
 
 #: The kinds that add or remove what callers see.
-VISIBLE = (Kind.REGISTERED, Kind.DEREGISTERED, Kind.MAPPED, Kind.UNMAPPED)
+VISIBLE = (ChangeKind.REGISTERED, ChangeKind.DEREGISTERED, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
 
 
 @frozen
-class Change:
+class ChangeRecord:
     """One registration was added or removed, or its state changed.
 
     :param kind: what happened.
     :param subject: the service for REGISTERED and DEREGISTERED, the mapping for the other kinds.
     """
 
-    kind: Kind
-    subject: Mapping | Service
+    kind: ChangeKind
+    subject: Mapping | NamedService

@@ -30,7 +30,7 @@ RESERVED = ".portmapd"
 
 # Not frozen, which would double the time of a registration; nothing changes one all the same.
 @define(eq=False, weakref_slot=False)
-class Service:
+class NamedService:
     """A name that a process registered, under its uid, for a port.
 
     :param name: 1 to 255 bytes without spaces and control characters.
@@ -111,15 +111,15 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._by_name: dict[str, Service | dict[Service, None]] = {}
+        self._by_name: dict[str, NamedService | dict[NamedService, None]] = {}
         self._exclusive: dict[tuple[str, int], int] = {}
 
-    def of(self, name: str) -> Iterable[Service]:
+    def of(self, name: str) -> Iterable[NamedService]:
         """The services of that name, in the order of registration."""
         found = self._by_name.get(name, ())
-        return (found,) if isinstance(found, Service) else found
+        return (found,) if isinstance(found, NamedService) else found
 
-    def first(self, name: str, uid: int) -> Service | None:
+    def first(self, name: str, uid: int) -> NamedService | None:
         """The first service of that name and user, or None."""
         return next((s for s in self.of(name) if s.holder.uid == uid), None)
 
@@ -127,18 +127,18 @@ class Names:
         """Is the name taken exclusively for that user?"""
         return (name, uid) in self._exclusive
 
-    def add(self, new: Service) -> None:
+    def add(self, new: NamedService) -> None:
         """Put *new* in."""
         found = self._by_name.setdefault(new.name, new)
         if found is not new:
-            if isinstance(found, Service):
+            if isinstance(found, NamedService):
                 found = self._by_name[new.name] = {found: None}
             found[new] = None
         if new.flags & EXCLUSIVE:
             key = new.name, new.uid
             self._exclusive[key] = self._exclusive.get(key, 0) + 1
 
-    def discard(self, old: Service) -> None:
+    def discard(self, old: NamedService) -> None:
         """Take *old* out; it must be in."""
         found = self._by_name[old.name]
         if isinstance(found, dict):

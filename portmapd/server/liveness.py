@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
 from portmapd.registry.registry import Registry
@@ -72,16 +72,18 @@ class Liveness(Service):
         self._looking = LoopingCall(self._begin_look)
         self._looking.clock = clock
         self._ends = [registry.follow(on, kind) for kind, on in self._followers().items()]
-        self._mapped([Change(Kind.MAPPED, mapping) for mapping in registry.mappings])
-        self._on_suspended([Change(Kind.SUSPENDED, m) for m in registry.suspended.values()])
+        self._mapped([ChangeRecord(ChangeKind.MAPPED, mapping) for mapping in registry.mappings])
+        self._on_suspended(
+            [ChangeRecord(ChangeKind.SUSPENDED, m) for m in registry.suspended.values()]
+        )
 
-    def _followers(self) -> dict[Kind, Callable[[Sequence[Change]], None]]:
+    def _followers(self) -> dict[ChangeKind, Callable[[Sequence[ChangeRecord]], None]]:
         return {
-            Kind.MAPPED: self._mapped,
-            Kind.UNMAPPED: self._unmapped,
-            Kind.CONFIRMED: self._mapped,
-            Kind.SUSPENDED: self._on_suspended,
-            Kind.RELEASED: self._released,
+            ChangeKind.MAPPED: self._mapped,
+            ChangeKind.UNMAPPED: self._unmapped,
+            ChangeKind.CONFIRMED: self._mapped,
+            ChangeKind.SUSPENDED: self._on_suspended,
+            ChangeKind.RELEASED: self._released,
         }
 
     def startService(self) -> None:
@@ -235,22 +237,22 @@ class Liveness(Service):
 
     # Following the registry
 
-    def _mapped(self, changes: Sequence[Change]) -> None:
+    def _mapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
             self._new[mapping.key] = self._add(Presence(mapping))
         self._schedule_new()
 
-    def _unmapped(self, changes: Sequence[Change]) -> None:
+    def _unmapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
             self._drop(mapping.key)
 
-    def _on_suspended(self, changes: Sequence[Change]) -> None:
+    def _on_suspended(self, changes: Sequence[ChangeRecord]) -> None:
         ends = self._clock.seconds() + self._forget
         for mapping in _unheld(changes):
             presence = Presence(mapping, owner_users(mapping), ends)
             self._suspended[mapping.key] = self._add(presence)
 
-    def _released(self, changes: Sequence[Change]) -> None:
+    def _released(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
             if mapping.key in self._suspended:
                 self._drop(mapping.key)
@@ -289,7 +291,7 @@ def _cancel(call: IDelayedCall | None) -> None:
         call.cancel()
 
 
-def _unheld(changes: Sequence[Change]) -> Iterator[Mapping]:
+def _unheld(changes: Sequence[ChangeRecord]) -> Iterator[Mapping]:
     """The mappings that no connection holds; the others live as long as their connection."""
     for change in changes:
         if isinstance(change.subject, Mapping) and change.subject.holder is None:

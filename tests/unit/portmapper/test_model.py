@@ -21,7 +21,7 @@ from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address, split_address
 from portmapd.oncrpc.program import PROGRAM, Pmap, read_pmap, read_rpcb
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.registry.change import VISIBLE, Change, Kind
+from portmapd.registry.change import VISIBLE, ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, mapping
 from tests.support.rpc_samples import (
@@ -78,25 +78,25 @@ class Machine(RuleBasedStateMachine):
         self.heard_paused: dict[Key, Mapping] = {}
         registry = self.mapper.registry
         registry.follow(self.hear, *VISIBLE)
-        registry.follow(self.hear_pauses, Kind.SUSPENDED, Kind.RELEASED)
+        registry.follow(self.hear_pauses, ChangeKind.SUSPENDED, ChangeKind.RELEASED)
 
-    def hear(self, changes: Sequence[Change]) -> None:
+    def hear(self, changes: Sequence[ChangeRecord]) -> None:
         """Keep a copy of the registry by its changes alone."""
         for change in changes:
             subject = change.subject
             assert isinstance(subject, Mapping)
-            if change.kind is Kind.MAPPED:
+            if change.kind is ChangeKind.MAPPED:
                 assert subject.key not in self.heard
                 self.heard[subject.key] = subject
             else:
                 assert self.heard.pop(subject.key) is subject
 
-    def hear_pauses(self, changes: Sequence[Change]) -> None:
+    def hear_pauses(self, changes: Sequence[ChangeRecord]) -> None:
         """Keep a copy of what is suspended by its changes alone."""
         for change in changes:
             subject = change.subject
             assert isinstance(subject, Mapping)
-            if change.kind is Kind.SUSPENDED:
+            if change.kind is ChangeKind.SUSPENDED:
                 assert self.heard_paused.setdefault(subject.key, subject) is subject
             else:
                 assert self.heard_paused.pop(subject.key) is subject

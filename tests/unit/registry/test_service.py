@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.errors import AlreadyRegistered, InvalidService, NotRegistered
 from portmapd.registry.holder import Holder
-from portmapd.registry.service import EXCLUSIVE, PUBLIC, Service, check_service
+from portmapd.registry.service import EXCLUSIVE, PUBLIC, NamedService, check_service
 from tests.unit.registry.test_registry import RegistryTestCase
 
 
@@ -188,4 +188,6 @@ class ServiceFieldTests(SynchronousTestCase):
     def test_services_are_themselves(self) -> None:
         """Two services with the same fields are two."""
         holder = Holder(1, 1)
-        self.assertNotEqual(Service("a", "1", 0, 1, holder), Service("a", "1", 0, 1, holder))
+        self.assertNotEqual(
+            NamedService("a", "1", 0, 1, holder), NamedService("a", "1", 0, 1, holder)
+        )
