@@ -28,6 +28,9 @@ START_LIMIT, STOP_LIMIT = 20.0, 20.0
 ANSWER_LIMIT, ASK_AGAIN = 0.1, 0.001
 """Seconds to wait for an answer, and from one question to the next."""
 
+NO_LIMIT = "10000000"
+"""More mappings than are set."""
+
 _NULL_CALL = struct.pack(">10I", 1, 0, 2, 100000, 2, 0, 0, 0, 0, 0)
 _EPMD_NAMES = b"\0\1n"
 
@@ -116,7 +119,15 @@ class Checkout:
         path = f"/run/portmapd-{port}/portmapd.sock"
         twistd = (str(self.twistd), "-n", "--pidfile=", "portmapd")
         sockets = ("--port", str(port), "--rpc-socket", "none", "--local-socket", path)
-        return Server(PORTMAPD, (*twistd, *sockets, *options), port, self.top, path)
+        command = (*twistd, *sockets, *self._limits, *options)
+        return Server(PORTMAPD, command, port, self.top, path)
+
+    @property
+    def _limits(self) -> tuple[str, ...]:
+        """The options that let one user have all mappings; older versions have no such limits."""
+        options = ("--max-user-mappings", "--max-total-mappings")
+        known = (self.top / "portmapd" / "tap.py").read_text()
+        return tuple(w for option in options if option[2:] in known for w in (option, NO_LIMIT))
 
 
 THIS = Checkout(TOP, Path(sys.executable), 211)

@@ -18,7 +18,13 @@ from attrs import Attribute, field, frozen
 from portmapd.channel.socket_path import serving_socket
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import MAX_PATH
-from portmapd.portmapper.access import Callit, Network, Policy
+from portmapd.portmapper.access import (
+    MAX_TOTAL_MAPPINGS,
+    MAX_USER_MAPPINGS,
+    Callit,
+    Network,
+    Policy,
+)
 from portmapd.portmapper.advertisement import Advertisement
 from portmapd.portmapper.caller import RESERVED_PORTS
 
@@ -28,6 +34,10 @@ UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
 INTERFACES = ("127.0.0.1", "::1")
 MAX_SERVICES = 10
+#: A small NFS server has three programs on four netids, in several versions.
+MAX_MAPPINGS = 64
+#: A day, in seconds.
+DAY = 86_400
 
 
 def default_port() -> int:
@@ -86,11 +96,21 @@ def _is_path(path: str) -> bool:
     return path.startswith("/") and path.isprintable() and len(path.encode()) <= MAX_PATH
 
 
+def _check_period(config: object, attribute: Any, seconds: float | None) -> None:
+    if seconds is not None:
+        _check_seconds(config, attribute, seconds)
+
+
 def _check_seconds(config: object, attribute: Any, seconds: float) -> None:
     if not _is_number(seconds) or not 0.05 <= seconds <= 3600:
         raise ConfigurationError(
             f"{attribute.name.replace('_', '-')} {seconds}: give seconds from 0.05 to 3600"
         )
+
+
+def _check_forget(config: object, attribute: Any, seconds: float) -> None:
+    if not _is_number(seconds) or not 0 <= seconds <= DAY:
+        raise ConfigurationError(f"forget {seconds}: give seconds from 0 to {DAY}")
 
 
 def _check_count(config: object, attribute: Any, count: int) -> None:
@@ -200,7 +220,8 @@ class Config:
     :param loopback: serve 127.0.0.1 and ::1, too, if any address is served.
     :param rpc_socket: the path of the rpcbind socket; None: no such socket.
     :param local_socket: the path of the local channel's socket; None: no local channel.
-    :param max_services: the most services and mappings that one process may hold there.
+    :param max_services: the most services that one process may hold there.
+    :param max_mappings: the most RPC mappings that one process may hold there.
     :param trust: networks whose UDP callers may get replies larger than their requests, in CIDR
         notation or as values.
     :param allow: networks whose callers are answered, beside this host; empty: all.
@@ -210,7 +231,12 @@ class Config:
     :param insecure: accept SET and UNSET from other hosts.
     :param callit: which calls are forwarded, a :class:`~portmapd.portmapper.access.Callit` or its
         value.
-    :param liveness: seconds between two checks for dead services.
+    :param max_user_mappings: the most mappings that one user may set over rpcbind's protocol; root
+        has no such limit.
+    :param max_total_mappings: the most that all users together may set so.
+    :param liveness: seconds between two checks for dead services; None: there are none.
+    :param forget: seconds for which the mapping of a dead service is remembered, in case that the
+        service comes back.
     :param idle: seconds without a complete call after which a stream is closed.
     :param max_streams: the most streams of each listening socket.
     :raises ConfigurationError: a value cannot be used. The message names its field.
@@ -224,6 +250,9 @@ class Config:
     rpc_socket: str | None = field(factory=default_rpc_socket, validator=_check_path)
     local_socket: str | None = field(factory=serving_socket, validator=_check_path)
     max_services: int = field(default=MAX_SERVICES, validator=_check_count)
+    max_mappings: int = field(default=MAX_MAPPINGS, validator=_check_count)
+    max_user_mappings: int = field(default=MAX_USER_MAPPINGS, validator=_check_count)
+    max_total_mappings: int = field(default=MAX_TOTAL_MAPPINGS, validator=_check_count)
     trust: tuple[Network, ...] = field(default=(), converter=parse_networks)
     allow: tuple[Network, ...] = field(default=(), converter=parse_networks)
     advertise: tuple[Advertisement, ...] = field(
@@ -231,7 +260,8 @@ class Config:
     )
     insecure: bool = field(default=False, validator=_check_flag)
     callit: Callit = field(default=Callit.LOCAL, converter=_callit)
-    liveness: float = field(default=1.0, validator=_check_seconds)
+    liveness: float | None = field(default=1.0, validator=_check_period)
+    forget: float = field(default=60.0, validator=_check_forget)
     idle: float = field(default=60.0, validator=_check_seconds)
     max_streams: int = field(default=1024, validator=_check_count)
 
@@ -253,4 +283,12 @@ class Config:
     def policy(self) -> Policy:
         """Who may do what under this configuration."""
         reserved = min(RESERVED_PORTS, unprivileged_port_start())
-        return Policy(self.trust, self.allow, self.insecure, self.callit, reserved)
+        return Policy(
+            self.trust,
+            self.allow,
+            self.insecure,
+            self.callit,
+            reserved,
+            max_user_mappings=self.max_user_mappings,
+            max_total_mappings=self.max_total_mappings,
+        )

@@ -72,8 +72,10 @@ class PortmapperService(MultiService):
         self._addresses: dict[str, str] = {}
         self._holder: Holder | None = None
         # A server lives from a start to a stop; what is known of dead services lives on.
-        self._liveness = Liveness(self.registry, reactor, config.liveness)
-        self._liveness.setServiceParent(self)
+        self._liveness: Liveness | None = None
+        if config.liveness is not None:
+            self._liveness = Liveness(self.registry, reactor, config.liveness, config.forget)
+            self._liveness.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Bind every socket, or none.
@@ -117,6 +119,7 @@ class PortmapperService(MultiService):
             idle=config.idle,
             max_streams=config.max_streams,
             max_services=config.max_services,
+            max_mappings=config.max_mappings,
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
             advertisements=config.advertise,

@@ -68,12 +68,21 @@ class Options(UsageOptions):
          "Path of the local channel's socket, or none. [default: /run/portmapd/portmapd.sock as "
          "root, else $XDG_RUNTIME_DIR/portmapd.sock]"],
         ["max-services", None, None,
-         "The most services and mappings that one process may hold on the local channel. "
-         "[default: 10]"],
+         "The most services that one process may hold on the local channel. [default: 10]"],
+        ["max-mappings", None, None,
+         "The most RPC mappings that one process may hold on the local channel. [default: 64]"],
+        ["max-user-mappings", None, None,
+         "The most mappings that one user but root may set over rpcbind's protocol. "
+         "[default: 1000]"],
+        ["max-total-mappings", None, None,
+         "The most mappings that all users together may set so. [default: 100000]"],
         ["callit", None, None,
          "Whose calls to forward: off, local (of this host), null (others' procedure 0 too), "
          "or all. [default: local]"],
-        ["liveness", None, None, "Seconds between two checks for dead services. [default: 1]"],
+        ["liveness", None, None,
+         "Seconds between two checks for dead services, or off. [default: 1]"],
+        ["forget", None, None,
+         "Seconds for which the mapping of a dead service is remembered. [default: 60]"],
     ]  # fmt: skip
     optFlags: ClassVar[list[Any]] = [
         ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."],
@@ -147,6 +156,10 @@ def _seconds(option: str, text: str) -> float:
         raise UsageError(f"portmapd: --{option} {text!r} is no number of seconds") from None
 
 
+def _period(option: str, text: str) -> float | None:
+    return None if text == "off" else _seconds(option, text)
+
+
 def _path(option: str, text: str) -> str | None:
     return None if text == "none" else text
 
@@ -160,8 +173,12 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "rpc-socket": _path,
     "local-socket": _path,
     "max-services": _whole,
+    "max-mappings": _whole,
+    "max-user-mappings": _whole,
+    "max-total-mappings": _whole,
     "callit": _text,
-    "liveness": _seconds,
+    "liveness": _period,
+    "forget": _seconds,
 }
 
 

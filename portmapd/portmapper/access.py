@@ -17,6 +17,9 @@ Network = IPv4Network | IPv6Network
 #: longest universal address fits, in GETADDR's reply (76 bytes) and in that of a BCAST without
 #: results (80 bytes); no list of any use does.
 SMALL_REPLY = 80
+#: The most mappings that one user, and all users, may SET. A mapping takes about 1 KiB.
+MAX_USER_MAPPINGS = 1_000
+MAX_TOTAL_MAPPINGS = 100_000
 
 
 class Callit(Enum):
@@ -38,6 +41,9 @@ class Policy:
     :param callit: which calls are forwarded. Callers on this host are served unless it is OFF;
         for others nothing is forwarded (LOCAL), procedure 0 (NULL), or the same (ALL).
     :param reserved_ports: only the superuser may bind ports of this host below this number.
+    :param max_user_mappings: the most mappings that one user may SET; the superuser has no such
+        limit.
+    :param max_total_mappings: the most that all users together may.
     """
 
     trusted: tuple[Network, ...] = ()
@@ -45,6 +51,8 @@ class Policy:
     insecure: bool = False
     callit: Callit = Callit.LOCAL
     reserved_ports: int = RESERVED_PORTS
+    max_user_mappings: int = MAX_USER_MAPPINGS
+    max_total_mappings: int = MAX_TOTAL_MAPPINGS
 
     def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience that a caller at *host* belongs to.

@@ -3,14 +3,17 @@
 from attrs import frozen
 
 from portmapd.errors import (
+    AuthRefused,
     CallRefused,
     GarbageArguments,
     ProcedureUnavailable,
     ProgramMismatch,
     ProgramUnavailable,
+    Refusal,
     Unanswerable,
     XdrError,
 )
+from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import Call, decode_call, refusal, success, xid_of
 from portmapd.oncrpc.program import PMAP_VERS, PROGRAM, RPCBVERS, RPCBVERS4
 from portmapd.oncrpc.xdr import Reader
@@ -41,12 +44,14 @@ class Outcome:
         kind of caller until a mapping changes; None if it must not be.
     :param fault: what is malformed about the message; empty if nothing is.
     :param forwarded: a call that has to be made first, and makes the reply; None if there is none.
+    :param refused: why the caller may not do what it asks for; empty if it may.
     """
 
     reply: bytes | None = None
     cacheable: Count | None = None
     fault: str = ""
     forwarded: ForwardedCall | None = None
+    refused: str = ""
 
 
 class Dispatcher:
@@ -95,7 +100,11 @@ class Dispatcher:
             return Outcome()
         except CallRefused as refused:
             self._count(call, success=False)
-            return Outcome(refusal(call.xid, refused))
+            why = str(refused) if isinstance(refused, AuthRefused) else ""
+            return Outcome(refusal(call.xid, refused), refused=why)
+        except Refusal as refused:
+            self._count(call, success=False)
+            return Outcome(success(call.xid, xdr.uint(False)), refused=str(refused))
         if isinstance(results, ForwardedCall):
             return Outcome(forwarded=results)
         count = self._count(call, results.subject, results.success)

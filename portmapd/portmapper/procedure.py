@@ -31,7 +31,8 @@ class Procedure:
 
     :param decode: reads the arguments; it may raise :exc:`~portmapd.errors.XdrError`.
     :param operate: serves a request with its arguments. It may raise
-        :exc:`~portmapd.errors.CallRefused` or :exc:`~portmapd.portmapper.callit.NoReply`.
+        :exc:`~portmapd.errors.CallRefused` or :exc:`~portmapd.portmapper.callit.NoReply`; that of
+        SET and UNSET :exc:`~portmapd.errors.Refusal`, whose result is FALSE.
     :param cacheable: whether the same request gets the same reply until a mapping changes.
     """
 

@@ -26,17 +26,17 @@ from portmapd.registry.mapping import Mapping
 
 
 def _set(context: Context, request: Request, wanted: Rpcb) -> Results:
-    check_modify(context, request.caller)
+    check_modify(context, request.caller, wanted.program, wanted.version)
     key = wanted.program, wanted.version, wanted.netid
-    done = set_mapping(context, request.caller, *key, wanted.address)
-    return Results(xdr.uint(done), success=done)
+    set_mapping(context, request.caller, *key, wanted.address)
+    return Results(xdr.uint(True))
 
 
 def _unset(context: Context, request: Request, wanted: Rpcb) -> Results:
-    check_modify(context, request.caller)
+    check_modify(context, request.caller, wanted.program, wanted.version)
     netids = (wanted.netid,) if wanted.netid else tuple(NETIDS)
-    done = unset_mappings(context, request.caller, wanted.program, wanted.version, netids)
-    return Results(xdr.uint(done), success=done)
+    unset_mappings(context, request.caller, wanted.program, wanted.version, netids)
+    return Results(xdr.uint(True))
 
 
 def _getaddr(context: Context, request: Request, wanted: Rpcb) -> Results:

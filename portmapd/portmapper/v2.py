@@ -2,6 +2,7 @@
 
 from struct import Struct
 
+from portmapd.errors import InvalidMapping
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, Call, encode_call, success
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address
@@ -27,27 +28,28 @@ MAX_PORT = 65535
 
 
 def _set(context: Context, request: Request, wanted: Pmap) -> Results:
-    check_modify(context, request.caller)
+    check_modify(context, request.caller, wanted.program, wanted.version)
     netid = PROTOCOLS.get(wanted.protocol)
-    done = False
-    if netid is not None and 0 < wanted.port <= MAX_PORT:
-        done = _set_port(context, request, wanted, netid.name)
-    return Results(xdr.uint(done), success=done)
-
-
-def _set_port(context: Context, request: Request, wanted: Pmap, netid: str) -> bool:
-    existing = context.registry.mappings.get(wanted.program, wanted.version, netid)
+    if netid is None or not 0 < wanted.port <= MAX_PORT:
+        raise InvalidMapping(
+            f"SET of program {wanted.program} version {wanted.version} on protocol "
+            f"{wanted.protocol} at port {wanted.port}: only protocols 6 (tcp) and 17 (udp) and "
+            f"ports from 1 to {MAX_PORT} can be set"
+        )
+    key = wanted.program, wanted.version, netid.name
+    existing = context.registry.mappings.get(*key)
     if existing is not None and existing.port == wanted.port:
-        return True
-    address = format_address(NETIDS[netid].wildcard, wanted.port)
-    return set_mapping(context, request.caller, wanted.program, wanted.version, netid, address)
+        address = existing.address
+    else:
+        address = format_address(netid.wildcard, wanted.port)
+    set_mapping(context, request.caller, *key, address)
+    return Results(xdr.uint(True))
 
 
 def _unset(context: Context, request: Request, wanted: Pmap) -> Results:
-    check_modify(context, request.caller)
-    netids = tuple(NETIDS)
-    done = unset_mappings(context, request.caller, wanted.program, wanted.version, netids)
-    return Results(xdr.uint(done), success=done)
+    check_modify(context, request.caller, wanted.program, wanted.version)
+    unset_mappings(context, request.caller, wanted.program, wanted.version, tuple(NETIDS))
+    return Results(xdr.uint(True))
 
 
 def _getport(context: Context, request: Request, wanted: Pmap) -> Results:

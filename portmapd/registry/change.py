@@ -10,24 +10,34 @@ from portmapd.registry.service import NamedService
 
 
 class ChangeKind(Enum):
-    """The kinds of change, by their names on the local channel."""
+    """The kinds of change. The local channel tells of the first four, by these names."""
 
     REGISTERED = "registered"
     DEREGISTERED = "deregistered"
     MAPPED = "mapped"
     UNMAPPED = "unmapped"
+    #: A mapping is remembered while its service pauses; UNMAPPED came before.
+    SUSPENDED = "suspended"
+    #: A mapping is no longer remembered; if it is registered again, MAPPED came before.
+    RELEASED = "released"
+    #: A mapping was set again as it is.
+    CONFIRMED = "confirmed"
 
     # Members are compared by identity: the default hash of their name costs more than the rest
     # of a look-up.
     __hash__: Any = object.__hash__
 
 
+#: The kinds that add or remove what callers see.
+VISIBLE = (ChangeKind.REGISTERED, ChangeKind.DEREGISTERED, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
+
+
 @frozen
 class ChangeRecord:
-    """One registration was added or removed.
+    """One registration was added or removed, or its state changed.
 
     :param kind: what happened.
-    :param subject: the mapping for MAPPED and UNMAPPED, the service for the other kinds.
+    :param subject: the service for REGISTERED and DEREGISTERED, the mapping for the other kinds.
     """
 
     kind: ChangeKind

@@ -11,12 +11,16 @@ from portmapd.registry.service import NamedService
 
 @define(eq=False)
 class Allowance:
-    """How much one process may hold, on all its connections together.
+    """How many registrations of one kind a process may hold, on all its connections together.
 
-    :param limit: the most services and mappings; None: no limit.
+    :param kind: what is counted: services or mappings.
+    :param option: the option of the daemon that sets the limit.
+    :param limit: the most of them; None: no limit.
     :param held: how many it holds now.
     """
 
+    kind: str
+    option: str
     limit: int | None = None
     held: int = 0
 
@@ -27,9 +31,29 @@ class Allowance:
         """
         if self.limit is not None and self.held + more > self.limit:
             raise LimitExceeded(
-                f"a process may hold {self.limit} services and mappings; this one holds "
+                f"a process may hold {self.limit} {self.kind} ({self.option}); this one holds "
                 f"{self.held} and asks for {more} more"
             )
+
+
+@define(eq=False)
+class Allowances:
+    """What a process may hold.
+
+    :ivar services: how many named services.
+    :ivar mappings: how many RPC mappings, which are counted apart.
+    """
+
+    services: Allowance
+    mappings: Allowance
+
+
+def allowances(services: int | None = None, mappings: int | None = None) -> Allowances:
+    """The allowances of a new process, by their limits; None: no limit."""
+    return Allowances(
+        Allowance("services", "--max-services", services),
+        Allowance("mappings", "--max-mappings", mappings),
+    )
 
 
 @define(eq=False)
@@ -39,7 +63,7 @@ class Holder:
     :param uid: the user of the process at the other end.
     :param pid: the process.
     :param exe: the path of its executable; empty if unknown, None if it has not been read yet.
-    :param allowance: what the process may hold, shared by all its holders.
+    :param allowances: what the process may hold, shared by all its holders.
     :param serial: its number in the registry, which grows with every holder that is opened.
     :param services: what it holds, by name and port.
     :param mappings: what it holds, by program, version and netid.
@@ -48,7 +72,7 @@ class Holder:
     uid: int
     pid: int
     exe: str | None = None
-    allowance: Allowance = field(factory=Allowance)
+    allowances: Allowances = field(factory=allowances)
     serial: int = 0
     services: dict[tuple[str, str], NamedService] = field(factory=dict, repr=False)
     mappings: dict[Key, Mapping] = field(factory=dict, repr=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from portmapd.errors import AlreadyRegistered, NotRegistered
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
-from portmapd.registry.mapping import Key, Mapping, Mappings
+from portmapd.registry.mapping import SUPERUSER, Key, Mapping, Mappings
 from portmapd.registry.service import PUBLIC, NamedService, Names
 
 #: Is called with the changes of one transaction. It must neither raise nor change the registry.
@@ -20,12 +20,16 @@ Follower = Callable[[Sequence[ChangeRecord]], None]
 class Registry:
     """Mappings, services and their holders. It does no I/O and has no clock.
 
-    :ivar mappings: every RPC mapping.
+    :ivar mappings: every RPC mapping that callers see.
+    :ivar suspended: the mappings of services that pause, by their keys. Callers do not see them.
     :ivar names: every service, by its name.
     """
 
     def __init__(self) -> None:
         self.mappings = Mappings()
+        self.suspended: dict[Key, Mapping] = {}
+        #: The number of mappings without a holder, suspended ones included, of each owner.
+        self._unheld: Counter[str] = Counter()
         self.names = Names()
         self._holders: dict[int, Holder] = {}
         self._processes: dict[int, dict[Holder, None]] = {}
@@ -53,19 +57,27 @@ class Registry:
     def map(self, *new: Mapping) -> None:
         """Register mappings, all or none.
 
-        :raises AlreadyRegistered: the program, version and netid of one of them are taken.
+        :raises AlreadyRegistered: the program, version and netid of one of them are taken, or
+            suspended and another owner's.
         """
         taken: set[Key] = set()
         for m in new:
             existing = self.mappings.get(*m.key)
             if existing is not None:
                 raise AlreadyRegistered(_taken(m, existing))
+            self._check_suspended(m)
             if m.key in taken:
                 raise AlreadyRegistered(
                     f"program {m.program} version {m.version} on {m.netid} is listed twice"
                 )
             taken.add(m.key)
         self._commit_mappings((), new)
+
+    def _check_suspended(self, new: Mapping) -> None:
+        """A service that pauses keeps its registration: only its owner or root may replace it."""
+        old = self.suspended.get(new.key)
+        if old is not None and new.owner not in (SUPERUSER, old.owner):
+            raise AlreadyRegistered(f"{_taken(new, old)}, whose service is not listening just now")
 
     def unmap(self, *old: Mapping) -> None:
         """Remove registered mappings."""
@@ -75,19 +87,64 @@ class Registry:
         """Replace *old* by *new*, which has the same key, in one transaction."""
         self._commit_mappings((old,), (new,))
 
+    def confirm(self, existing: Mapping) -> None:
+        """A mapping is set again as it is."""
+        self._tell(ChangeKind.CONFIRMED, (existing,))
+
+    def suspend(self, *old: Mapping) -> None:
+        """Remove registered mappings without a holder, but remember them; see :meth:`resume`."""
+        self._commit_mappings(old, ())
+        for m in old:
+            self.suspended[m.key] = m
+            self._unheld[m.owner] += 1
+        self._tell(ChangeKind.SUSPENDED, old)
+
+    def resume(self, *suspended: Mapping) -> None:
+        """Register suspended mappings again."""
+        self._commit_mappings((), suspended)
+
+    def forget(self, *suspended: Mapping) -> None:
+        """Remember suspended mappings no longer."""
+        for m in suspended:
+            del self.suspended[m.key]
+            self._count_unheld(m, -1)
+        self._tell(ChangeKind.RELEASED, suspended)
+
+    def unheld(self, owner: str) -> int:
+        """How many mappings of *owner* no connection holds, suspended ones included."""
+        return self._unheld[owner]
+
+    @property
+    def all_unheld(self) -> int:
+        """How many mappings no connection holds, suspended ones included."""
+        return self._unheld.total()
+
     def _commit_mappings(self, old: Sequence[Mapping], new: Sequence[Mapping]) -> None:
         for m in old:
             self.mappings.discard(m)
+            self._count(m, -1)
             if m.holder is not None:
                 del m.holder.mappings[m.key]
-                m.holder.allowance.held -= 1
         for m in new:
             self.mappings.add(m)
+            self._count(m, 1)
             if m.holder is not None:
                 m.holder.mappings[m.key] = m
-                m.holder.allowance.held += 1
         self._tell(ChangeKind.UNMAPPED, old)
         self._tell(ChangeKind.MAPPED, new)
+        if self.suspended:
+            self.forget(*[self.suspended[m.key] for m in new if m.key in self.suspended])
+
+    def _count(self, mapping: Mapping, change: int) -> None:
+        if mapping.holder is not None:
+            mapping.holder.allowances.mappings.held += change
+        else:
+            self._count_unheld(mapping, change)
+
+    def _count_unheld(self, mapping: Mapping, change: int) -> None:
+        self._unheld[mapping.owner] += change
+        if not self._unheld[mapping.owner]:
+            del self._unheld[mapping.owner]
 
     # Services
 
@@ -103,14 +160,14 @@ class Registry:
         if not new:
             return
         holder = new[0].holder
-        holder.allowance.check(len(new))
+        holder.allowances.services.check(len(new))
         self._check_services(holder, new)
         for service in new:
             holder.services[service.name, service.port] = service
             self.names.add(service)
             if service.flags & PUBLIC:
                 self._public[holder.pid] += 1
-        holder.allowance.held += len(new)
+        holder.allowances.services.held += len(new)
         self._tell(ChangeKind.REGISTERED, new)
 
     def _check_services(self, holder: Holder, new: Sequence[NamedService]) -> None:
@@ -153,7 +210,7 @@ class Registry:
     def _drop_services(self, old: Sequence[NamedService]) -> None:
         for service in old:
             del service.holder.services[service.name, service.port]
-            service.holder.allowance.held -= 1
+            service.holder.allowances.services.held -= 1
             self.names.discard(service)
             if service.flags & PUBLIC:
                 self._forget_public(service.pid)

@@ -1,26 +1,35 @@
 """Which addresses are bound on this host, as the kernel tells; no socket is touched."""
 
+import os
 import re
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from struct import pack
 
-from attrs import frozen
-
 from portmapd.oncrpc.netid import NETIDS, split_address
 from portmapd.registry.mapping import Mapping
-from portmapd.server.sock_diag import ANY_STATE, LISTEN, Local, local_addresses
+from portmapd.registry.presence import NOBODY, Users
+from portmapd.server.sock_diag import (
+    ANY_STATE,
+    LISTEN,
+    BoundSocket,
+    Local,
+    inet_sockets,
+    unix_sockets,
+)
 
+#: The kernel's table of UNIX sockets.
+UNIX = "unix"
 #: The kernel's tables for each netid. An IPv6 socket can serve IPv4 callers, too.
 TABLES = {
     "udp": ("udp", "udp6"),
     "udp6": ("udp6",),
     "tcp": ("tcp", "tcp6"),
     "tcp6": ("tcp6",),
-    "local": ("unix",),
+    "local": (UNIX,),
 }
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -31,34 +40,48 @@ _LISTENS = b"0A"
 _LISTENING = re.compile(rb"^[0-9a-f]+: \w{8} \w{8} 00010000 \w{4} \w{2} +\d+ (/.*)$", re.MULTILINE)
 
 
-@frozen
-class Bound:
-    """What was bound at one moment.
+def users_of(mapping: Mapping) -> Users:
+    """Who has the address of *mapping* bound now; empty: nobody.
 
-    :param locals: for each of the kernel's tables, every local address, and every port by itself;
-        for UNIX sockets, their paths.
+    That of a mapping on the wildcard address is bound if its port is, on any address. Only sockets
+    at its port are asked for: a host may have very many others.
     """
-
-    locals: dict[str, frozenset[Local]]
-
-    def holds(self, mapping: Mapping) -> bool:
-        """Whether the address of *mapping* was bound.
-
-        That of a mapping on the wildcard address was if its port was bound on any address.
-        """
-        wanted = locals_of(mapping)
-        return any(not wanted.isdisjoint(self.locals[table]) for table in TABLES[mapping.netid])
-
-
-def read_bound(netids: Collection[str] = TABLES.keys()) -> Bound:
-    """Read what is bound now for these netids, in the network namespace of this process."""
-    tables = {table for netid in netids for table in TABLES[netid]}
-    return Bound({table: _READERS[table]() for table in tables})
+    wanted = locals_of(mapping)
+    at = pack("!H", mapping.port) if mapping.port else mapping.address.encode()
+    found: dict[Local, Users] = {}
+    for table in TABLES[mapping.netid]:
+        for batch in _TABLES[table](at):
+            add_users(found, table, batch, wanted)
+    return NOBODY.union(*found.values())
 
 
 def is_bound(mapping: Mapping) -> bool:
     """Whether the address of *mapping* is bound now."""
-    return read_bound((mapping.netid,)).holds(mapping)
+    return bool(users_of(mapping))
+
+
+def scan(tables: Iterable[str]) -> Iterator[tuple[str, list[BoundSocket]]]:
+    """Read the kernel's tables, a batch of sockets at a time.
+
+    A table that changes meanwhile may lack sockets that are bound: ask again for those by
+    :func:`users_of`.
+    """
+    for table in tables:
+        for batch in _TABLES[table](ANY):
+            yield table, batch
+
+
+def add_users(
+    found: dict[Local, Users], table: str, batch: list[BoundSocket], wanted: Container[Local]
+) -> None:
+    """Add the users of the wanted addresses in a batch to those that were found before.
+
+    :param wanted: addresses, and ports by themselves.
+    """
+    for local, user in batch:
+        for name in (local,) if table == UNIX else (local, local[:2]):
+            if name in wanted:
+                found[name] = found.get(name, NOBODY) | {user}
 
 
 def locals_of(mapping: Mapping) -> frozenset[Local]:
@@ -77,29 +100,33 @@ def locals_of(mapping: Mapping) -> frozenset[Local]:
     return frozenset(port + host for host in hosts)
 
 
-def _inet(table: str, family: int, protocol: int, states: int) -> Callable[[], frozenset[Local]]:
-    """Make the reader of one of the kernel's tables of internet sockets."""
+#: Lists the bound sockets at a port or a path; :data:`ANY` for all of a table.
+Table = Callable[[bytes], Iterator[list[BoundSocket]]]
+ANY = b""
 
-    def read() -> frozenset[Local]:
+
+def _inet(table: str, family: int, protocol: int, states: int) -> Table:
+    """Make one of the kernel's tables of internet sockets."""
+
+    def read(port: bytes) -> Iterator[list[BoundSocket]]:
         try:
-            addresses = local_addresses(family, protocol, states)
+            yield from inet_sockets(family, protocol, states, port or bytes(2))
         except OSError:
             # The kernel, or a sandbox, does not offer sock_diag.
-            addresses = read_proc(table)
-        return frozenset([*addresses, *(address[:2] for address in addresses)])
+            yield read_proc(table)
 
     return read
 
 
-def read_proc(table: str) -> list[Local]:
-    """The local addresses in ``/proc/net``; of TCP sockets only those that listen.
+def read_proc(table: str) -> list[BoundSocket]:
+    """The bound sockets in ``/proc/net``; of TCP sockets only those that listen.
 
     The kernel lists those first.
     """
-    rows = _rows(table, 5)
+    rows = _rows(table, 9)
     if table.startswith("tcp"):
         rows = takewhile(lambda row: row[3] == _LISTENS, rows)
-    return [_local(row[1]) for row in rows]
+    return [(_local(row[1]), int(row[7])) for row in rows]
 
 
 def _local(text: bytes) -> Local:
@@ -109,12 +136,29 @@ def _local(text: bytes) -> Local:
     return pack("!H", int(port, 16)) + pack(f"={len(words)}I", *words)
 
 
-def _read_unix() -> frozenset[Local]:
-    """The paths of UNIX sockets that listen.
+def _unix(path: bytes) -> Iterator[list[BoundSocket]]:
+    try:
+        for batch in unix_sockets(path):
+            yield [(name, _owner(name) if user is None else user) for name, user in batch]
+    except OSError:
+        yield read_proc_unix()
+
+
+def read_proc_unix() -> list[BoundSocket]:
+    """The UNIX sockets in ``/proc/net`` that listen, with the owners of their paths.
 
     A path may contain anything, line breaks too; the pattern matches whole rows only.
     """
-    return frozenset(_LISTENING.findall(Path("/proc/net/unix").read_bytes()))
+    names = _LISTENING.findall(Path("/proc/net/unix").read_bytes())
+    return [(name, _owner(name)) for name in names]
+
+
+def _owner(path: bytes) -> int | None:
+    """The owner of a path; None if there is none."""
+    try:
+        return os.lstat(path).st_uid
+    except (OSError, ValueError):
+        return None
 
 
 def _rows(table: str, columns: int) -> Iterator[list[bytes]]:
@@ -126,10 +170,10 @@ def _rows(table: str, columns: int) -> Iterator[list[bytes]]:
             yield line.split(None, columns - 1)
 
 
-_READERS: dict[str, Callable[[], frozenset[Local]]] = {
+_TABLES: dict[str, Table] = {
     "udp": _inet("udp", socket.AF_INET, socket.IPPROTO_UDP, ANY_STATE),
     "udp6": _inet("udp6", socket.AF_INET6, socket.IPPROTO_UDP, ANY_STATE),
     "tcp": _inet("tcp", socket.AF_INET, socket.IPPROTO_TCP, LISTEN),
     "tcp6": _inet("tcp6", socket.AF_INET6, socket.IPPROTO_TCP, LISTEN),
-    "unix": _read_unix,
+    UNIX: _unix,
 }

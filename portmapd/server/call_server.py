@@ -25,8 +25,8 @@ class CallServer:
     :param dispatcher: serves the messages whose replies are not cached.
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
-    :param malformed_log: is told who sends malformed messages.
     :param advertisements: addresses that callers are told in place of those that they reached.
+    :param peer_log: is told who sends malformed messages, and who is refused what.
     :param before_reply: is called after each dispatch, before its reply is sent, as
         :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
     """
@@ -39,7 +39,7 @@ class CallServer:
         dispatcher: Dispatcher,
         cache: ReplyCache,
         forwarder: CallForwarder,
-        malformed_log: RateLimitedLog,
+        peer_log: RateLimitedLog,
         before_reply: Callable[[], object] | None = None,
         advertisements: Sequence[Advertisement] = (),
     ) -> None:
@@ -47,7 +47,7 @@ class CallServer:
         self._dispatcher = dispatcher
         self._cache = cache
         self._forwarder = forwarder
-        self._malformed_log = malformed_log
+        self._peer_log = peer_log
         self._before_reply = before_reply
         self._advertisements = tuple(advertisements)
         self._audiences: dict[tuple[str, bool], Audience] = {}
@@ -110,13 +110,15 @@ class CallServer:
         """Do what *outcome* asks for besides the reply: log and cache."""
         if outcome.fault:
             self.malformed(caller, outcome.fault)
+        if outcome.refused:
+            self._peer_log.refused(caller, outcome.refused)
         if outcome.cacheable is not None and outcome.reply is not None:
             self._cache.keep(caller, message, outcome.reply, outcome.cacheable)
 
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent what is not a message, or a malformed one."""
-        self._malformed_log.malformed(caller, fault)
+        self._peer_log.malformed(caller, fault)
 
     def sent_away(self, caller: Caller, why: str) -> None:
         """Log that a stream of *caller* is closed for others."""
-        self._malformed_log.sent_away(caller, why)
+        self._peer_log.sent_away(caller, why)

@@ -14,7 +14,7 @@ from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.registry.holder import Allowance
+from portmapd.registry.holder import Allowances
 from portmapd.registry.registry import Registry
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
@@ -72,7 +72,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             if self._session is not None:
                 self._session.find_executable()
 
-    def join(self) -> Allowance:
+    def join(self) -> Allowances:
         if self._process is None:
             assert self._socket is not None
             try:
@@ -81,7 +81,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
                 self._log.debug("pid {pid} is gone: {error}", pid=self.pid, error=error)
                 self.end()
                 raise ProcessLookupError(f"pid {self.pid} is gone") from error
-        return self._process.allowance
+        return self._process.allowances
 
     def read_executable(self) -> str:
         return read_executable(self.pid, self._process.pidfd) if self._process is not None else ""
@@ -155,7 +155,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         super().__init__(turns)
         self.processes = processes
         self._context = ChannelContext(
-            registry, Watchers(registry), instance=uuid4().hex, limit=processes.limit
+            registry, Watchers(registry), instance=uuid4().hex, limit=processes.max_services
         )
         self._peer_lookups = peer_lookups
         self._malformed_log = malformed_log

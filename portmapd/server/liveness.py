@@ -1,8 +1,11 @@
-"""Removes the mappings of dead services: those whose address was bound here, and no longer is."""
+"""Suspends the mappings of services that are not there, and resumes them when they are back.
+
+A service is there while its address is bound on this host by one of its users.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -11,50 +14,77 @@ from twisted.logger import Logger
 
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Key, Mapping
+from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
 from portmapd.registry.registry import Registry
-from portmapd.server.bound_sockets import TABLES, locals_of, read_bound
+from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
 from portmapd.server.sock_diag import Local
 
-#: A local address in one of the kernel's tables.
-TableEntry = tuple[str, Local]
+#: Seconds for which a suspended mapping is remembered.
+FORGET = 60.0
+#: A look gives others a turn when it has taken so long, in seconds.
+SLICE = 0.001
+#: New addresses are asked for one by one up to so many; for more, the tables are read.
+MAX_QUERIES = 16
+#: The most mappings that one look names in the log for each thing that happened to them.
+MAX_LINES = 10
+
+#: For each of the kernel's tables, the users of the watched addresses.
+Found = dict[str, dict[Local, Users]]
+Presences = dict[Key, Presence]
 
 
 class Liveness(Service):
     """Watches the addresses of the mappings that no connection holds.
 
-    It reads the kernel's tables of sockets once a period, and when mappings are new. A period's
-    work grows with what changed in the tables, not with the number of mappings.
+    It reads the kernel's tables of sockets once a period, in slices, and asks for the addresses of
+    new mappings.
 
     :param registry: whose mappings are watched.
     :param clock: measures time.
     :param period: seconds between two looks at the tables.
+    :param forget: seconds for which a suspended mapping is remembered; 0: none is.
     """
 
     _log = Logger()
 
-    def __init__(self, registry: Registry, clock: IReactorTime, period: float) -> None:
+    def __init__(
+        self, registry: Registry, clock: IReactorTime, period: float, forget: float = FORGET
+    ) -> None:
         self._registry = registry
         self._clock = clock
         self._period = period
-        self._watched: dict[TableEntry, dict[Key, Mapping]] = {}
-        self._netids: set[str] = set()
-        #: The mappings that have been seen bound.
-        self._seen: set[Key] = set()
-        #: The mappings that have not been looked at yet.
-        self._new: dict[Key, Mapping] = {}
-        #: The mappings that were new, and bound, since the last period.
-        self._unchecked: dict[Key, Mapping] = {}
-        self._last: dict[str, frozenset[Local]] = {}
+        self._forget = forget
+        self._presences: Presences = {}
+        #: The presences at each watched address, and the suspended ones in the order of their ends.
+        self._watched: dict[str, dict[Local, Presences]] = {}
+        self._suspended: Presences = {}
+        #: The mappings that have not been looked at yet, and those to judge in the next look
+        #: whether or not their addresses change.
+        self._new: Presences = {}
+        self._unchecked: Presences = {}
+        self._last: Found = {}
+        #: The look that is under way.
+        self._steps: Iterator[None] | None = None
         #: Whether the last look failed; only the first failure of several is logged.
         self._failed = False
         self._next_turn: IDelayedCall | None = None
-        self._looking = LoopingCall(self._try_look)
+        self._next_slice: IDelayedCall | None = None
+        self._looking = LoopingCall(self._begin_look)
         self._looking.clock = clock
-        self._ends = (
-            registry.follow(self._mapped, ChangeKind.MAPPED),
-            registry.follow(self._unmapped, ChangeKind.UNMAPPED),
-        )
+        self._ends = [registry.follow(on, kind) for kind, on in self._followers().items()]
         self._mapped([ChangeRecord(ChangeKind.MAPPED, mapping) for mapping in registry.mappings])
+        self._on_suspended(
+            [ChangeRecord(ChangeKind.SUSPENDED, m) for m in registry.suspended.values()]
+        )
+
+    def _followers(self) -> dict[ChangeKind, Callable[[Sequence[ChangeRecord]], None]]:
+        return {
+            ChangeKind.MAPPED: self._mapped,
+            ChangeKind.UNMAPPED: self._unmapped,
+            ChangeKind.CONFIRMED: self._mapped,
+            ChangeKind.SUSPENDED: self._on_suspended,
+            ChangeKind.RELEASED: self._released,
+        }
 
     def startService(self) -> None:
         super().startService()
@@ -65,58 +95,123 @@ class Liveness(Service):
         super().stopService()
         if self._looking.running:
             self._looking.stop()
-        self._unschedule_new()
+        self._steps = None
+        _cancel(self._next_turn)
+        _cancel(self._next_slice)
+        self._next_turn = self._next_slice = None
 
     def close(self) -> None:
         """Stop following the registry; the service must be stopped, and stay stopped."""
         for end in self._ends:
             end()
 
-    def _try_look(self) -> None:
-        """Look; a failure is logged, and the next look may succeed."""
+    # Looking at the tables
+
+    def _begin_look(self) -> None:
+        """Begin a look, unless the one before is still under way."""
+        if self._steps is None:
+            self._steps = self._look()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on with a look; a failure is logged, and the next look may succeed."""
+        assert self._steps is not None
+        self._next_slice = None
+        ends = self._clock.seconds() + SLICE
         try:
-            self.look()
+            for _ in self._steps:
+                if self._clock.seconds() >= ends:
+                    self._next_slice = self._clock.callLater(0, self._go_on)
+                    return
         except Exception:
             if not self._failed:
                 self._log.failure("cannot look for dead services; trying again")
             self._failed = True
         else:
             self._failed = False
+        self._steps = None
 
     def look(self) -> None:
-        """Remove the mappings that were seen bound and no longer are."""
-        bound = read_bound(self._netids)
-        suspects, self._unchecked = self._unchecked, {}
-        for table, now in bound.locals.items():
-            before = self._last.get(table, frozenset())
-            self._seen.update(m.key for m in self._at(table, now - before))
-            suspects |= {m.key: m for m in self._at(table, before - now)}
-        self._last = bound.locals
-        dead = [m for m in suspects.values() if m.key in self._seen and not bound.holds(m)]
-        self._registry.unmap(*dead)
+        """Suspend the mappings of services that are gone, and resume those of services back."""
+        for _ in self._look():
+            pass
 
-    def _at(self, table: str, names: frozenset[Local]) -> Iterator[Mapping]:
-        """The watched mappings at these local addresses."""
-        for name in names:
-            yield from self._watched.get((table, name), {}).values()
+    def _look(self) -> Iterator[None]:
+        """Look in steps."""
+        found: Found = {table: {} for table, watched in self._watched.items() if watched}
+        for table, batch in scan(found):
+            add_users(found[table], table, batch, self._watched[table])
+            yield
+        wrong: list[Presence] = []
+        for presence in self._to_judge(found):
+            users = _users(found, presence.mapping)
+            if presence.is_wrong(users):
+                # A table that changed while it was read may lack sockets.
+                users = users_of(presence.mapping)
+                self._unchecked[presence.mapping.key] = presence
+                wrong += [presence] * presence.is_wrong(users)
+                yield
+            presence.see(users)
+        self._correct([p for p in wrong if self._presences.get(p.mapping.key) is p])
+        self._forget_old()
 
-    def _mapped(self, changes: Sequence[ChangeRecord]) -> None:
-        for mapping in _unheld(changes):
-            self._netids.add(mapping.netid)
-            self._new[mapping.key] = mapping
-            for entry in _entries(mapping):
-                self._watched.setdefault(entry, {})[mapping.key] = mapping
-        self._schedule_new()
+    def _to_judge(self, found: Found) -> Iterable[Presence]:
+        """The presences whose addresses have other users than in the last look, and others."""
+        last, self._last = self._last, found
+        judged, self._unchecked = self._unchecked, {}
+        for table, now in found.items():
+            watched = self._watched[table]
+            for name, _ in now.items() ^ last.get(table, {}).items():
+                judged |= watched.get(name, {})
+        return judged.values()
+
+    def _correct(self, wrong: Sequence[Presence]) -> None:
+        """Suspend what is registered, and resume what is suspended."""
+        gone = [p for p in wrong if p.forgotten_at is None]
+        back = [p for p in wrong if p.forgotten_at is not None]
+        if self._forget:
+            self._report(gone, "is not answered: its address is no longer bound by its service")
+            self._registry.suspend(*[p.mapping for p in gone])
+        else:
+            self._report(gone, "is removed: its address is no longer bound by its service")
+            self._registry.unmap(*[p.mapping for p in gone])
+        self._report(back, "is answered again: its address is bound again")
+        self._registry.resume(*[p.mapping for p in back])
+        for presence in wrong:
+            if presence.mapping.key in self._presences:
+                self._presences[presence.mapping.key].users = presence.users
+
+    def _forget_old(self) -> None:
+        now = self._clock.seconds()
+        old: list[Presence] = []
+        for presence in self._suspended.values():
+            if presence.forgotten_at is None or presence.forgotten_at > now:
+                break
+            old.append(presence)
+        self._report(old, "is forgotten: its service did not come back")
+        self._registry.forget(*[p.mapping for p in old])
+
+    def _report(self, presences: Sequence[Presence], what: str) -> None:
+        for presence in presences[:MAX_LINES]:
+            m = presence.mapping
+            self._log.info(
+                "program {program} version {version} on {netid} at {address} of {owner} {what}",
+                program=m.program,
+                version=m.version,
+                netid=m.netid,
+                address=m.address,
+                owner=m.owner,
+                what=what,
+            )
+        if len(presences) > MAX_LINES:
+            self._log.info("{count} more: {what}", count=len(presences) - MAX_LINES, what=what)
+
+    # New mappings
 
     def _schedule_new(self) -> None:
         """Have new mappings looked at in the next turn: a follower does no I/O."""
         if self._new and self._next_turn is None:
             self._next_turn = self._clock.callLater(0, self.look_at_new)
-
-    def _unschedule_new(self) -> None:
-        if self._next_turn is not None and self._next_turn.active():
-            self._next_turn.cancel()
-        self._next_turn = None
 
     def look_at_new(self) -> None:
         """Note which new mappings are bound: their services may end before the next period.
@@ -126,28 +221,74 @@ class Liveness(Service):
         """
         if not self._new:
             return
-        self._unschedule_new()
+        _cancel(self._next_turn)
+        self._next_turn = None
         new, self._new = self._new, {}
         try:
-            bound = read_bound({mapping.netid for mapping in new.values()})
+            found = _users_of_all([presence.mapping for presence in new.values()])
         except OSError:
             # No descriptor is left, say. The next look that succeeds sees everything as changed.
             self._last = {}
             return
-        found = {key: mapping for key, mapping in new.items() if bound.holds(mapping)}
-        self._seen.update(found)
-        self._unchecked |= found
+        for key, presence in new.items():
+            presence.see(found[presence.mapping.netid, presence.mapping.address])
+            if presence.users:
+                self._unchecked[key] = presence
+
+    # Following the registry
+
+    def _mapped(self, changes: Sequence[ChangeRecord]) -> None:
+        for mapping in _unheld(changes):
+            self._new[mapping.key] = self._add(Presence(mapping))
+        self._schedule_new()
 
     def _unmapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            self._seen.discard(mapping.key)
-            self._new.pop(mapping.key, None)
-            self._unchecked.pop(mapping.key, None)
-            for entry in _entries(mapping):
-                watched = self._watched[entry]
-                del watched[mapping.key]
-                if not watched:
-                    del self._watched[entry]
+            self._drop(mapping.key)
+
+    def _on_suspended(self, changes: Sequence[ChangeRecord]) -> None:
+        ends = self._clock.seconds() + self._forget
+        for mapping in _unheld(changes):
+            presence = Presence(mapping, owner_users(mapping), ends)
+            self._suspended[mapping.key] = self._add(presence)
+
+    def _released(self, changes: Sequence[ChangeRecord]) -> None:
+        for mapping in _unheld(changes):
+            if mapping.key in self._suspended:
+                self._drop(mapping.key)
+
+    def _add(self, presence: Presence) -> Presence:
+        """Watch a mapping in place of the one with the same key."""
+        mapping = presence.mapping
+        self._drop(mapping.key)
+        self._presences[mapping.key] = presence
+        for watched, name in self._places(mapping):
+            watched.setdefault(name, {})[mapping.key] = presence
+        return presence
+
+    def _drop(self, key: Key) -> None:
+        presence = self._presences.pop(key, None)
+        if presence is None:
+            return
+        for pending in (self._new, self._unchecked, self._suspended):
+            pending.pop(key, None)
+        for watched, name in self._places(presence.mapping):
+            del watched[name][key]
+            if not watched[name]:
+                del watched[name]
+
+    def _places(self, mapping: Mapping) -> Iterator[tuple[dict[Local, Presences], Local]]:
+        names = locals_of(mapping)
+        for table in TABLES[mapping.netid]:
+            watched = self._watched.setdefault(table, {})
+            for name in names:
+                yield watched, name
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    """Cancel a call that may be due, or none."""
+    if call is not None and call.active():
+        call.cancel()
 
 
 def _unheld(changes: Sequence[ChangeRecord]) -> Iterator[Mapping]:
@@ -157,6 +298,20 @@ def _unheld(changes: Sequence[ChangeRecord]) -> Iterator[Mapping]:
             yield change.subject
 
 
-def _entries(mapping: Mapping) -> Iterator[TableEntry]:
+def _users(found: Found, mapping: Mapping) -> Users:
+    """Who has the address of *mapping* bound, by what was found in the tables."""
     names = locals_of(mapping)
-    return ((table, name) for table in TABLES[mapping.netid] for name in names)
+    tables = [found.get(table, {}) for table in TABLES[mapping.netid]]
+    return NOBODY.union(*(table.get(name, NOBODY) for table in tables for name in names))
+
+
+def _users_of_all(mappings: Sequence[Mapping]) -> dict[tuple[str, str], Users]:
+    """Who has the addresses of these mappings bound now, by netid and address."""
+    at = {(m.netid, m.address): m for m in mappings}
+    if len(at) <= MAX_QUERIES:
+        return {place: users_of(mapping) for place, mapping in at.items()}
+    wanted = {name for mapping in at.values() for name in locals_of(mapping)}
+    found: Found = {table: {} for m in at.values() for table in TABLES[m.netid]}
+    for table, batch in scan(found):
+        add_users(found[table], table, batch, wanted)
+    return {place: _users(found, mapping) for place, mapping in at.items()}

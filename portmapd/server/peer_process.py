@@ -15,18 +15,21 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescri
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from portmapd.registry.holder import Allowance
+from portmapd.registry.holder import Allowances, allowances
 
 #: The connections of an ended process that are ended in one turn of the reactor.
 BATCH = 16
 
 #: Since Linux 6.5; the socket module has no name for it.
 _SO_PEERPIDFD = 77
+#: The pid that the kernel gives for a process of another pid namespace that is not below this one.
+UNSEEN = 0
 
 
-def open_pidfd(skt: socket.socket, pid: int) -> int:
+def open_pidfd(skt: socket.socket, pid: int) -> int | None:
     """A pidfd of the process that connected *skt*.
 
+    :return: None if its pid is :data:`UNSEEN`, and the kernel gives no pidfd of a socket's peer.
     :raises OSError: it has ended, or there are no descriptors left.
     """
     try:
@@ -36,7 +39,7 @@ def open_pidfd(skt: socket.socket, pid: int) -> int:
         # hold the socket, and another process may have the pid.
         if error.errno != errno.ENOPROTOOPT:
             raise
-        return os.pidfd_open(pid)
+        return None if pid == UNSEEN else os.pidfd_open(pid)
 
 
 def has_peer_pidfd() -> bool:
@@ -57,8 +60,10 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def read_executable(pid: int, pidfd: int) -> str:
+def read_executable(pid: int, pidfd: int | None) -> str:
     """The path of the executable of a process; empty if it cannot be known.
+
+    :param pidfd: None if the process cannot be seen from this pid namespace.
 
     It cannot be known if its file was deleted or replaced. The process must still run after the
     path was read: otherwise the path may be that of another process with the same pid.
@@ -71,7 +76,7 @@ def read_executable(pid: int, pidfd: int) -> str:
     except (OSError, UnicodeEncodeError):
         return ""
     same = (there.st_dev, there.st_ino) == (running.st_dev, running.st_ino)
-    return path if same and not has_ended(pidfd) else ""
+    return path if same and pidfd is not None and not has_ended(pidfd) else ""
 
 
 class Connection(Protocol):
@@ -87,19 +92,19 @@ class Process:
     """A process that has connections, as a descriptor of the reactor.
 
     :param key: its pid, and a number that another process with the same pid does not have.
-    :param pidfd: becomes readable when the process ends.
-    :param allowance: what all its connections together may hold.
+    :param pidfd: becomes readable when the process ends; None: nothing tells when it does.
+    :param allowances: what all its connections together may hold.
     :param ended: is called with it when it has ended.
     """
 
     key: tuple[int, int]
-    pidfd: int
-    allowance: Allowance
+    pidfd: int | None
+    allowances: Allowances
     ended: Callable[[Process], None]
     connections: dict[Connection, None] = field(factory=dict)
 
     def fileno(self) -> int:
-        return self.pidfd
+        return -1 if self.pidfd is None else self.pidfd
 
     def doRead(self) -> None:
         """The process has ended."""
@@ -108,6 +113,11 @@ class Process:
     def connectionLost(self, reason: Failure) -> None:
         """The process has ended, and the reactor saw the hang-up first."""
         self.ended(self)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended, as far as that can be told."""
+        return self.pidfd is not None and has_ended(self.pidfd)
 
     def logPrefix(self) -> str:
         return f"pid {self.key[0]}"
@@ -118,15 +128,23 @@ class Processes:
 
     :param descriptors: where their pidfds are watched.
     :param clock: gives turns.
-    :param limit: the most services and mappings that one process may hold.
+    :param max_services: the most services that one process may hold.
+    :param max_mappings: the most RPC mappings that one process may hold.
     :ivar has_peer_pidfd: may a process be joined some time after it connected? If not, another
         process that has its pid by then would be taken for it.
     """
 
-    def __init__(self, descriptors: IReactorFDSet, clock: IReactorTime, limit: int) -> None:
+    def __init__(
+        self,
+        descriptors: IReactorFDSet,
+        clock: IReactorTime,
+        max_services: int,
+        max_mappings: int,
+    ) -> None:
         self._descriptors = descriptors
         self._clock = clock
-        self.limit = limit
+        self.max_services = max_services
+        self._max_mappings = max_mappings
         self.has_peer_pidfd = has_peer_pidfd()
         self._living: dict[tuple[int, int], Process] = {}
 
@@ -137,26 +155,34 @@ class Processes:
     def join(self, connection: Connection, skt: socket.socket, pid: int) -> Process:
         """The process that connected *skt*, with *connection* among its connections.
 
+        A process that cannot be told from others has this connection only.
+
         :raises OSError: it has ended, or there are no descriptors left.
         """
         pidfd = open_pidfd(skt, pid)
+        if pidfd is None:
+            one = {connection: None}
+            return Process((pid, 0), None, self._new_allowances(), self._end, one)
         if has_ended(pidfd):
             os.close(pidfd)
             raise ProcessLookupError(f"pid {pid} has ended")
         # Since Linux 6.9 the inode is the process's own. Before, all have the same.
         key = pid, os.fstat(pidfd).st_ino
         process = self._living.get(key)
-        if process is not None and has_ended(process.pidfd):
+        if process is not None and process.has_ended:
             self._end(process)
             process = None
         if process is None:
-            process = Process(key, pidfd, Allowance(self.limit), self._end)
+            process = Process(key, pidfd, self._new_allowances(), self._end)
             self._living[key] = process
             self._descriptors.addReader(process)
         else:
             os.close(pidfd)
         process.connections[connection] = None
         return process
+
+    def _new_allowances(self) -> Allowances:
+        return allowances(self.max_services, self._max_mappings)
 
     def leave(self, connection: Connection, process: Process) -> None:
         """*connection* of *process* has ended."""
@@ -181,4 +207,5 @@ class Processes:
         if self._living.get(process.key) is process:
             del self._living[process.key]
             self._descriptors.removeReader(process)
-            os.close(process.pidfd)
+            if process.pidfd is not None:
+                os.close(process.pidfd)

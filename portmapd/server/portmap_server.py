@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
 
-from portmapd.config import MAX_SERVICES
+from portmapd.config import MAX_MAPPINGS, MAX_SERVICES
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.advertisement import Advertisement
@@ -23,7 +23,7 @@ from portmapd.server.call_forwarder import CallForwarder
 from portmapd.server.call_server import CallServer
 from portmapd.server.channel import ChannelFactory
 from portmapd.server.datagram import PortmapDatagramProtocol
-from portmapd.server.liveness import Liveness
+from portmapd.server.liveness import FORGET, Liveness
 from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Processes
 from portmapd.server.pipelining import PipelinedFactory
@@ -56,12 +56,14 @@ class PortmapServer:
         provide ``IReactorTime`` and ``IReactorUDP``.
     :param idle: seconds after which a stream that sends no whole call is closed.
     :param max_streams: the most streams of each stream factory.
-    :param max_services: the most services and mappings that one process may hold on the local
-        channel.
+    :param max_services: the most services that one process may hold on the local channel.
+    :param max_mappings: the most RPC mappings that one process may hold there.
     :param liveness: seconds between two looks for dead services, or a
         :class:`~portmapd.server.liveness.Liveness` that the application runs; None: mappings stay
         when their services die.
     :param advertisements: addresses that callers are told in place of those that they reached.
+    :param forget: seconds for which the mapping of a service that is gone is remembered; see
+        :class:`~portmapd.server.liveness.Liveness`.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
     """
 
@@ -74,7 +76,9 @@ class PortmapServer:
         idle: float = IDLE,
         max_streams: int = MAX_STREAMS,
         max_services: int = MAX_SERVICES,
+        max_mappings: int = MAX_MAPPINGS,
         liveness: float | Liveness | None = LIVENESS,
+        forget: float = FORGET,
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
     ) -> None:
@@ -90,7 +94,7 @@ class PortmapServer:
         #: None if the application runs it, or there is none.
         self._liveness: Liveness | None = None
         if isinstance(liveness, int | float):
-            self._liveness = liveness = Liveness(registry, reactor, liveness)
+            self._liveness = liveness = Liveness(registry, reactor, liveness, forget)
             liveness.startService()
         self._call_server = CallServer(
             policy,
@@ -103,6 +107,7 @@ class PortmapServer:
         )
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
         self._max_services = max_services
+        self._max_mappings = max_mappings
         self._processes: Processes | None = None
         self._protocols: list[PortmapDatagramProtocol] = []
         self._factories: list[PipelinedFactory[Any]] = []
@@ -174,7 +179,9 @@ class PortmapServer:
                 "processes end: use an epoll, poll, select or asyncio reactor"
             )
         if self._processes is None:
-            self._processes = Processes(self._descriptors, self._reactor, self._max_services)
+            self._processes = Processes(
+                self._descriptors, self._reactor, self._max_services, self._max_mappings
+            )
         return self._processes
 
 

@@ -21,12 +21,15 @@ from portmapd.errors import (
     UnknownCommand,
     UnsupportedVersion,
 )
+from portmapd.oncrpc.netid import NETIDS, canonical_address
 from portmapd.oncrpc.program import PROGRAM
-from portmapd.registry.holder import Allowance, Holder
+from portmapd.registry.holder import Allowances, Holder
+from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC, RESERVED
 from portmapd.server.listing import Filter, list_mappings, list_services
+from portmapd.server.peer_process import UNSEEN
 from portmapd.server.watchers import Watcher, Watchers
 
 Answer = Mapping[str, Any]
@@ -43,7 +46,7 @@ class Peer(Protocol):
     uid: int
     pid: int
 
-    def join(self) -> Allowance:
+    def join(self) -> Allowances:
         """Have the connection end when its process ends.
 
         :return: what the process may hold.
@@ -67,7 +70,7 @@ class ChannelContext:
     :param registry: where they register.
     :param watchers: those of them that watch it.
     :param instance: a name that is new at every start of the channel.
-    :param limit: the most services and mappings that one process may hold.
+    :param limit: the most services that one process may hold.
     """
 
     registry: Registry
@@ -113,7 +116,7 @@ class Session:
         """
         if self._holder is None:
             peer = self._peer
-            holder = Holder(peer.uid, peer.pid, allowance=peer.join())
+            holder = Holder(peer.uid, peer.pid, allowances=peer.join())
             self._holder = self._context.registry.open(holder)
         return self._holder
 
@@ -190,10 +193,7 @@ class Session:
             _check_service(*service)
         public = next((flags for _, _, flags in services if flags & PUBLIC), 0)
         if public and not self.find_executable():
-            raise ExecutableUnknown(
-                f"flags {public}: the path of the executable of pid {self._peer.pid} is not known "
-                "(it was deleted, replaced, or may not be read)"
-            )
+            raise ExecutableUnknown(f"flags {public}: {_why_unknown(self._peer.pid)}")
         holder = self.open_holder()
         self._context.registry.register(*[holder.new_service(*service) for service in services])
         return _NOTHING
@@ -218,7 +218,7 @@ class Session:
         new = [mapping(*fields, owner=holder.owner, holder=holder) for fields in mappings]
         if any(m.program == PROGRAM for m in new):
             raise InvalidMapping(f"program {PROGRAM} is the port mapper's own")
-        holder.allowance.check(len(new))
+        holder.allowances.mappings.check(len(new))
         self._context.registry.map(*new)
         return _NOTHING
 
@@ -226,7 +226,7 @@ class Session:
         held = self.open_holder().mappings
         for program, version, netid, address in mappings:
             existing = held.get((program, version, netid))
-            if existing is None or existing.address != address:
+            if existing is None or not _is_at(existing, address):
                 raise NotRegistered(
                     f"program {program} version {version} on {netid} is not mapped to {address} "
                     "on this connection"
@@ -250,6 +250,28 @@ class Session:
         if self._watcher is not None:
             self._context.watchers.discard(self._watcher)
         return _NOTHING
+
+
+def _is_at(existing: RpcMapping, address: str) -> bool:
+    """Whether *address* is that of the mapping, in any spelling."""
+    try:
+        canonical, _ = canonical_address(NETIDS[existing.netid], address)
+    except InvalidMapping:
+        return False
+    return canonical == existing.address
+
+
+def _why_unknown(pid: int) -> str:
+    """Why the executable of a process is not known."""
+    if pid == UNSEEN:
+        return (
+            "the executable of a process in another pid namespace, such as a container's, cannot "
+            "be seen from here: register without flag 2 (public)"
+        )
+    return (
+        f"the path of the executable of pid {pid} is not known (it was deleted, replaced, or may "
+        "not be read)"
+    )
 
 
 def _check_service(name: str, port: str, flags: int) -> None:

@@ -1,11 +1,17 @@
-"""The sockets of this host, queried from the kernel over netlink (``sock_diag(7)``)."""
+"""The sockets of this host, queried from the kernel over netlink (``sock_diag(7)``).
+
+The kernel lists a table a message at a time, and so do the functions here: between two messages of
+a long table, others may have their turn.
+"""
 
 import socket
 from collections.abc import Iterator
 from struct import Struct, unpack_from
 
-#: A local address: the port in network byte order, then the address.
+#: A local address: the port in network byte order, then the address; the path of a UNIX socket.
 Local = bytes
+#: A bound socket: its local address, and its user; None if the kernel does not tell whose it is.
+BoundSocket = tuple[Local, int | None]
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -13,45 +19,109 @@ _REQUEST_DUMP = 0x301
 _ERROR, _DONE = 2, 3
 
 _HEADER = Struct("=IHHII")
-#: ``struct inet_diag_req_v2``: what to list, then the identity of a socket, here all zero.
-_REQUEST = Struct("=BBBxI48x")
-#: Where the local port, and the local address, are in a reply.
+#: The size of the end of a table: a header, and a status.
+_END = 20
+#: ``struct inet_diag_req_v2``: what to list, then the identity of a socket; only its local port is
+#: used here, and 0 means any.
+_INET_REQUEST = Struct("=BBBxI2s46x")
+#: Where the local port, the local address and the user are in a reply (``struct inet_diag_msg``).
 _PORT = slice(_HEADER.size + 4, _HEADER.size + 6)
 _ADDRESS = _HEADER.size + 8
-#: How many bytes are received at a time.
-_BUFFER = 1 << 18
+_UID = _HEADER.size + 64
+#: ``struct unix_diag_req``: the family, the states, and what to tell; no inode, and no cookie.
+_UNIX_REQUEST = Struct("=BBxxIIIii")
+#: A ``struct unix_diag_msg`` has 16 bytes; attributes follow.
+_UNIX_ATTRIBUTES = _HEADER.size + 16
+_ATTRIBUTE = Struct("=HH")
+#: What to tell of a UNIX socket, and the attributes that do (the user since Linux 5.3).
+_SHOW_NAME, _SHOW_UID = 0x01, 0x40
+_NAME_ATTRIBUTE, _UID_ATTRIBUTE = 0, 7
+#: How many bytes are received at a time: the kernel sends at most 32 KiB.
+_BUFFER = 1 << 16
 
-#: Masks of states: any, for protocols without states; and that of TCP sockets that listen.
+#: Masks of states: any, for protocols without states; and that of sockets that listen.
 ANY_STATE = 0xFFFF_FFFF
 LISTEN = 1 << 10
 
 
-def local_addresses(family: int, protocol: int, states: int) -> list[Local]:
-    """The local addresses of the sockets in this network namespace.
+def inet_sockets(
+    family: int, protocol: int, states: int, port: bytes = bytes(2)
+) -> Iterator[list[BoundSocket]]:
+    """The bound sockets in this network namespace, in batches.
 
     :param family: AF_INET or AF_INET6.
     :param protocol: IPPROTO_UDP or IPPROTO_TCP.
     :param states: only sockets in one of these states; a mask.
+    :param port: only sockets at this local port, in network byte order; zero: at any.
     :raises OSError: the kernel does not tell.
     """
-    size = 4 if family == socket.AF_INET else 16
+    address = slice(_ADDRESS, _ADDRESS + (4 if family == socket.AF_INET else 16))
+    request = _INET_REQUEST.pack(family, protocol, 0, states, port)
+    for replies in _dump(request):
+        yield [(r[_PORT] + r[address], unpack_from("=I", r, _UID)[0]) for r in replies]
+
+
+def unix_sockets(path: Local = b"") -> Iterator[list[BoundSocket]]:
+    """The UNIX sockets that listen in this network namespace, in batches.
+
+    :param path: only sockets whose path contains this one.
+    :raises OSError: the kernel does not tell.
+    """
+    show = _SHOW_NAME | _SHOW_UID
+    request = _UNIX_REQUEST.pack(socket.AF_UNIX, 0, LISTEN, 0, show, -1, -1)
+    for replies in _dump(request, path):
+        yield [_unix_socket(reply) for reply in replies]
+
+
+def _unix_socket(reply: bytes) -> BoundSocket:
+    name, uid, at = b"", None, _UNIX_ATTRIBUTES
+    while at < len(reply):
+        length, kind = _ATTRIBUTE.unpack_from(reply, at)
+        value = reply[at + _ATTRIBUTE.size : at + length]
+        if kind == _NAME_ATTRIBUTE:
+            name = value.removesuffix(b"\0")
+        elif kind == _UID_ATTRIBUTE:
+            (uid,) = unpack_from("=I", value)
+        at += (length + 3) & ~3
+    return name, uid
+
+
+def _dump(request: bytes, containing: bytes = b"") -> Iterator[list[bytes]]:
+    """The replies to a request for a table, in batches.
+
+    :param containing: a batch without these bytes is left out.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        request = _REQUEST.pack(family, protocol, 0, states)
         head = _HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0
         netlink.send(_HEADER.pack(*head) + request)
-        return [m[_PORT] + m[_ADDRESS : _ADDRESS + size] for m in _replies(netlink)]
+        is_done = False
+        while not is_done:
+            data = netlink.recv(_BUFFER)
+            if _is_end(data) or not containing or containing in data:
+                replies, is_done = _split(data)
+                yield replies
+            else:
+                yield []
 
 
-def _replies(netlink: socket.socket) -> Iterator[bytes]:
-    while True:
-        data = netlink.recv(_BUFFER)
-        at = 0
-        while at < len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-            if kind == _DONE:
-                return
-            if kind == _ERROR:
-                (code,) = unpack_from("=i", data, at + _HEADER.size)
-                raise OSError(-code, "the kernel does not tell of its sockets")
-            yield data[at : at + length]
-            at += (length + 3) & ~3
+def _is_end(data: bytes) -> bool:
+    """Whether the table ends in a message, or cannot be told."""
+    _, kind, _, _, _ = _HEADER.unpack_from(data)
+    length, last, _, _, _ = _HEADER.unpack_from(data, len(data) - _END)
+    return kind in (_DONE, _ERROR) or (length, last) == (_END, _DONE)
+
+
+def _split(data: bytes) -> tuple[list[bytes], bool]:
+    """The replies in a message, and whether the table ends there."""
+    replies: list[bytes] = []
+    at = 0
+    while at < len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if kind == _DONE:
+            return replies, True
+        if kind == _ERROR:
+            (code,) = unpack_from("=i", data, at + _HEADER.size)
+            raise OSError(-code, "the kernel does not tell of its sockets")
+        replies.append(data[at : at + length])
+        at += (length + 3) & ~3
+    return replies, False

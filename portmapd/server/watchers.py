@@ -8,7 +8,7 @@ from portmapd.channel.commands import (
     SERVICE_ROW,
     encode_event,
 )
-from portmapd.registry.change import ChangeKind, ChangeRecord
+from portmapd.registry.change import VISIBLE, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
@@ -83,7 +83,7 @@ class Watchers:
         """
         self.discard(watcher)
         if self._unfollow is None:
-            self._unfollow = self._registry.follow(self._changed, *ChangeKind)
+            self._unfollow = self._registry.follow(self._changed, *VISIBLE)
         watcher.names = names
         if not names:
             self._all[watcher] = None

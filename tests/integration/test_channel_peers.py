@@ -95,9 +95,9 @@ def test_limit(channel: Served) -> None:
     with channel.registrant() as process, channel.registrant() as other:
         one, two = Talk(process.connect()), Talk(process.connect())
         with one, two, Talk(other.connect()) as three:
-            one.register(("a", "80", 0), ("b", "80", 0))
+            one.register(("a", "80", 0), ("b", "80", 0), ("x", "80", 0))
             two.set(TCP)
-            with pytest.raises(LimitExceeded, match="this one holds 3"):
+            with pytest.raises(LimitExceeded, match=r"--max-services.* this one holds 3"):
                 two.register(("c", "80", 0))
             three.register(*((name, "80", 0) for name in "def"))
             one.skt.close()
@@ -105,6 +105,38 @@ def test_limit(channel: Served) -> None:
             while three.services(names=["a"]):
                 time.sleep(0.01)
             two.register(("c", "80", 0), ("a", "80", 0))
+
+
+@pytest.mark.options("--max-services", "1", "--max-mappings", "2")
+def test_limit_on_mappings(channel: Served) -> None:
+    """Mappings are counted apart from services, by process as well."""
+    with channel.registrant() as process, channel.registrant() as other:
+        one, two = Talk(process.connect()), Talk(process.connect())
+        with one, two, Talk(other.connect()) as three:
+            one.register(("a", "80", 0))
+            one.set((9, 1, "tcp", "0.0.0.0.0.9"))
+            two.set((9, 2, "tcp", "0.0.0.0.0.9"))
+            with pytest.raises(LimitExceeded, match=r"2 mappings .--max-mappings"):
+                two.set((9, 3, "tcp", "0.0.0.0.0.9"))
+            three.set((9, 3, "tcp", "0.0.0.0.0.9"), (9, 4, "tcp", "0.0.0.0.0.9"))
+
+
+def test_nfs_server(channel: Served, registrant: Registrant) -> None:
+    """A small NFS server, three programs on four netids, fits the usual limit."""
+    with Talk(registrant.connect()) as talk:
+        talk.set(
+            *(
+                (program, version, netid, f"{host}.8.1")
+                for program, versions in ((100003, (3, 4)), (100005, (1, 2, 3)), (100227, (3,)))
+                for version in versions
+                for netid, host in (
+                    ("udp", "0.0.0.0"),
+                    ("tcp", "0.0.0.0"),
+                    ("udp6", "::"),
+                    ("tcp6", "::"),
+                )
+            )
+        )
 
 
 def test_killed(watching: Talk, registrant: Registrant) -> None:

@@ -12,13 +12,20 @@ import pytest
 from portmapd.channel.commands import REGISTER, WATCH
 from portmapd.errors import ExecutableUnknown, LimitExceeded
 from tests.integration.test_channel_peers import EXE, PID2EXE, executable
-from tests.support.daemon import portmapd
+from tests.support.daemon import TWISTD, portmapd
 from tests.support.namespace import Namespace, Started
 from tests.support.registrant import Registrant
 from tests.support.talk import Talk
 
 #: The process id that comes again; no other process of the namespace gets near it by itself.
 PID = 20_000
+#: twistd, with a number for SO_PEERPIDFD that no kernel knows.
+OLD_TWISTD = """
+from portmapd.server import peer_process
+from twisted.scripts.twistd import run
+peer_process._SO_PEERPIDFD = 9999
+run()
+"""
 
 
 class Host:
@@ -56,12 +63,29 @@ class Host:
         return Talk(self.path)
 
 
+@contextmanager
+def serving(
+    namespace: Namespace, folder: Path, twistd: tuple[str, ...] = (TWISTD,)
+) -> Iterator[Host]:
+    """Run a daemon in the namespace."""
+    path = str(folder / "s")
+    options = ("--local-socket", path, "--max-services", "3")
+    with portmapd(namespace, folder, *options, socket=path, twistd=twistd) as daemon:
+        yield Host(namespace, daemon, folder)
+
+
 @pytest.fixture
 def host(namespace: Namespace, tmp_path: Path) -> Iterator[Host]:
     """Give a namespace with a daemon."""
-    options = ("--local-socket", str(tmp_path / "s"), "--max-services", "3")
-    with portmapd(namespace, tmp_path, *options, socket=str(tmp_path / "s")) as daemon:
-        yield Host(namespace, daemon, tmp_path)
+    with serving(namespace, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def old_host(namespace: Namespace, tmp_path: Path) -> Iterator[Host]:
+    """Give one whose kernel does not tell the pidfd of a socket's peer, as before Linux 6.5."""
+    with serving(namespace, tmp_path, (sys.executable, "-c", OLD_TWISTD)) as made:
+        yield made
 
 
 def test_next(host: Host) -> None:
@@ -120,7 +144,7 @@ def test_outside(host: Host) -> None:
     """A process whose id the daemon cannot see is served, and its end is seen all the same."""
     with Registrant(host.path) as process, Talk(process.connect()) as talk:
         assert talk.hello()["pid"] == 0
-        with pytest.raises(ExecutableUnknown):
+        with pytest.raises(ExecutableUnknown, match="process in another pid namespace"):
             talk.register(PID2EXE)
         with host.talk() as watching:
             watching.ask(WATCH)
@@ -139,3 +163,35 @@ def test_limits_outside(host: Host) -> None:
                 talk.register(*((name, "80", 0) for name in "abc"))
                 with pytest.raises(LimitExceeded):
                     talk.register(("d", "80", 0))
+
+
+def test_outside_of_old_kernels(old_host: Host) -> None:
+    """A process outside is served there as well, and what it registers ends with its connection."""
+    with Registrant(old_host.path) as process, old_host.talk() as watching:
+        watching.ask(WATCH)
+        with Talk(process.connect()) as one, Talk(process.connect()) as two:
+            assert one.hello()["pid"] == 0
+            with pytest.raises(ExecutableUnknown, match="register without flag 2"):
+                one.register(PID2EXE)
+            one.register(("a", "80", 1))
+            assert watching.event() == ("registered", "a", 0, 0, "80", "")
+            two.register(("b", "80", 0), ("c", "80", 0), ("d", "80", 0))
+            with pytest.raises(LimitExceeded, match="--max-services"):
+                two.register(("e", "80", 0))
+            assert [watching.event()[1] for _ in "bcd"] == ["b", "c", "d"]
+            # This process has copies of the connections, so that they outlive the other one.
+            process.kill()
+        gone = [watching.event()[:2] for _ in "abcd"]
+        assert sorted(gone) == [("deregistered", name) for name in "abcd"]
+
+
+def test_inside_of_old_kernels(old_host: Host) -> None:
+    """Processes that the daemon sees are told apart, and their ends are seen, as ever."""
+    with old_host.process() as first, Talk(first.connect()) as talk, old_host.talk() as watching:
+        watching.ask(WATCH)
+        talk.register(PID2EXE)
+        assert watching.event() == ("registered", PID2EXE[0], 0, PID, "*", EXE)
+        child = first.fork()
+        old_host.kill(first)
+        assert watching.event() == ("deregistered", PID2EXE[0], 0, PID, "*", EXE)
+        old_host.signal(signal.SIGKILL, child)

@@ -260,7 +260,9 @@ class World:
         assert Counter(self._registered()) == self.rules.services()
         assert sorted(self._mapped()) == self.rules.mappings()
         for twin in self.twins:
-            assert twin.real.holder.allowance.held == twin.held.process.held
+            held = twin.real.holder.allowances
+            counted = (held.services.held, held.mappings.held)
+            assert counted == twin.held.process.held
         lister = self.twin().real
         assert lister.mappings() == self.rules.mappings()
         names, users, pids = (self.some(((), kinds[:1], kinds[1:])) for kinds in _FILTERS)

@@ -31,9 +31,12 @@ class Process:
     connections: "list[Connection]" = field(factory=list, repr=False)
 
     @property
-    def held(self) -> int:
-        """How much it holds."""
-        return sum(len(each.services) + len(each.mappings) for each in self.connections)
+    def held(self) -> tuple[int, int]:
+        """How many services it holds, and how many mappings."""
+        return (
+            sum(len(each.services) for each in self.connections),
+            sum(len(each.mappings) for each in self.connections),
+        )
 
 
 @define(eq=False)
@@ -53,7 +56,7 @@ class Connection:
 class Rules:
     """What is registered, and what may be.
 
-    :param limit: the most services and mappings of a process.
+    :param limit: the most services of a process, and the most mappings.
     """
 
     limit: int
@@ -98,7 +101,7 @@ class Rules:
         keys = Counter((name, port) for name, port, _ in new)
         if max(keys.values(), default=0) > 1 or any(key in connection.services for key in keys):
             found.add("ALREADY_REGISTERED")
-        return found | self._excess(connection, len(new))
+        return found | self._excess(connection.process.held[0] + len(new))
 
     def _service_faults(
         self, connection: Connection, name: str, port: str, flags: int
@@ -119,8 +122,8 @@ class Rules:
         if existing and any((flags | held) & 1 for held in existing):
             yield "ALREADY_REGISTERED"
 
-    def _excess(self, connection: Connection, more: int) -> set[str]:
-        return {"LIMIT_EXCEEDED"} if connection.process.held + more > self.limit else set()
+    def _excess(self, count: int) -> set[str]:
+        return {"LIMIT_EXCEEDED"} if count > self.limit else set()
 
     def mapping_faults(
         self, connection: Connection, new: list[tuple[int, int, str, str]]
@@ -135,7 +138,7 @@ class Rules:
             if key in taken:
                 found.add("ALREADY_REGISTERED")
             taken[key] = ("", "")
-        return found | self._excess(connection, len(new))
+        return found | self._excess(connection.process.held[1] + len(new))
 
     def mapped(self) -> dict[tuple[int, int, str], tuple[str, str]]:
         """Every mapping: by its key, its address and owner."""

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import Refusal
-from portmapd.registry.holder import Allowance, Holder
+from portmapd.registry.holder import Allowances, Holder, allowances
 from portmapd.registry.registry import Registry
 from portmapd.server.session import ChannelContext
 from portmapd.server.watchers import Watchers
@@ -21,18 +21,18 @@ Fields = dict[str, Any]
 class Host:
     """A channel, and the processes of its host.
 
-    :param limit: the most services and mappings that one process may hold.
+    :param limit: the most services that one process may hold, and the most mappings.
     """
 
     def __init__(self, limit: int = 10) -> None:
         self.registry = Registry()
         self.context = ChannelContext(self.registry, Watchers(self.registry), "b1946ac9", limit)
         self._limit = limit
-        self._allowances: dict[int, Allowance] = {}
+        self._allowances: dict[int, Allowances] = {}
 
     def connect(self, uid: int = 104, pid: int = 7, exe: str = "/bin/a") -> "Connection":
         """A connection of a process; one with the same pid is the same process."""
-        allowance = self._allowances.setdefault(pid, Allowance(self._limit))
+        allowance = self._allowances.setdefault(pid, allowances(self._limit, self._limit))
         return Connection(self.context, uid, pid, exe, allowance)
 
     def exit(self, pid: int) -> None:
@@ -48,7 +48,7 @@ class Process:
     """
 
     def __init__(
-        self, uid: int, pid: int, exe: str, allowance: Allowance, said: MutableSequence[bytes]
+        self, uid: int, pid: int, exe: str, allowance: Allowances, said: MutableSequence[bytes]
     ) -> None:
         self.uid = uid
         self.pid = pid
@@ -56,7 +56,7 @@ class Process:
         self._allowance = allowance
         self._said = said
 
-    def join(self) -> Allowance:
+    def join(self) -> Allowances:
         """It never ends."""
         return self._allowance
 
@@ -73,7 +73,7 @@ class Connection:
     """A process's connection: commands go in as bytes, and so do answers and events come out."""
 
     def __init__(
-        self, context: ChannelContext, uid: int, pid: int, exe: str, allowance: Allowance
+        self, context: ChannelContext, uid: int, pid: int, exe: str, allowance: Allowances
     ) -> None:
         self._said: list[bytes] = []
         self.process = Process(uid, pid, exe, allowance, self._said)

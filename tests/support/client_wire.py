@@ -14,7 +14,7 @@ from portmapd.client.core.connecting import JITTER, LONGEST_WAIT
 from portmapd.client.core.registrations import Group
 from portmapd.client.twisted import Portmapper
 from portmapd.errors import PortmapdError
-from portmapd.registry.holder import Allowance
+from portmapd.registry.holder import allowances
 from tests.support.channel_sessions import Host, Process
 
 PATH = "/run/test.sock"
@@ -40,7 +40,7 @@ class Wire:
         self.commands: list[bytes] = []
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()
-        process = Process(104, pid, "/bin/a", Allowance(None), self._out)
+        process = Process(104, pid, "/bin/a", allowances(), self._out)
         self.session = host.context.open(process)
         self._is_up = True
         self.is_paused = False

@@ -17,16 +17,21 @@ ERRORS = ("Traceback", "Unhandled", "CRITICAL")
 
 @contextmanager
 def portmapd(
-    namespace: Namespace, folder: Path, *options: str, socket: str = "/run/rpcbind.sock"
+    namespace: Namespace,
+    folder: Path,
+    *options: str,
+    socket: str = "/run/rpcbind.sock",
+    twistd: tuple[str, ...] = (TWISTD,),
 ) -> Iterator[Started]:
     """Run ``twistd portmapd`` with *options*: serving in the block, ended by SIGTERM after it.
 
     :param folder: where its log goes, as ``portmapd.log``.
     :param socket: the path whose appearance tells that it serves.
+    :param twistd: the command that is twistd.
     :raises AssertionError: it did not start, logged an error, or did not end by SIGTERM.
     """
     log = folder / "portmapd.log"
-    daemon = namespace.start(TWISTD, "-n", "--pidfile=", "portmapd", *options, log=log)
+    daemon = namespace.start(*twistd, "-n", "--pidfile=", "portmapd", *options, log=log)
 
     def serves() -> bool:
         assert daemon.running(), f"portmapd did not start:\n{log.read_text()}"

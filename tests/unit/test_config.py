@@ -41,6 +41,7 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("local_socket", "/run/s", "/run/s"),
     ("max_services", 1, 1),
     ("max_services", 1_000_000, 1_000_000),
+    *((f"max_{kind}mappings", 1, 1) for kind in ("", "user_", "total_")),
     ("trust", ["10.0.0.0/8"], (ip_network("10.0.0.0/8"),)),
     ("trust", ["10.1.2.3/8"], (ip_network("10.0.0.0/8"),)),
     ("trust", [ip_network("2001:db8::/32")], (ip_network("2001:db8::/32"),)),
@@ -53,6 +54,9 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("callit", Callit.ALL, Callit.ALL),
     ("liveness", 0.05, 0.05),
     ("liveness", 3600, 3600),
+    ("liveness", None, None),
+    ("forget", 0, 0),
+    ("forget", 86_400, 86_400),
     ("idle", 0.05, 0.05),
     ("max_streams", 1, 1),
 ]
@@ -98,7 +102,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     ("advertise", ["=192.0.2.1"], "'' is no network"),
     ("advertise", ["10/8=192.0.2.1"], "'10/8' is no network"),
-    ("advertise", ["192.0.2.1", "0.0.0.0/0=192.0.2.2"], "advertise: callers of 0.0.0.0/0 are told two"),
+    (
+        "advertise",
+        ["192.0.2.1", "0.0.0.0/0=192.0.2.2"],
+        "advertise: callers of 0.0.0.0/0 are told two",
+    ),
     ("interfaces", ["127.0.0.1", "x"], NO_INTERFACE.format("x")),
     ("interfaces", "127.0.0.1", NO_INTERFACE.format("1")),
     ("interfaces", ["127.0.0.1", "127.0.0.1"], OVERLAP.format("127.0.0.1")),
@@ -122,8 +130,18 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     *(
         (field, count, COUNT.format(field.replace("_", "-"), count))
-        for field in ("max_streams", "max_services")
+        for field in (
+            "max_streams",
+            "max_services",
+            "max_mappings",
+            "max_user_mappings",
+            "max_total_mappings",
+        )
         for count in (0, -1)
+    ),
+    *(
+        ("forget", seconds, f"forget {seconds}: give seconds from 0 to 86400")
+        for seconds in (-1.0, 86_400.1, float("inf"), float("nan"), "1", None, True)
     ),
     *(
         (field, [text], NO_NETWORK.format(text))
@@ -231,3 +249,5 @@ class DefaultTests(SynchronousTestCase):
         self.assertEqual((config.trust, config.allow, config.insecure), ((), (), False))
         self.assertEqual((config.callit, config.liveness), (Callit.LOCAL, 1.0))
         self.assertEqual((config.max_services, config.max_streams, config.idle), (10, 1024, 60.0))
+        self.assertEqual((config.max_mappings, config.forget), (64, 60.0))
+        self.assertEqual((config.max_user_mappings, config.max_total_mappings), (1_000, 100_000))

@@ -21,11 +21,15 @@ OPTIONS = (
     "rpc-socket",
     "local-socket",
     "max-services",
+    "max-mappings",
+    "max-user-mappings",
+    "max-total-mappings",
     "trust",
     "allow",
     "insecure",
     "callit",
     "liveness",
+    "forget",
 )
 
 #: Arguments, the fields that they set.
@@ -46,6 +50,9 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--local-socket /run/l", {"local_socket": "/run/l"}),
     ("--local-socket none", {"local_socket": None}),
     ("--max-services 3", {"max_services": 3}),
+    ("--max-mappings 3", {"max_mappings": 3}),
+    ("--max-user-mappings 3", {"max_user_mappings": 3}),
+    ("--max-total-mappings 3", {"max_total_mappings": 3}),
     ("--trust 10.0.0.0/8 --trust ::1", {"trust": ["10.0.0.0/8", "::1"]}),
     ("--allow 10.0.0.0/8 --allow ::1", {"allow": ["10.0.0.0/8", "::1"]}),
     ("--insecure", {"insecure": True}),
@@ -53,6 +60,9 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--callit all", {"callit": "all"}),
     ("--liveness 0.5", {"liveness": 0.5}),
     ("--liveness 2", {"liveness": 2.0}),
+    ("--liveness off", {"liveness": None}),
+    ("--forget 0", {"forget": 0.0}),
+    ("--forget 120", {"forget": 120.0}),
 ]
 
 #: Arguments, what is said of them.
@@ -68,6 +78,11 @@ REFUSED = [
     ("--local-socket run/s", "portmapd: local-socket 'run/s' is no absolute path"),
     ("--max-services many", "portmapd: --max-services 'many' is no whole number"),
     ("--max-services 0", "portmapd: max-services 0: give a number from 1 on"),
+    ("--max-mappings none", "portmapd: --max-mappings 'none' is no whole number"),
+    ("--max-user-mappings 0", "portmapd: max-user-mappings 0: give a number from 1 on"),
+    ("--max-total-mappings -1", "portmapd: max-total-mappings -1: give a number from 1 on"),
+    ("--forget never", "portmapd: --forget 'never' is no number of seconds"),
+    ("--forget -1", "portmapd: forget -1.0: give seconds from 0 to 86400"),
     ("--trust lan", "portmapd: 'lan' is no network: .*; give it like"),
     ("--allow 10.0.0.0/99", "portmapd: '10.0.0.0/99' is no network: .*; give it like"),
     ("--callit some", "portmapd: callit 'some' is none of off, local, null, all"),

@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.box import MAX_BOX, MAX_PAIRS, BoxReader
 from portmapd.channel.commands import COMMANDS
-from portmapd.registry.holder import Allowance
+from portmapd.config import MAX_MAPPINGS, MAX_SERVICES
+from portmapd.registry.holder import allowances
 from portmapd.registry.registry import Registry
 from portmapd.server.session import ChannelContext
 from portmapd.server.watchers import MAX_WAITING, Watchers
@@ -24,7 +25,7 @@ class ProtocolPageTests(SynchronousTestCase):
         said: list[bytes] = []
         registry = Registry()
         context = ChannelContext(registry, Watchers(registry), "b1946ac9", 10)
-        session = context.open(Process(104, 4711, "/usr/bin/printer", Allowance(10), said))
+        session = context.open(Process(104, 4711, "/usr/bin/printer", allowances(10), said))
         reader = BoxReader()
         expected: list[bytes] = []
         for line in (DOCS / "examples" / "conversation.txt").read_text().splitlines():
@@ -44,5 +45,6 @@ class ProtocolPageTests(SynchronousTestCase):
         self.assertIn(f"of more than {MAX_BOX:,} bytes", page.replace("\n", " "))
         self.assertIn(f"than {MAX_PAIRS} pairs", page)
         self.assertIn(f"{MAX_WAITING // 1024} KiB", page)
+        self.assertIn(f"hold {MAX_SERVICES} services and {MAX_MAPPINGS} mappings", page)
         for command in COMMANDS.values():
             self.assertIn(f"``{command.name}``", page)

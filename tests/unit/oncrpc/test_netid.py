@@ -1,8 +1,10 @@
 """Universal addresses and netbufs: pairs, both ways, and what is refused."""
 
+import re
 import socket
 import sys
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -28,6 +30,8 @@ from portmapd.oncrpc.netid import (
     to_sockaddr,
 )
 from tests.support.rpc_samples import ADDRESSES, PORTS, PROPERTY
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "replace-rpcbind.rst"
 
 #: Netid, address in its canonical text, host, port, scope.
 VALID = [
@@ -154,6 +158,17 @@ NETBUFS = [
 
 class NetidTests(SynchronousTestCase):
     """The table of transports."""
+
+    def test_page(self) -> None:
+        """The page's table of spellings says what becomes of each."""
+        page = PAGE.read_text().partition("Spellings of addresses\n---")[2].partition("\nDead")[0]
+        rows = re.findall(r"\* - (\w+)\n +- ``(.+)``\n +- (refused|``(.+?)``)", page)
+        self.assertGreater(len(rows), 10)
+        for netid, address, becomes, canonical in rows:
+            if becomes == "refused":
+                self.assertRaises(InvalidMapping, canonical_address, NETIDS[netid], address)
+            else:
+                self.assertEqual(canonical_address(NETIDS[netid], address)[0], canonical)
 
     def test_names(self) -> None:
         """Each netid is found by its name, and in version 2 by its protocol."""

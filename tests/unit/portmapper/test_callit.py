@@ -114,6 +114,26 @@ class MakingTests(CallitTestCase):
             found = outcome.forwarded.host, outcome.forwarded.port
             self.assertEqual(found, (host, port))
 
+    def test_spellings(self) -> None:
+        """It is called there whichever way the service spelled its address."""
+        for netid, address, host in (
+            ("udp6", "0:0:0:0:0:0:0:0.8.1", "::1"),
+            ("udp6", "0:0:0:0:0:0:0:1.8.1", "::1"),
+            ("udp6", "::ffff:0.0.0.0.8.1", "::1"),
+            ("udp6", "2001:DB8::7.8.1", "2001:db8::7"),
+            ("udp", "::.8.1", "127.0.0.1"),
+            ("udp", "::ffff:0.0.0.0.8.1", "127.0.0.1"),
+            ("udp", "::ffff:127.0.0.1.8.1", "127.0.0.1"),
+        ):
+            added = mapping(8, 1, netid, address)
+            self.mapper.registry.map(added)
+            for kind in (*SILENT, INDIRECT):
+                outcome = self.outcome(kind, program=8)
+                assert outcome.forwarded is not None
+                found = outcome.forwarded.host, outcome.forwarded.port
+                self.assertEqual(found, (host, 2049), address)
+            self.mapper.registry.unmap(added)
+
     def test_family(self) -> None:
         """A service is called over its caller's protocol family, else over the other one."""
         self.mapper.registry.map(mapping(ECHO, 1, "udp6", "::1.0.9"))

@@ -1,5 +1,6 @@
-"""SET, UNSET and holders, in any order, beside a model of the rules."""
+"""SET, UNSET, holders and pauses, in any order, beside a model of the rules."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -20,7 +21,7 @@ from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address, split_address
 from portmapd.oncrpc.program import PROGRAM, Pmap, read_pmap, read_rpcb
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.registry.change import ChangeKind, ChangeRecord
+from portmapd.registry.change import VISIBLE, ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, mapping
 from tests.support.rpc_samples import (
@@ -71,8 +72,13 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.mapper = PortMapper()
         self.rows: dict[Key, Row] = {}
+        #: What is remembered of services that pause.
+        self.paused: dict[Key, Row] = {}
         self.heard: dict[Key, Mapping] = {}
-        self.mapper.registry.follow(self.hear, *ChangeKind)
+        self.heard_paused: dict[Key, Mapping] = {}
+        registry = self.mapper.registry
+        registry.follow(self.hear, *VISIBLE)
+        registry.follow(self.hear_pauses, ChangeKind.SUSPENDED, ChangeKind.RELEASED)
 
     def hear(self, changes: Sequence[ChangeRecord]) -> None:
         """Keep a copy of the registry by its changes alone."""
@@ -84,6 +90,21 @@ class Machine(RuleBasedStateMachine):
                 self.heard[subject.key] = subject
             else:
                 assert self.heard.pop(subject.key) is subject
+
+    def hear_pauses(self, changes: Sequence[ChangeRecord]) -> None:
+        """Keep a copy of what is suspended by its changes alone."""
+        for change in changes:
+            subject = change.subject
+            assert isinstance(subject, Mapping)
+            if change.kind is ChangeKind.SUSPENDED:
+                assert self.heard_paused.setdefault(subject.key, subject) is subject
+            else:
+                assert self.heard_paused.pop(subject.key) is subject
+
+    def is_free(self, key: Key, owner: str) -> bool:
+        """Whether nothing is registered there, nor remembered for another owner."""
+        paused = self.paused.get(key)
+        return key not in self.rows and (paused is None or owner in {"superuser", paused.owner})
 
     def asked(self, caller: Caller, version: int, procedure: int, arguments: bytes) -> bool | None:
         """The answer to SET or UNSET; None if the caller may not ask."""
@@ -100,11 +121,12 @@ class Machine(RuleBasedStateMachine):
         if existing is not None and existing.address == address:
             return True
         if existing is None:
-            done = key[0] != PROGRAM
+            done = key[0] != PROGRAM and self.is_free(key, caller.owner)
         else:
             done = existing.is_open_to(caller) and existing.address not in self.mapper.bound
         if done:
             self.rows[key] = Row(address, caller.owner)
+            self.paused.pop(key, None)
         return done
 
     def unset_expected(self, caller: Caller, keys: list[Key]) -> bool | None:
@@ -117,8 +139,12 @@ class Machine(RuleBasedStateMachine):
                 return False
             if caller.owner != "superuser" and not self.rows[key].is_open_to(caller):
                 return False
+        if not all(self.paused[key].is_open_to(caller) for key in keys if key in self.paused):
+            return False
         for key in existing:
             del self.rows[key]
+        for key in keys:
+            self.paused.pop(key, None)
         return True
 
     @rule(caller=CALLERS, program=PROGRAMS, version=VERSIONS, netid=NAMES, port=NUMBERS)
@@ -176,9 +202,11 @@ class Machine(RuleBasedStateMachine):
         try:
             self.mapper.registry.map(*new)
         except AlreadyRegistered:
-            assert any(m.key in self.rows for m in new)
+            assert not all(self.is_free(m.key, m.owner) for m in new)
         else:
-            assert not any(m.key in self.rows for m in new)
+            assert all(self.is_free(m.key, m.owner) for m in new)
+            for m in new:
+                self.paused.pop(m.key, None)
             self.rows |= {m.key: Row(m.address, m.owner, holder) for m in new}
 
     @rule(holder=consumes(holders))
@@ -186,12 +214,43 @@ class Machine(RuleBasedStateMachine):
         """The connection ends."""
         self.mapper.registry.close(holder)
         self.rows = {key: row for key, row in self.rows.items() if row.holder is not holder}
-        assert (holder.mappings, holder.allowance.held) == ({}, 0)
+        assert (holder.mappings, holder.allowances.mappings.held) == ({}, 0)
 
     @rule(netid=NAMES, port=NUMBERS)
     def bind(self, netid: str, port: int) -> None:
         """An address is bound, or is no longer."""
         self.mapper.bound ^= {address_of(netid, port)}
+
+    @rule(program=PROGRAMS, version=VERSIONS, netid=NAMES)
+    def pause(self, program: int, version: int, netid: str) -> None:
+        """A service closes its listener."""
+        found = self.mapper.registry.mappings.get(program, version, netid)
+        if found is not None and found.holder is None:
+            self.mapper.registry.suspend(found)
+            self.paused[found.key] = self.rows.pop(found.key)
+
+    @rule(program=PROGRAMS, version=VERSIONS, netid=NAMES, back=st.booleans())
+    def end_of_pause(self, program: int, version: int, netid: str, back: bool) -> None:
+        """It listens again, or too late."""
+        found = self.mapper.registry.suspended.get((program, version, netid))
+        if found is not None:
+            row = self.paused.pop(found.key)
+            if back:
+                self.rows[found.key] = row
+                self.mapper.registry.resume(found)
+            else:
+                self.mapper.registry.forget(found)
+
+    @invariant()
+    def pauses_agree(self) -> None:
+        """What is suspended is what the rules say; it counts as its owner's all the same."""
+        registry = self.mapper.registry
+        found = {key: Row(m.address, m.owner) for key, m in registry.suspended.items()}
+        assert (found, self.heard_paused) == (self.paused, registry.suspended)
+        unheld = [row for row in self.rows.values() if row.holder is None]
+        owners = Counter(row.owner for row in [*unheld, *self.paused.values()])
+        assert {owner: registry.unheld(owner) for owner in owners} == owners
+        assert registry.all_unheld == owners.total()
 
     @invariant()
     def registry_agrees(self) -> None:

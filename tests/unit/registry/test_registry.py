@@ -10,7 +10,7 @@ from portmapd.errors import (
     LimitExceeded,
 )
 from portmapd.registry.change import ChangeKind, ChangeRecord
-from portmapd.registry.holder import Allowance, Holder, owner_of
+from portmapd.registry.holder import Holder, allowances, owner_of
 from portmapd.registry.mapping import SUPERUSER, Mapping, mapping
 from portmapd.registry.registry import Registry
 
@@ -28,7 +28,7 @@ class RegistryTestCase(SynchronousTestCase):
 
     def holder(self, uid: int = 104, pid: int = 1, limit: int | None = None) -> Holder:
         """An open holder."""
-        return self.registry.open(Holder(uid, pid, "/bin/service", Allowance(limit)))
+        return self.registry.open(Holder(uid, pid, "/bin/service", allowances(limit, limit)))
 
     def register(self, holder: Holder, *names: str, port: str = "80", flags: int = 0) -> None:
         """Register names for *holder*, in one transaction."""
@@ -264,7 +264,7 @@ class HolderTests(RegistryTestCase):
         self.registry.close(holder)
         self.assertEqual(self.names(), ["b"])
         self.assertEqual([m.program for m in self.registry.mappings], [2, 3])
-        self.assertEqual(holder.allowance.held, 0)
+        self.assertEqual((holder.allowances.services.held, holder.allowances.mappings.held), (0, 0))
 
     def test_close_twice(self) -> None:
         """A holder ends once."""
@@ -281,7 +281,7 @@ class HolderTests(RegistryTestCase):
         held = udp(1, 1, holder=holder)
         self.registry.map(held)
         self.registry.unmap(held)
-        self.assertEqual((holder.mappings, holder.allowance.held), ({}, 0))
+        self.assertEqual((holder.mappings, holder.allowances.mappings.held), ({}, 0))
         self.registry.map(udp(1, 1))
         self.registry.close(holder)
         self.assertEqual(list(self.registry.mappings), [udp(1, 1)])
@@ -314,7 +314,8 @@ class HolderTests(RegistryTestCase):
         one = self.holder(limit=3)
         two = self.registry.open(sibling(one))
         self.register(one, "a", "b")
-        with self.assertRaisesRegex(LimitExceeded, "may hold 3 .* holds 2 and asks for 2 more"):
+        told = r"may hold 3 services \(--max-services\).* holds 2 and asks for 2 more"
+        with self.assertRaisesRegex(LimitExceeded, told):
             self.register(two, "c", "d")
         self.register(two, "c")
         self.assertRaises(LimitExceeded, self.register, one, "d")
@@ -322,15 +323,18 @@ class HolderTests(RegistryTestCase):
         self.register(two, "d", "e")
         self.assertEqual(self.names(), ["c", "d", "e"])
 
-    def test_mappings_count(self) -> None:
-        """A held mapping counts as much as a service."""
+    def test_mappings_count_apart(self) -> None:
+        """A held mapping counts among the mappings, and takes no service's place."""
         holder = self.holder(limit=1)
         self.registry.map(udp(1, 1, holder=holder))
-        self.assertRaises(LimitExceeded, self.register, holder, "a")
+        with self.assertRaisesRegex(LimitExceeded, r"may hold 1 mappings \(--max-mappings\)"):
+            holder.allowances.mappings.check(1)
+        self.register(holder, "a")
+        self.assertRaises(LimitExceeded, self.register, holder, "b")
         self.registry.close(holder)
-        self.assertEqual(holder.allowance.held, 0)
+        self.assertEqual((holder.allowances.services.held, holder.allowances.mappings.held), (0, 0))
 
 
 def sibling(holder: Holder) -> Holder:
     """Another connection of the same process."""
-    return Holder(holder.uid, holder.pid, holder.exe, holder.allowance)
+    return Holder(holder.uid, holder.pid, holder.exe, holder.allowances)

@@ -45,7 +45,7 @@ class ServiceTests(RegistryTestCase):
             self.register(holder, "b", "a")
         self.assertRaises(AlreadyRegistered, self.register, holder, "c", "c")
         self.assertEqual(self.names(), ["a"])
-        self.assertEqual(holder.allowance.held, 1)
+        self.assertEqual(holder.allowances.services.held, 1)
 
     def test_exclusive_name_is_taken(self) -> None:
         """An exclusive name is closed to the user's others, to itself as well."""
@@ -86,7 +86,7 @@ class ServiceTests(RegistryTestCase):
         holder = self.holder()
         self.assertRaises(AlreadyRegistered, self.register, holder, "a", "taken", "b")
         self.assertEqual((self.names(), self.told), (["taken"], []))
-        self.assertEqual((holder.allowance.held, holder.services), (0, {}))
+        self.assertEqual((holder.allowances.services.held, holder.services), (0, {}))
 
     def test_deregister(self) -> None:
         """One registration goes, the others stay."""
@@ -114,7 +114,7 @@ class ServiceTests(RegistryTestCase):
         holder = self.holder()
         self.register(holder, "a")
         self.registry.deregister(holder, ("a", "80"), ("a", "80"))
-        self.assertEqual((self.names(), holder.allowance.held), ([], 0))
+        self.assertEqual((self.names(), holder.allowances.services.held), ([], 0))
 
     def test_places(self) -> None:
         """Places in listings are each service's own, and never given again."""

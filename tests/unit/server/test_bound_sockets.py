@@ -2,6 +2,7 @@
 
 # Not "from contextlib import suppress": trial takes a module's "suppress" for its own.
 import contextlib
+import os
 import socket
 from tempfile import TemporaryDirectory
 
@@ -10,8 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.netid import NETIDS, format_address
 from portmapd.registry.mapping import mapping
-from portmapd.server.bound_sockets import TABLES, is_bound, read_bound, read_proc
-from portmapd.server.sock_diag import ANY_STATE, LISTEN, local_addresses
+from portmapd.server import sock_diag
+from portmapd.server.bound_sockets import (
+    TABLES,
+    is_bound,
+    read_proc,
+    read_proc_unix,
+    scan,
+    users_of,
+)
+from portmapd.server.sock_diag import ANY_STATE, LISTEN, inet_sockets, unix_sockets
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 PROTOCOLS = {UDP: socket.IPPROTO_UDP, TCP: socket.IPPROTO_TCP}
@@ -124,10 +133,59 @@ class BoundTests(SynchronousTestCase):
                 port = skt.getsockname()[1].to_bytes(2, "big")
                 table = ("tcp" if sample.kind is TCP else "udp") + "6" * (":" in sample.host)
                 states = LISTEN if sample.kind is TCP else ANY_STATE
-                asked = local_addresses(skt.family, PROTOCOLS[sample.kind], states)
-                told = [address for address in asked if address.startswith(port)]
-                self.assertEqual(len(told), 1)
-                self.assertEqual([a for a in read_proc(table) if a.startswith(port)], told)
+                asked = inet_sockets(skt.family, PROTOCOLS[sample.kind], states, port)
+                told = [bound_socket for batch in asked for bound_socket in batch]
+                self.assertEqual([(a[:2], user) for a, user in told], [(port, os.geteuid())])
+                self.assertEqual([row for row in read_proc(table) if row[0][:2] == port], told)
+
+    def test_two_sources_of_paths(self) -> None:
+        """So do they of UNIX sockets, with their users."""
+        with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as skt:
+            path = f"{folder}/s".encode()
+            skt.bind(path)
+            skt.listen()
+            row = path, os.geteuid()
+            self.assertIn(row, [each for batch in unix_sockets() for each in batch])
+            self.assertIn(row, [each for batch in unix_sockets(path) for each in batch])
+            self.assertIn(row, read_proc_unix())
+
+    def test_users(self) -> None:
+        """It is told whose a socket is; nobody has an address that is not bound."""
+        with opened(UDP, "127.0.0.1") as skt:
+            port = skt.getsockname()[1]
+            for host in ("127.0.0.1", "0.0.0.0"):
+                users = users_of(mapping(7, 1, "udp", format_address(host, port)))
+                self.assertEqual(users, {os.geteuid()})
+        self.assertEqual(users_of(mapping(7, 1, "udp", format_address("0.0.0.0", port))), set())
+
+    def test_without_diagnosis(self) -> None:
+        """Where the kernel does not offer socket diagnosis, its files are read."""
+        with opened(TCP, "127.0.0.1") as skt, TemporaryDirectory() as folder:
+            address = format_address("127.0.0.1", skt.getsockname()[1])
+            with socket.socket(socket.AF_UNIX) as unix:
+                unix.bind(f"{folder}/s")
+                unix.listen()
+                self.patch(sock_diag, "_NETLINK_SOCK_DIAG", 99)
+                for netid, at in (("tcp", address), ("local", f"{folder}/s")):
+                    users = users_of(mapping(7, 1, netid, at))
+                    self.assertEqual(users, {os.geteuid()})
+
+    def test_one_address_of_many(self) -> None:
+        """Only the sockets of one port, or path, are told, whatever others there are."""
+        with contextlib.ExitStack() as stack, TemporaryDirectory() as folder:
+            opened_here = [stack.enter_context(opened(UDP, "127.0.0.1")) for _ in range(300)]
+            for number in range(300):
+                skt = stack.enter_context(socket.socket(socket.AF_UNIX))
+                skt.bind(f"{folder}/{number}")
+                skt.listen()
+            port = opened_here[150].getsockname()[1].to_bytes(2, "big")
+            asked = inet_sockets(socket.AF_INET, socket.IPPROTO_UDP, ANY_STATE, port)
+            self.assertEqual([len(batch) for batch in asked if batch], [1])
+            for number in (0, 150, 299):
+                self.assertTrue(bound("local", f"{folder}/{number}"))
+            self.assertFalse(bound("local", f"{folder}/300"))
+            self.assertFalse(bound("local", folder))
+            self.assertGreater(len([batch for table, batch in scan(("unix",)) if batch]), 1)
 
     def test_listening_only(self) -> None:
         """A TCP socket that does not listen serves nobody, nor does a connection."""
@@ -162,11 +220,13 @@ class BoundTests(SynchronousTestCase):
                 with socket.socket(socket.AF_UNIX) as skt:
                     skt.bind(folder.encode() + b"/" + name)
                     skt.listen()
-                    read_bound()
+                    path = folder.encode() + b"/" + name
+                    self.assertIn(path, [p for _, batch in scan(("unix",)) for p, _ in batch])
+                    read_proc_unix()
 
     def test_tables(self) -> None:
         """Every netid has its tables, and only those asked for are read."""
         self.assertEqual(set(TABLES), set(NETIDS))
-        self.assertEqual(set(read_bound(()).locals), set())
-        self.assertEqual(set(read_bound(("udp",)).locals), {"udp", "udp6"})
-        self.assertEqual(set(read_bound().locals), {"udp", "udp6", "tcp", "tcp6", "unix"})
+        self.assertEqual({table for table, _ in scan(())}, set())
+        for names in (("udp", "udp6"), ("udp", "udp6", "tcp", "tcp6", "unix")):
+            self.assertEqual({table for table, _ in scan(names)}, set(names))

@@ -1,5 +1,6 @@
 """The way of a message from a transport to its reply."""
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.message import XID
@@ -10,7 +11,7 @@ from portmapd.registry.mapping import mapping
 from portmapd.server.call_server import MAX_HOSTS, CallServer
 from portmapd.server.liveness import Liveness
 from portmapd.server.rate_limited_log import RateLimitedLog
-from tests.support.rpc_samples import TRUE, call, local, loopback, pmap, remote
+from tests.support.rpc_samples import FALSE, TRUE, call, local, loopback, pmap, remote
 from tests.support.rpc_server import Serving
 from tests.unit.server.test_bound_sockets import UDP as DATAGRAMS
 from tests.unit.server.test_bound_sockets import opened
@@ -78,6 +79,17 @@ class CallServerTests(SynchronousTestCase):
         self.assertTrue(reply.endswith(TRUE))
         liveness.look()
         self.assertEqual([m.program for m in self.serving.registry.mappings], [7])
+
+    def test_refused(self) -> None:
+        """Who is refused what is logged."""
+        setting = call(2, 1, pmap(8, 1, 17, 0))
+        with capturedLogs() as events:
+            reply = self.call_server.serve(setting, loopback(), self.fail)
+        assert reply is not None
+        self.assertTrue(reply.endswith(FALSE))
+        (line,) = map(formatEvent, events)
+        start = "refused for 127.0.0.1 port 40000 over udp: SET of program 8 version 1 on protocol"
+        self.assertTrue(str(line).startswith(start), line)
 
     def test_malformed(self) -> None:
         """Malformed messages are logged for their caller."""

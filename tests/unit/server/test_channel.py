@@ -46,7 +46,7 @@ class ChannelTestCase(SynchronousTestCase):
     def made(self, descriptors: int = 100, limit: int = 100_000) -> ChannelFactory:
         """A factory."""
         reactor = self.turns.reactor
-        self.processes = Processes(self.turns.epoll_group, reactor, limit)
+        self.processes = Processes(self.turns.epoll_group, reactor, limit, limit)
         return ChannelFactory(
             self.registry,
             self.processes,

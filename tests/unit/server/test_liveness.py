@@ -1,18 +1,23 @@
-"""Dead services: seen bound, then gone, then removed; and what is never removed."""
+"""Dead services: seen bound, then gone, then suspended; and what is never suspended."""
 
+import os
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.netid import format_address
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Mapping, mapping
 from portmapd.registry.registry import Registry
-from portmapd.server.liveness import Liveness
+from portmapd.server.liveness import FORGET, MAX_LINES, MAX_QUERIES, SLICE, Liveness
 from tests.unit.server.test_bound_sockets import TCP, UDP, has_ipv6, opened
 
 PERIOD = 0.5
@@ -59,6 +64,43 @@ class LivenessTestCase(SynchronousTestCase):
         self.clock.pump([PERIOD] * times)
 
 
+class PauseTestCase(LivenessTestCase):
+    """Services that close their listeners."""
+
+    def pause(
+        self, owner: str = "unknown", user: int | None = None
+    ) -> tuple[Mapping, tuple[str, int]]:
+        """Have the mapping of a service suspended; its host and port are free then."""
+        with opened(UDP, "127.0.0.1") as skt:
+            give(skt, user)
+            found = mapping(7, 1, "udp", address("0.0.0.0", skt), owner)
+            self.registry.map(found)
+            self.look()
+            where: tuple[str, int] = skt.getsockname()
+        self.look()
+        self.assertEqual((self.rows(), self.suspended()), ([], [found]))
+        return found, where
+
+    def suspended(self) -> list[Mapping]:
+        """What is remembered."""
+        return list(self.registry.suspended.values())
+
+    @contextmanager
+    def bound(self, where: tuple[str, int], user: int | None = None) -> Iterator[socket.socket]:
+        """Have the address bound by a user."""
+        with socket.socket(socket.AF_INET, UDP) as skt:
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            give(skt, user)
+            skt.bind(where)
+            yield skt
+
+
+def give(skt: socket.socket, user: int | None) -> None:
+    """Make that user the owner of a socket, which takes root; None: it stays this process's."""
+    if user is not None:
+        os.fchown(skt.fileno(), user, -1)
+
+
 def address(host: str, skt: socket.socket) -> str:
     """The universal address of that socket's port on *host*."""
     return format_address(host, skt.getsockname()[1])
@@ -84,6 +126,23 @@ class RemovalTests(LivenessTestCase):
             self.turn()
         self.look()
         self.assertEqual(self.rows(), [])
+
+    def test_spellings(self) -> None:
+        """A service is found dead whichever way it spelled its address."""
+        spellings = [("udp", "::", "0.0.0.0"), ("udp", "::ffff:127.0.0.1", "127.0.0.1")]
+        if has_ipv6():
+            spellings += [
+                ("udp6", "0:0:0:0:0:0:0:0", "::1"),
+                ("udp6", "0:0:0:0:0:0:0:1", "::1"),
+                ("tcp6", "0.0.0.0", "::1"),
+            ]
+        for netid, host, where in spellings:
+            with opened(TCP if netid == "tcp6" else UDP, where) as skt:
+                self.map(netid, address(host, skt))
+                self.look(2)
+                self.assertEqual(len(self.rows()), 1, (netid, host))
+            self.look()
+            self.assertEqual(self.rows(), [], (netid, host))
 
     def test_bound_later(self) -> None:
         """A service may register first and bind then."""
@@ -157,6 +216,133 @@ class RemovalTests(LivenessTestCase):
                 self.assertEqual(len(self.rows()), 1)
             self.look()
             self.assertEqual(self.rows(), [])
+
+
+class PauseTests(PauseTestCase):
+    """Services that close their listeners for a while."""
+
+    def test_back(self) -> None:
+        """A service that binds its address again is registered again at the next look."""
+        found, where = self.pause()
+        self.look(5)
+        with self.bound(where):
+            self.look()
+            self.assertEqual((self.rows(), self.suspended()), ([found], []))
+            self.look(3)
+            self.assertEqual(self.rows(), [found])
+        self.look()
+        self.assertEqual((self.rows(), self.suspended()), ([], [found]))
+
+    def test_forgotten(self) -> None:
+        """After a minute it is too late."""
+        found, where = self.pause()
+        self.clock.pump([PERIOD] * int(FORGET / PERIOD - 1))
+        self.assertEqual(self.suspended(), [found])
+        self.look(2)
+        self.assertEqual(self.suspended(), [])
+        with self.bound(where):
+            self.look(3)
+        self.assertEqual(self.rows(), [])
+
+    def test_nothing_is_remembered(self) -> None:
+        """With no time to be remembered, a mapping is removed."""
+        self.liveness.stopService()
+        self.liveness.close()
+        self.liveness = Liveness(self.registry, self.clock, PERIOD, forget=0)
+        self.liveness.startService()
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+            self.look()
+        self.look()
+        self.assertEqual((self.rows(), self.suspended()), ([], []))
+
+    def test_set_in_between(self) -> None:
+        """A service that registers anew in between is registered where it is then."""
+        _, where = self.pause()
+        with opened(UDP, "127.0.0.1") as skt:
+            new = mapping(7, 1, "udp", address("0.0.0.0", skt), "unknown")
+            self.registry.map(new)
+            with self.bound(where):
+                self.look(3)
+                self.assertEqual((self.rows(), self.suspended()), ([new], []))
+
+    def test_unset_in_between(self) -> None:
+        """What was forgotten in between does not come back."""
+        found, where = self.pause()
+        self.registry.forget(found)
+        with self.bound(where):
+            self.look(3)
+        self.assertEqual((self.rows(), self.suspended()), ([], []))
+
+    def test_held_in_between(self) -> None:
+        """What a connection registers in between is left alone."""
+        _, where = self.pause("104")
+        holder = self.registry.open(Holder(104, 1))
+        self.registry.map(mapping(7, 1, "udp", "0.0.0.0.0.9", "104", holder))
+        with self.bound(where):
+            self.look(3)
+        self.assertEqual([m.holder for m in self.rows()], [holder])
+        self.assertEqual(self.suspended(), [])
+
+    def test_local(self) -> None:
+        """A UNIX socket may come back, too."""
+        with TemporaryDirectory() as folder:
+            for _ in range(2):
+                with socket.socket(socket.AF_UNIX) as skt:
+                    skt.bind(f"{folder}/s")
+                    skt.listen()
+                    if not self.suspended():
+                        self.map("local", f"{folder}/s")
+                    self.look(2)
+                    self.assertEqual(len(self.rows()), 1)
+                os.unlink(f"{folder}/s")
+                self.look()
+                self.assertEqual((self.rows(), len(self.suspended())), ([], 1))
+
+    def test_suspended_before(self) -> None:
+        """Mappings that were suspended before it began are watched: they may be from a file."""
+        self.liveness.stopService()
+        self.liveness.close()
+        with opened(UDP, "127.0.0.1") as skt:
+            found = mapping(7, 1, "udp", address("0.0.0.0", skt))
+            self.registry.map(found)
+            self.registry.suspend(found)
+            self.liveness = Liveness(self.registry, self.clock, PERIOD)
+            self.liveness.startService()
+            self.look()
+            self.assertEqual(self.rows(), [found])
+
+    def test_log(self) -> None:
+        """The log tells what is not answered, what is again, and what is forgotten."""
+        with capturedLogs() as events:
+            _, where = self.pause()
+            with self.bound(where):
+                self.look()
+            self.look()
+            self.clock.pump([FORGET / 2] * 3)
+        told = [formatEvent(event) for event in events]
+        start = f"program 7 version 1 on udp at {format_address('0.0.0.0', where[1])} of unknown"
+        self.assertEqual(
+            told,
+            [
+                f"{start} is not answered: its address is no longer bound by its service",
+                f"{start} is answered again: its address is bound again",
+                f"{start} is not answered: its address is no longer bound by its service",
+                f"{start} is forgotten: its service did not come back",
+            ],
+        )
+
+    def test_bounded_log(self) -> None:
+        """A look that finds very many services gone writes a few lines."""
+        with opened(UDP, "127.0.0.1") as skt, capturedLogs() as events:
+            for program in range(MAX_LINES + 90):
+                self.map("udp", address("0.0.0.0", skt), program)
+            self.look()
+            skt.close()
+            self.look()
+        told = [formatEvent(event) for event in events]
+        self.assertEqual(len(told), MAX_LINES + 1)
+        self.assertIn("90 more: is not answered", str(told[-1]))
 
 
 class StayingTests(LivenessTestCase):
@@ -308,6 +494,53 @@ class LookingTests(LivenessTestCase):
         with opened(UDP, "127.0.0.1") as skt:
             self.map("udp", address("0.0.0.0", skt))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slices(self) -> None:
+        """A look at a host with many sockets gives others a turn in between."""
+
+        def ticking() -> float:
+            self.clock.rightNow += SLICE
+            return self.clock.rightNow
+
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+            self.map("tcp", "0.0.0.0.0.9")
+            self.look()
+        self.patch(self.clock, "seconds", ticking)
+        waiting = len(self.clock.getDelayedCalls())
+        self.liveness._begin_look()
+        self.assertEqual(len(self.clock.getDelayedCalls()), waiting + 1)
+        self.liveness._begin_look()
+        self.assertEqual(len(self.clock.getDelayedCalls()), waiting + 1)
+        self.assertEqual(len(self.rows()), 2)
+        self.clock.pump([0.001] * 20)
+        self.assertEqual([m.netid for m in self.rows()], ["tcp"])
+
+    def test_many_new(self) -> None:
+        """Many new addresses are looked for in the tables at once, and are found."""
+        with ExitStack() as stack:
+            for program in range(MAX_QUERIES + 5):
+                skt = stack.enter_context(opened(UDP, "127.0.0.1"))
+                self.map("udp", address("0.0.0.0", skt), program)
+            self.turn()
+        self.look()
+        self.assertEqual(self.rows(), [])
+
+    def test_failure(self) -> None:
+        """A look that fails is logged once, and the next one may succeed."""
+        with opened(UDP, "127.0.0.1") as skt:
+            self.map("udp", address("0.0.0.0", skt))
+            self.look()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            self.look(3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(len(self.rows()), 1)
+        self.look()
+        self.assertEqual(self.rows(), [])
 
     def test_period(self) -> None:
         """It is looked once a period, while the service runs."""

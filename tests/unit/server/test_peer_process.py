@@ -6,11 +6,17 @@ import socket
 import subprocess
 import sys
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.server.peer_process import Processes, has_ended, open_pidfd, read_executable
+from portmapd.server.peer_process import (
+    UNSEEN,
+    Processes,
+    has_ended,
+    open_pidfd,
+    read_executable,
+)
 from tests.support.stepped_reactor import Turns
 
 
@@ -34,6 +40,7 @@ class PidfdTests(SynchronousTestCase):
     def opened(self, skt: Any, pid: int) -> int:
         """A pidfd."""
         pidfd = open_pidfd(skt, pid)
+        assert pidfd is not None
         self.addCleanup(os.close, pidfd)
         return pidfd
 
@@ -60,6 +67,28 @@ class PidfdTests(SynchronousTestCase):
         self.assertRaises(OSError, open_pidfd, OldKernel(errno.EMFILE), os.getpid())
 
 
+class UnseenTests(SynchronousTestCase):
+    """Processes of other pid namespaces, where the kernel gives no pidfd of a socket's peer."""
+
+    def test_no_pidfd(self) -> None:
+        """There is no descriptor of one, and its executable is not known."""
+        self.assertIsNone(open_pidfd(cast("Any", OldKernel(errno.ENOPROTOOPT)), UNSEEN))
+        self.assertEqual(read_executable(UNSEEN, None), "")
+        self.assertRaises(OSError, open_pidfd, OldKernel(errno.EMFILE), UNSEEN)
+
+    def test_join(self) -> None:
+        """Each connection counts as a process, and takes no descriptor of one."""
+        turns = Turns()
+        processes = Processes(turns.epoll_group, turns.reactor, 3, 64)
+        old = cast("Any", OldKernel(errno.ENOPROTOOPT))
+        connections = [Connection() for _ in range(2)]
+        joined = [processes.join(connection, old, UNSEEN) for connection in connections]
+        self.assertIsNot(joined[0].allowances, joined[1].allowances)
+        self.assertEqual((len(processes), joined[0].has_ended), (0, False))
+        for connection, process in zip(connections, joined, strict=True):
+            processes.leave(connection, process)
+
+
 class EndedTests(SynchronousTestCase):
     """Processes that have ended."""
 
@@ -74,7 +103,7 @@ class EndedTests(SynchronousTestCase):
             ours, _ = listening.accept()
         self.addCleanup(ours.close)
         turns = Turns()
-        processes = Processes(turns.epoll_group, turns.reactor, 3)
+        processes = Processes(turns.epoll_group, turns.reactor, 3, 64)
         before = set(os.listdir("/proc/self/fd"))
         self.assertRaises(OSError, processes.join, Connection(), ours, child.pid)
         self.assertEqual(len(processes), 0)
@@ -94,13 +123,13 @@ class ProcessesTests(SynchronousTestCase):
     def test_shared(self) -> None:
         """All connections of a process share its descriptor and its allowance."""
         turns = Turns()
-        processes = Processes(turns.epoll_group, turns.reactor, 3)
+        processes = Processes(turns.epoll_group, turns.reactor, 3, 64)
         before = set(os.listdir("/proc/self/fd"))
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         connections = [Connection() for _ in range(5)]
         joined = [processes.join(each, ours, os.getpid()) for each in connections]
         self.assertEqual(len({id(process) for process in joined}), 1)
-        self.assertEqual((len(processes), joined[0].allowance.limit), (1, 3))
+        self.assertEqual((len(processes), joined[0].allowances.services.limit), (1, 3))
         for connection in connections:
             processes.leave(connection, joined[0])
             processes.leave(connection, joined[0])

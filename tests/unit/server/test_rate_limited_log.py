@@ -1,4 +1,4 @@
-"""Malformed messages in the log: who sent what, and not too often."""
+"""Malformed messages and refusals in the log: who sent what, and not too often."""
 
 from collections.abc import Sequence
 
@@ -34,6 +34,21 @@ class RateLimitedLogTests(SynchronousTestCase):
                 "malformed message from 192.0.2.7 port 999 over udp: it is short",
                 "malformed message from uid 104 over local: it is long",
             ],
+        )
+
+    def test_refused(self) -> None:
+        """So it does of who was refused what; each kind of line has a bound of its own."""
+        with capturedLogs() as events:
+            for _ in range(MAX_LINES + 5):
+                self.rate_limited_log.malformed(remote(), "it is short")
+            for _ in range(MAX_LINES + 3):
+                self.rate_limited_log.refused(local(104), "SET of everything")
+            self.clock.advance(PERIOD)
+            self.rate_limited_log.refused(local(104), "more")
+        said = lines(events)
+        line = "refused for uid 104 over local: SET of everything"
+        self.assertEqual(
+            said[MAX_LINES:], [line] * MAX_LINES + ["3 more refused requests", said[-1]]
         )
 
     def test_bounded(self) -> None:

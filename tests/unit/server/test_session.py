@@ -168,19 +168,33 @@ class RegisterTests(SessionTestCase):
         self.assertEqual(self.names(), ["a"])
 
     def test_limit(self) -> None:
-        """A process may hold so many services and mappings, all its connections together."""
+        """A process may hold so many services, all its connections together."""
         second = self.host.connect()
-        self.connection.register(*((f"a{number}", "80", 0) for number in range(8)))
-        second.set(TCP)
+        self.connection.register(*((f"a{number}", "80", 0) for number in range(9)))
         more = [("b", "80", 0), ("c", "80", 0)]
-        said = self.refused(LimitExceeded, "10 services", second.register, *more)
+        limit = "10 services (--max-services)"
+        said = self.refused(LimitExceeded, limit, second.register, *more)
         self.assertIn("this one holds 9", said)
-        self.refused(LimitExceeded, "10 services", second.set, UDP, LOCAL)
         second.register(more[0])
-        self.refused(LimitExceeded, "10 services", self.connection.set, UDP)
+        self.refused(LimitExceeded, limit, self.connection.register, more[1])
+        second.set(TCP)
         self.host.connect(pid=8).register(more[0])
         self.connection.close()
         second.register(*((f"a{number}", "80", 0) for number in range(8)))
+
+    def test_mappings_limit(self) -> None:
+        """A process may hold so many mappings, which are counted apart from its services."""
+        second = self.host.connect()
+        self.connection.register(*((f"a{number}", "80", 0) for number in range(10)))
+        self.connection.set(*((n, 1, "tcp", "127.0.0.1.0.80") for n in range(20, 29)))
+        limit = "10 mappings (--max-mappings)"
+        said = self.refused(LimitExceeded, limit, second.set, UDP, LOCAL)
+        self.assertIn("this one holds 9 and asks for 2 more", said)
+        second.set(UDP)
+        self.refused(LimitExceeded, limit, self.connection.set, TCP)
+        self.host.connect(pid=8).set(TCP)
+        self.connection.close()
+        second.set(*((n, 1, "tcp", "127.0.0.1.0.80") for n in range(20, 29)))
 
     def test_many(self) -> None:
         """As many services as fit a box are refused whole."""
@@ -220,7 +234,7 @@ class DeregisterTests(SessionTestCase):
         self.connection.register(("a", "80", 0), ("b", "80", 0))
         self.connection.deregister(("a", "80"), ("a", "80"))
         self.assertEqual(self.names(), ["b"])
-        self.assertEqual(self.connection.holder.allowance.held, 1)
+        self.assertEqual(self.connection.holder.allowances.services.held, 1)
 
     def test_end(self) -> None:
         """When a connection ends, all of it is gone, and nothing else."""
@@ -233,7 +247,8 @@ class DeregisterTests(SessionTestCase):
         self.connection.close()
         self.assertEqual(other.services(), [("a", 104, 7, "80", "")])
         self.assertEqual(other.mappings(), [(*TCP, "104")])
-        self.assertEqual(other.holder.allowance.held, 2)
+        held = other.holder.allowances
+        self.assertEqual((held.services.held, held.mappings.held), (1, 1))
         other.close()
         self.assertEqual(list(self.host.registry.services()), [])
         self.assertEqual(len(self.host.registry.mappings), 0)

@@ -62,6 +62,34 @@ class MappingTests(SessionTestCase):
         self.assertEqual(self.connection.mappings(), [(*UDP, "104")])
         self.connection.set(TCP)
 
+    def test_spellings(self) -> None:
+        """An address is the same in every spelling; it is listed in one."""
+        for netid, canonical, spellings in (
+            ("tcp6", "::.0.80", ("0:0:0:0:0:0:0:0.0.80", "::0.0.0.0.0.80", "0.0.0.0.0.80")),
+            ("udp6", "::1.0.80", ("0:0:0:0:0:0:0:1.0.80", "0::0001.000.80")),
+            ("tcp", "0.0.0.0.0.80", ("::.0.80", "::ffff:0.0.0.0.0.80")),
+            ("tcp", "127.0.0.1.0.80", ("::ffff:127.0.0.1.0.80", "::FFFF:7f00:1.0.80")),
+        ):
+            every = (canonical, *spellings)
+            for spelling in every:
+                self.connection.set((9, 1, netid, spelling))
+                self.assertEqual(self.connection.mappings(), [(9, 1, netid, canonical, "104")])
+                for other in every:
+                    taken = (9, 1, netid, other)
+                    self.refused(AlreadyRegistered, canonical, self.connection.set, taken)
+                for other in every:
+                    self.connection.unset((9, 1, netid, other))
+                    self.connection.set((9, 1, netid, spelling))
+                self.connection.unset((9, 1, netid, canonical))
+
+    def test_impossible(self) -> None:
+        """What is no address is not set."""
+        self.connection.set(TCP)
+        for address in ("", "x", "127.0.0.1", "::1.0.80", "127.0.0.1.0.080.1", "127.0.0.1.1.336"):
+            missing = (*TCP[:3], address)
+            self.refused(NotRegistered, "program 9", self.connection.unset, missing)
+        self.assertEqual(len(self.connection.mappings()), 1)
+
     def test_not_set(self) -> None:
         """What this connection did not set, just so, it cannot unset, and then unsets nothing."""
         self.connection.set(TCP)
@@ -74,6 +102,6 @@ class MappingTests(SessionTestCase):
         """What the superuser removed counts no more, and can be set again."""
         self.connection.set(TCP)
         self.host.registry.unmap(*self.host.registry.mappings)
-        self.assertEqual(self.connection.holder.allowance.held, 0)
+        self.assertEqual(self.connection.holder.allowances.mappings.held, 0)
         self.refused(NotRegistered, "tcp", self.connection.unset, TCP)
         self.connection.set(TCP)
