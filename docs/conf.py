@@ -17,7 +17,9 @@ nitpick_ignore_regex = [
     ("py:class", r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path)T"),
 ]
 
-html_theme = "alabaster"
-html_theme_options = {"description": "A port mapper on Twisted"}
+html_theme = "furo"
+html_title = f"portmapd {version}"
+html_static_path = ["_static"]
+html_css_files = ["code.css"]
 
 autodoc_member_order = "bysource"

@@ -1,4 +1,4 @@
-"""Has itself greeted."""
+"""Print the greeting of the greeter."""
 
 from portmapd.client.blocking import Portmapper
 

@@ -1,4 +1,4 @@
-"""Greets the first who connects. Its port is chosen by the system, its name leads there."""
+"""Greet the first client. The system chooses the port; clients find it by name."""
 
 import socket
 

@@ -95,7 +95,7 @@ class Registry:
         """Register services of one holder, all or none.
 
         Services of one call do not conflict with each other, but a holder has a name and port only
-        once. The fields are not checked here; see ``channel.service.check_service``.
+        once. The fields are not checked here: ``check_service`` does that.
 
         :raises AlreadyRegistered: a name is taken.
         :raises LimitExceeded: the process would hold more than its limit.

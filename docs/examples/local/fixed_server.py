@@ -1,11 +1,11 @@
-"""Answers with the time of day."""
+"""Send the time of day to every client."""
 
 import socket
 import time
 
 
 def main() -> None:
-    """Serve until it is killed."""
+    """Serve until the process is killed."""
     server = socket.create_server(("127.0.0.1", 3700))
     print("serving", flush=True)
     while True:

@@ -1,10 +1,10 @@
-"""Prints the time of day."""
+"""Print the time of day, as the server tells it."""
 
 from portmapd.client.blocking import Portmapper
 
 
 def main() -> None:
-    """Ask, and print the answer."""
+    """Connect to the server and print its answer."""
     with Portmapper() as portmapper, portmapper.connect_root("clock.example.com") as clock:
         print(clock.recv(100).decode(), end="")
 

@@ -1,4 +1,4 @@
-"""Answers with the time of day."""
+"""Send the time of day to every client."""
 
 import socket
 import time
@@ -7,7 +7,7 @@ from portmapd.client.blocking import Flags, Portmapper
 
 
 def main() -> None:
-    """Serve until it is killed."""
+    """Serve until the process is killed."""
     server = socket.create_server(("127.0.0.1", 0))
     portmapper = Portmapper()
     portmapper.reg("clock.example.com", server, Flags.EXCLUSIVE)
