@@ -162,7 +162,7 @@ _STEPS = st.lists(st.one_of(_SUBJECTS, _LISTINGS, st.integers(0, 5)))
 
 
 class Story:
-    """A registry of things registered once or not at all, a state of it, and its consumer."""
+    """A registry of subjects, each registered once or not; a state of it, and its consumer."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self.view = WatchState(names)
