@@ -98,7 +98,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     ("advertise", ["=192.0.2.1"], "'' is no network"),
     ("advertise", ["10/8=192.0.2.1"], "'10/8' is no network"),
-    ("advertise", ["192.0.2.1", "0.0.0.0/0=192.0.2.2"], "advertise: callers of 0.0.0.0/0 are told two"),
+    (
+        "advertise",
+        ["192.0.2.1", "0.0.0.0/0=192.0.2.2"],
+        "advertise: callers of 0.0.0.0/0 are told two",
+    ),
     ("interfaces", ["127.0.0.1", "x"], NO_INTERFACE.format("x")),
     ("interfaces", "127.0.0.1", NO_INTERFACE.format("1")),
     ("interfaces", ["127.0.0.1", "127.0.0.1"], OVERLAP.format("127.0.0.1")),
