@@ -61,7 +61,9 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self._is_half_closed = False
 
     def connectionMade(self) -> None:
-        self._use()
+        factory = self.factory
+        self.used = factory.used = factory.used + 1
+        self.sweep = factory.sweep
         try:
             self.caller = caller = self._find_caller()
         except ConfigurationError as error:
@@ -100,9 +102,11 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
         cached = self._table.find(data[_CALL])
+        factory = self.factory
         if cached is not None and self._is_idle and data.startswith(cached.request_mark):
             cached.count.value += 1
-            self._use()
+            self.used = factory.used = factory.used + 1
+            self.sweep = factory.sweep
             self.transport.write(cached.mark + data[_XID] + cached.body)
         else:
             self._is_idle = False
@@ -110,22 +114,17 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
 
     def answer(self, request: bytes) -> bytes:
         assert self.caller is not None
-        self._use()
+        factory = self.factory
+        self.used = factory.used = factory.used + 1
+        self.sweep = factory.sweep
         cached = self._table.find(request[XID:])
         if cached is not None:
             cached.count.value += 1
             return cached.mark + request[:XID] + cached.body
-        reply = self.factory.call_server.serve(request, self.caller, self._respond)
+        reply = factory.call_server.serve(request, self.caller, self._respond)
         if reply == b"":
             self._forwarded += 1
         return mark(reply) if reply else b""
-
-    def _use(self) -> None:
-        """Note that a record has come."""
-        factory = self.factory
-        factory.used += 1
-        self.used = factory.used
-        self.sweep = factory.sweep
 
     def idle(self) -> None:
         self._is_idle = self._reader.is_between

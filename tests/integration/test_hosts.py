@@ -1,6 +1,7 @@
 """Hosts with several addresses, networks and namespaces: what is served where."""
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from portmapd.oncrpc.xdr import Reader
 from tests.integration.conftest import OURS, OURS6
 from tests.support.daemon import portmapd
 from tests.support.exchange import connect, exchange, question
-from tests.support.namespace import Namespace
+from tests.support.namespace import Namespace, eventually
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 GETADDR = question(4, 3, encode_rpcb(Rpcb(100000, 4)))
@@ -97,6 +98,30 @@ def test_advertise(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -
             assert Reader(decode_reply(exchange(skt, call))).string() == "10.98.0.1.15.160"
             entries = decode_reply(exchange(skt, question(4, 11, encode_rpcb(Rpcb(100000, 4)))))
             assert entries.count(b"203.0.113.1.0.111") == 2
+
+
+def hears_broadcasts(caller: Namespace) -> bool:
+    """Whether a broadcast of IPv6 on the wire is answered."""
+    index = int(caller.run("ip", "-o", "link", "show", "w1").partition(":")[0])
+    with caller.make_socket(socket.AF_INET6, UDP) as skt:
+        skt.settimeout(0.2)
+        call = question(2, 0)
+        try:
+            skt.sendto(call, ("ff02::202", 111, 0, index))
+            return skt.recv(100).startswith(call[:4])
+        except OSError:
+            return False
+
+
+def test_later_interface(namespace: Namespace, tmp_path: Path) -> None:
+    """Broadcasts over IPv6 are heard on interfaces that come later, again and again."""
+    with portmapd(namespace, tmp_path, "--interface", "::"):
+        for _ in range(2):
+            with Namespace() as late:
+                namespace.wire(late)
+                eventually(partial(hears_broadcasts, late), "the broadcast is heard", 10)
+            gone = "w0 goes with the other end"
+            eventually(lambda: "w0" not in namespace.run("ip", "-o", "link"), gone, 10)
 
 
 def test_abstract_socket(namespace: Namespace, tmp_path: Path) -> None:

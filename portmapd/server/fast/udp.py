@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from struct import Struct, pack
+from struct import Struct
 from sys import byteorder
 from typing import Any, cast
 
@@ -23,7 +22,9 @@ from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.reply_cache import ReplyTable
 from portmapd.server.datagram import IPacketInfoTransport, PortmapDatagramProtocol
 from portmapd.server.fast.bind import prepare_socket
+from portmapd.server.fast.epoll_group import IGroupReactor
 from portmapd.server.fast.recvmmsg import Batch
+from portmapd.server.fast.rpc_group import RpcGroup
 from portmapd.server.interface_filter import hear_loopback, hear_others, is_loopback, steer
 
 #: The largest request that is taken, in bytes: any datagram.
@@ -52,9 +53,6 @@ _SOCKADDR_IN = Struct("!2xH4s8x")
 _SOCKADDR_IN6 = Struct("!2xHI16s4s")
 _MULTICAST = 0xFF
 
-#: Where rpcbind's IPv6 callers broadcast to: the link's RPC group.
-RPC_GROUP = socket.inet_pton(socket.AF_INET6, "ff02::202")
-
 
 def listen(
     port: int, protocol: PortmapDatagramProtocol, host: str, reactor: IReactorFDSet
@@ -68,22 +66,34 @@ def listen(
         sockets = _bound_sockets(host, port)
     except OSError as error:
         raise CannotListenError(host, port, error) from error
-    return DividedPort([DatagramPort(each, protocol, host, reactor) for each in sockets])
+    ports = [DatagramPort(each, protocol, host, reactor) for each in sockets]
+    group = None
+    if host == UDP6.wildcard:
+        group = RpcGroup([each.socket for each in sockets], cast("IGroupReactor", reactor))
+    return DividedPort(ports, group)
 
 
 @implementer(IListeningPort)
 class DividedPort:
-    """The UDP sockets of one address, as one listening port."""
+    """The UDP sockets of one address, as one listening port.
 
-    def __init__(self, ports: list[DatagramPort]) -> None:
+    :param group: keeps them in the group of broadcasts; None: they are in none.
+    """
+
+    def __init__(self, ports: list[DatagramPort], group: RpcGroup | None) -> None:
         self._ports = ports
+        self._group = group
         self.startListening()
 
     def startListening(self) -> None:
         for port in self._ports:
             port.startListening()
+        if self._group is not None:
+            self._group.start()
 
     def stopListening(self) -> Deferred[None]:
+        if self._group is not None:
+            self._group.stop()
         closed = gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         return closed.addCallback(lambda _: None)
 
@@ -138,8 +148,6 @@ def _bound_socket(host: str, port: int, *prepare: Callable[[socket.socket], None
         if host in _WILDCARDS:
             # On any other address it is clear which one is asked.
             skt.setsockopt(*_PACKET_INFO[family], 1)
-        if host == UDP6.wildcard:
-            _join(skt)
         for each in prepare:
             each(skt)
         _enlarge(skt)
@@ -257,12 +265,3 @@ def _enlarge(skt: socket.socket) -> None:
         skt.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
     except PermissionError:
         skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-
-
-def _join(skt: socket.socket) -> None:
-    """Receive the broadcasts of IPv6 callers on every interface that can."""
-    for index, _ in socket.if_nameindex():
-        with suppress(OSError):
-            skt.setsockopt(
-                socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, RPC_GROUP + pack("=I", index)
-            )

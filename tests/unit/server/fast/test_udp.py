@@ -41,7 +41,7 @@ class ListenTests(SynchronousTestCase):
             self.assertRaises(CannotListenError, self.listen, "0.0.0.0", other.getsockname()[1])
 
     def test_sockets(self) -> None:
-        """An address of loopback has one socket, any other has one for this host, too."""
-        for host, count in (("127.0.0.5", 1), ("::1", 1), ("0.0.0.0", 2), ("::", 2)):
+        """An address of loopback has one socket, any other one more; IPv6 watches interfaces."""
+        for host, count in (("127.0.0.5", 1), ("::1", 1), ("0.0.0.0", 2), ("::", 3)):
             self.listen(host)
             self.assertEqual(len(self.reactor.getReaders()), count)
