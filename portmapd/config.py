@@ -33,9 +33,17 @@ PORT = 111
 UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
 INTERFACES = ("127.0.0.1", "::1")
+#: The most services, and RPC mappings, of one process on the local channel.
 MAX_SERVICES = 10
 #: A small NFS server has three programs on four netids, in several versions.
 MAX_MAPPINGS = 64
+#: Seconds between two checks for dead services, and for which their mappings are remembered.
+LIVENESS = 1.0
+FORGET = 60.0
+#: Seconds without a complete call after which a stream is closed.
+IDLE = 60.0
+#: The most streams of one listening socket.
+MAX_STREAMS = 1_024
 #: A day, in seconds.
 DAY = 86_400
 
@@ -213,7 +221,8 @@ def _callit(value: Any) -> Callit:
 class Config:
     """The configuration of a port mapper.
 
-    Each field has the meaning and the default of the option of ``twistd portmapd`` of its name.
+    Most fields are options of ``twistd portmapd``, by the same names; ``interfaces`` is
+    ``--interface``, and ``idle`` and ``max_streams`` are no options.
 
     :param port: the UDP and TCP port; 0: a free one, the same for all.
     :param interfaces: the addresses to serve on; empty: neither UDP nor TCP is served.
@@ -260,10 +269,10 @@ class Config:
     )
     insecure: bool = field(default=False, validator=_check_flag)
     callit: Callit = field(default=Callit.LOCAL, converter=_callit)
-    liveness: float | None = field(default=1.0, validator=_check_period)
-    forget: float = field(default=60.0, validator=_check_forget)
-    idle: float = field(default=60.0, validator=_check_seconds)
-    max_streams: int = field(default=1024, validator=_check_count)
+    liveness: float | None = field(default=LIVENESS, validator=_check_period)
+    forget: float = field(default=FORGET, validator=_check_forget)
+    idle: float = field(default=IDLE, validator=_check_seconds)
+    max_streams: int = field(default=MAX_STREAMS, validator=_check_count)
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class ForwardedCall:
     _context: Context
     _request: Request
     _wanted: RemoteCall
-    _service: Mapping
+    _mapping: Mapping
     _subject: Remote
 
     def message(self, xid: int) -> bytes:
@@ -94,22 +94,23 @@ class ForwardedCall:
             return self._failure()
         return self._success(results)
 
-    def _count(self, success: bool) -> None:
+    def _count(self, succeeded: bool) -> None:
         call = self._request.call
-        tally = Tally(call.version, call.procedure, self._subject, success)
+        tally = Tally(call.version, call.procedure, self._subject, succeeded)
         self._context.statistics.count_of(tally).value += 1
 
     def _success(self, results: bytes) -> bytes | None:
         call, caller = self._request.call, self._request.caller
-        body = _ENCODERS[call.version](caller, self._service, results)
+        body = _ENCODERS[call.version](caller, self._mapping, results)
         reply = success(call.xid, body)
         if not fits_datagram(caller, reply):
             return self._failure()
         return bounded_reply(self._context.policy, caller, self._request.size, reply)
 
     def _failure(self) -> bytes | None:
-        indirect = self._subject.indirect
-        return refusal(self._request.call.xid, SystemFailure()) if indirect else None
+        if not self._subject.indirect:
+            return None
+        return refusal(self._request.call.xid, SystemFailure())
 
 
 def _results(answer: bytes | None) -> bytes | None:
@@ -141,7 +142,7 @@ def callit(context: Context, request: Request, wanted: RemoteCall) -> ForwardedC
 
     :raises NoReply: the call is not forwarded.
     """
-    subject = _subject(wanted, indirect=False)
+    subject = _subject(wanted, is_indirect=False)
     try:
         return _forwarded(context, request, wanted, subject)
     except CallRefused:
@@ -154,11 +155,11 @@ def indirect(context: Context, request: Request, wanted: RemoteCall) -> Forwarde
     :raises AuthRefused: the caller may not have the procedure called.
     :raises ProgramUnavailable: the program is not registered over UDP.
     """
-    return _forwarded(context, request, wanted, _subject(wanted, indirect=True))
+    return _forwarded(context, request, wanted, _subject(wanted, is_indirect=True))
 
 
-def _subject(wanted: RemoteCall, indirect: bool) -> Remote:
-    return Remote(wanted.program, wanted.version, wanted.procedure, UDP.name, indirect)
+def _subject(wanted: RemoteCall, is_indirect: bool) -> Remote:
+    return Remote(wanted.program, wanted.version, wanted.procedure, UDP.name, is_indirect)
 
 
 def _forwarded(
@@ -166,16 +167,16 @@ def _forwarded(
 ) -> ForwardedCall:
     if not permits(context.policy, request.caller, Forward(wanted.program, wanted.procedure)):
         raise AuthRefused(AUTH_TOOWEAK, "that call is not forwarded")
-    service = _service(context, request.caller, wanted)
-    if service is None:
+    mapping = _find_mapping(context, request.caller, wanted)
+    if mapping is None:
         raise ProgramUnavailable("the program is not registered over UDP")
-    host, port = split_address(service.address)
+    host, port = split_address(mapping.address)
     host = _LOOPBACK.get(host, host)
-    return ForwardedCall(host, port, context, request, wanted, service, subject)
+    return ForwardedCall(host, port, context, request, wanted, mapping, subject)
 
 
-def _service(context: Context, caller: Caller, wanted: RemoteCall) -> Mapping | None:
-    """The service that is called, over the caller's own protocol family if it is there."""
+def _find_mapping(context: Context, caller: Caller, wanted: RemoteCall) -> Mapping | None:
+    """The mapping of what is called, in the caller's own protocol family if there is one."""
     netids = (UDP6, UDP) if caller.netid.family == "inet6" else (UDP, UDP6)
     mappings = context.registry.mappings
     found = (mappings.get(wanted.program, wanted.version, n.name) for n in netids)

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from portmapd.config import FORGET
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
@@ -19,8 +20,6 @@ from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
 from portmapd.server.sock_diag import Local
 
-#: Seconds for which a suspended mapping is remembered.
-FORGET = 60.0
 #: A look gives others a turn when it has taken so long, in seconds.
 SLICE = 0.001
 #: New addresses are asked for one by one up to so many; for more, the tables are read.

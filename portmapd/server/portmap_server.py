@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
 
-from portmapd.config import MAX_MAPPINGS, MAX_SERVICES
+from portmapd.config import FORGET, IDLE, LIVENESS, MAX_MAPPINGS, MAX_SERVICES, MAX_STREAMS
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.advertisement import Advertisement
@@ -23,18 +23,15 @@ from portmapd.server.call_forwarder import CallForwarder
 from portmapd.server.call_server import CallServer
 from portmapd.server.channel import ChannelFactory
 from portmapd.server.datagram import PortmapDatagramProtocol
-from portmapd.server.liveness import FORGET, Liveness
+from portmapd.server.liveness import Liveness
 from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Processes
 from portmapd.server.pipelining import PipelinedFactory
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.stream import IDLE, MAX_STREAMS, PortmapStreamFactory
+from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 
 F = TypeVar("F", bound=PipelinedFactory[Any])
-
-#: Seconds between two looks for dead services.
-LIVENESS = 1.0
 
 
 class PortmapServer:

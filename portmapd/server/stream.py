@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
+from portmapd.config import IDLE, MAX_STREAMS
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
@@ -23,12 +24,8 @@ from portmapd.server.quota import OpenStreams
 from portmapd.server.tcp_peer import Endpoint, peer_uid
 from portmapd.server.turns import TurnQueue
 
-#: A stream that sends no whole record for so long is closed, in seconds.
-IDLE = 60.0
 #: How often idle streams are looked for within that time.
 SWEEPS = 4
-#: The most streams of one factory.
-MAX_STREAMS = 1_024
 #: The parts of a record of one fragment: the xid of its call, behind the record mark; and the rest.
 _XID = slice(4, 4 + XID)
 _CALL = slice(4 + XID, None)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from twisted.internet.threads import deferToThread
 
+from portmapd.config import MAX_STREAMS
 from portmapd.oncrpc.message import decode_reply, xid_of
 from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, mark
 from portmapd.oncrpc.xdr import uint
-from portmapd.server.stream import MAX_STREAMS
 from tests.support.embedded import asking, asynchronous, serving
 from tests.support.exchange import (
     connect,

@@ -12,7 +12,7 @@ from portmapd.client.core.channel_protocol import Overflow
 from portmapd.client.core.watch_state import WatchState
 from portmapd.client.core.watches import Watches
 from portmapd.client.values import Change
-from portmapd.errors import DaemonUnreachable, PortmapdError
+from portmapd.errors import DaemonUnreachable, InternalError, PortmapdError
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Future, Runtime
@@ -137,6 +137,7 @@ class Watchers:
                 self._wake()
         except Exception:
             self._runtime.log_failure("watching failed")
+            self._fail(InternalError("watching failed; the log tells how"))
         finally:
             self._is_running = False
 

@@ -13,11 +13,12 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.config import FORGET
 from portmapd.oncrpc.netid import format_address
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Mapping, mapping
 from portmapd.registry.registry import Registry
-from portmapd.server.liveness import FORGET, MAX_LINES, MAX_QUERIES, SLICE, Liveness
+from portmapd.server.liveness import MAX_LINES, MAX_QUERIES, SLICE, Liveness
 from tests.unit.server.test_bound_sockets import TCP, UDP, has_ipv6, opened
 
 PERIOD = 0.5

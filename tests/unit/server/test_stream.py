@@ -14,6 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.config import MAX_STREAMS
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, decode_reply, success, xid_of
 from portmapd.oncrpc.netid import TCP
@@ -28,7 +29,6 @@ from portmapd.server.call_forwarder import TIMEOUT
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
 from portmapd.server.stream import (
-    MAX_STREAMS,
     SWEEPS,
     PortmapStreamFactory,
     PortmapStreamProtocol,
