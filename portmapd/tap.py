@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from portmapd.config import PORT, UNPRIVILEGED_PORT, Config
+from portmapd.config import PORT, UNPRIVILEGED_PORT, Config, may_bind
 from portmapd.errors import ConfigurationError
 from portmapd.service import PortmapperService
 
@@ -47,9 +47,9 @@ class TwistdPortmapper(PortmapperService):
 
     def startService(self) -> None:
         super().startService()
-        if self.port == UNPRIVILEGED_PORT and os.geteuid() != 0:
+        if self.port == UNPRIVILEGED_PORT and not may_bind(PORT):
             self._log.info(
-                "serving port {ours}, because port {usual} needs root",
+                "serving port {ours}, because port {usual} needs root or CAP_NET_BIND_SERVICE",
                 ours=UNPRIVILEGED_PORT,
                 usual=PORT,
             )
@@ -61,7 +61,8 @@ class Options(UsageOptions):
     longdesc = "Serve RPC program 100000: portmap version 2, rpcbind versions 3 and 4."
 
     optParameters: ClassVar[list[Any]] = [
-        ["port", "p", None, "Port on UDP and TCP. [default: 111 as root, else 10111]"],
+        ["port", "p", None, "Port on UDP and TCP. [default: 111 if it may be bound, "
+         "else 10111]"],
         ["rpc-socket", None, None,
          "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
         ["local-socket", None, None,
