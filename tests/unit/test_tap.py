@@ -23,6 +23,7 @@ OPTIONS = (
     "allow",
     "insecure",
     "callit",
+    "log-level",
     "liveness",
 )
 
@@ -44,6 +45,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--insecure", {"insecure": True}),
     ("--callit off", {"callit": "off"}),
     ("--callit all", {"callit": "all"}),
+    ("--log-level debug", {}),
     ("--liveness 0.5", {"liveness": 0.5}),
     ("--liveness 2", {"liveness": 2.0}),
 ]
@@ -63,6 +65,8 @@ REFUSED = [
     ("--trust lan", "portmapd: 'lan' is no network: .*; give it like"),
     ("--allow 10.0.0.0/99", "portmapd: '10.0.0.0/99' is no network: .*; give it like"),
     ("--callit some", "portmapd: callit 'some' is none of off, local, null, all"),
+    ("--log-level loud", "portmapd: --log-level 'loud' is none of debug, info, warn, error, crit"),
+    ("--log-level=", "portmapd: --log-level '' is none of debug, info, warn, error, critical"),
     ("--liveness soon", "portmapd: --liveness 'soon' is no number of seconds"),
     ("--liveness nan", "portmapd: liveness nan: give seconds from 0.05 to 3600"),
     ("--liveness 0", "portmapd: liveness 0.0: give seconds from 0.05 to 3600"),
