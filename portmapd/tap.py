@@ -17,7 +17,7 @@ from twisted.python.components import Componentized
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from portmapd.channel.socket_path import SYSTEM_SOCKET
+from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
 from portmapd.config import PORT, UNPRIVILEGED_PORT, Config, may_bind
 from portmapd.errors import ConfigurationError
 from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
@@ -123,7 +123,7 @@ class Options(UsageOptions):
          "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
         ["local-socket", None, None,
          "Path of the local channel's socket, or none. [default: /run/portmapd/portmapd.sock as "
-         "root, else $XDG_RUNTIME_DIR/portmapd.sock]"],
+         "root, else $XDG_RUNTIME_DIR/portmapd.sock or /tmp/portmapd-UID/portmapd.sock]"],
         ["max-services", None, None,
          "The most services and mappings that one process may hold on the local channel. "
          "[default: 10]"],
@@ -244,6 +244,13 @@ def makeService(options: Options) -> IService:
     gc.set_threshold(*GC_THRESHOLDS)
     with _one_line():
         config = options.config()
+        if config.local_socket is None and options["local-socket"] is None:
+            TwistdPortmapper._log.warn(
+                "no local channel: {folder} belongs to another user; choose a path with "
+                "--local-socket, or set XDG_RUNTIME_DIR",
+                event="no-local-channel",
+                folder=private_directory(),
+            )
         service: IService = TwistdPortmapper(config, reactor, options.output, _terminal(options))
     return service
 

@@ -211,3 +211,35 @@ def test_uid_without_the_right(namespace: Namespace) -> None:
     words = ("--ambient-caps=+dac_read_search", TWISTD, "-n", "--pidfile=", "--uid=1", "portmapd")
     said = namespace.run(*user, *words, status=1)
     assert said.startswith("portmapd: --uid may be given by root alone")
+
+
+@pytest.mark.programs("setpriv")
+def test_user_without_a_runtime_directory(namespace: Namespace, tmp_path: Path) -> None:
+    """Such a user has a local channel in a private directory, and clients find it there."""
+    drop = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    user = ("env", "-u", "XDG_RUNTIME_DIR", *drop, *read)
+    namespace.run("mount", "-t", "tmpfs", "tmpfs", "/tmp")
+    started = namespace.start(*user, TWISTD, "-n", "--pidfile=", "portmapd", log=tmp_path / "log")
+    control = (*user, str(Path(TWISTD).with_name("portmapctl")), "services")
+    path = "/tmp/portmapd-65533/portmapd.sock"
+    eventually(lambda: path in namespace.run(*control, status=None), "portmapctl finds it")
+    assert namespace.run("stat", "-c", "%a %u", "/tmp/portmapd-65533") == "700 65533\n"
+    assert started.stop() == -signal.SIGTERM
+    assert not namespace.run("ls", "/tmp/portmapd-65533")
+
+
+@pytest.mark.programs("setpriv")
+def test_private_directory_is_taken(namespace: Namespace, tmp_path: Path) -> None:
+    """If another user has made that directory, there is a warning instead of a local channel."""
+    drop = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    user = ("env", "-u", "XDG_RUNTIME_DIR", *drop, *read)
+    namespace.run("mount", "-t", "tmpfs", "tmpfs", "/tmp")
+    namespace.run("mkdir", "-m", "777", "/tmp/portmapd-65533")
+    log = tmp_path / "log"
+    started = namespace.start(*user, TWISTD, "-n", "--pidfile=", "portmapd", log=log)
+    said = "no local channel: /tmp/portmapd-65533 belongs to another user; choose a path with"
+    eventually(lambda: said in log.read_text(), said)
+    assert started.stop() == -signal.SIGTERM
+    assert not namespace.run("ls", "/tmp/portmapd-65533")

@@ -189,10 +189,10 @@ class DefaultTests(SynchronousTestCase):
             self.assertEqual(Config().port, port)
 
     def test_user_without_a_directory(self) -> None:
-        """Without one, there is no channel."""
-        for runtime in (None, ""):
-            self.become(1000, runtime)
-            self.assertIsNone(Config().local_socket)
+        """Without one, there is a private one for the channel."""
+        for runtime in (None, "", "run"):
+            self.become(4_242_424, runtime)
+            self.assertEqual(Config().local_socket, "/tmp/portmapd-4242424/portmapd.sock")
 
     def test_everyone(self) -> None:
         """The rest is the same for all."""
