@@ -1,4 +1,4 @@
-# make run    set everything up and serve: port 111 as root, else 10111
+# make run    set everything up and serve: port 111 if it may be bound, else 10111
 # make test   set everything up and run the whole suite
 # make lint | types | docs | bench | clean
 #
@@ -40,8 +40,16 @@ clean:
 	rm -rf .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
 	find portmapd twisted tests bench -name __pycache__ -prune -exec rm -rf {} +
 
+# What cannot be written is said first: python and pip would blame something else.
+define writable
+@test -w . && { test ! -e $(VENV) || test -w $(VENV); } || { \
+  echo "$(CURDIR) cannot be written: make needs to, for $(VENV); copy the checkout, or be its owner." >&2; \
+  exit 1; }
+endef
+
 # --clear: a set-up that was cut short, or made by a Python that is gone, leaves nothing behind.
 $(BIN)/python:
+	$(writable)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "portmapd needs Python 3.11 or newer, and \"$(PYTHON)\" is not." >&2; \
 	  echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -50,6 +58,7 @@ $(BIN)/python:
 
 # twistd writes the plugin cache beside the plugin: warmed here, for later starts may lack the right.
 define install
+$(writable)
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(1)'
 $(BIN)/python -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
 @touch $@

@@ -1,6 +1,7 @@
 """The configuration of a port mapper: one validated value."""
 
 import os
+import socket
 from collections.abc import Iterable
 from ipaddress import (
     IPv4Address,
@@ -49,8 +50,26 @@ DAY = 86_400
 
 
 def default_port() -> int:
-    """111 for root, 10111 for others."""
-    return PORT if os.geteuid() == 0 else UNPRIVILEGED_PORT
+    """111 for a process that may bind it, 10111 for others."""
+    return PORT if may_bind(PORT) else UNPRIVILEGED_PORT
+
+
+def may_bind(port: int) -> bool:
+    """Does the kernel let this process bind *port*?
+
+    The uid does not tell: capabilities and ip_unprivileged_port_start count, too.
+    """
+    with socket.socket() as probe:
+        # The probe keeps no other process from the port: it does not listen.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return False
+        except OSError:
+            # It is taken, which the kernel says only to those who may.
+            return True
+    return True
 
 
 def default_rpc_socket() -> str | None:

@@ -1,19 +1,33 @@
 """The options of ``twistd portmapd``."""
 
+from __future__ import annotations
+
 import gc
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
-from twisted.logger import Logger
+from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from portmapd.config import PORT, UNPRIVILEGED_PORT, Config
+from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
+from portmapd.config import PORT, UNPRIVILEGED_PORT, Config, may_bind
 from portmapd.errors import ConfigurationError
+from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
+from portmapd.server.pid_file import prepare_pid_file
+from portmapd.server.signals import handle_signals
+from portmapd.server.socket_file import make_directory
 from portmapd.service import PortmapperService
+
+#: twistd's pid file if none is given, in the current directory.
+PID_FILE = "twistd.pid"
 
 #: A garbage collection stops everything for a time in proportion to the number of objects, and
 #: finds next to nothing, since connections and registrations are in no cycles. With the
@@ -34,22 +48,64 @@ class CannotStart(Exception, SystemExit):
         self.code = line
 
 
+class CannotStartInBackground(CannotStart):
+    """The same, once the line has been printed: twistd would print the first 100 bytes of it."""
+
+    def __str__(self) -> str:
+        return "see above"
+
+
 class TwistdPortmapper(PortmapperService):
-    """The port mapper as twistd runs it."""
+    """The port mapper as twistd runs it.
+
+    :param output: twistd's log; None: the log and the signals are left as they are.
+    :param terminal: a descriptor for the line that says why it does not start in the background;
+        None: it is in the foreground.
+    """
 
     _log = Logger()
 
+    def __init__(
+        self,
+        config: Config,
+        reactor: IReactorTime,
+        output: LogOutput | None = None,
+        terminal: int | None = None,
+    ) -> None:
+        super().__init__(config, reactor)
+        self._output = output
+        self._observer = None if output is None else output.observer()
+        self._terminal = terminal
+
+    def setServiceParent(self, parent: object) -> None:
+        """Have the application that twistd makes log there."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
     def privilegedStartService(self) -> None:
+        if self._output is not None and isinstance(self._reactor, ReactorBase):
+            handle_signals(self._reactor, self._output.reopen)
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
-            raise CannotStart(f"portmapd: {error}") from None
+            raise self._cannot_start(f"portmapd: {error}") from None
+
+    def _cannot_start(self, line: str) -> CannotStart:
+        if self._terminal is None:
+            return CannotStart(line)
+        os.write(self._terminal, f"{line}\n".encode(errors="backslashreplace"))
+        return CannotStartInBackground(line)
 
     def startService(self) -> None:
         super().startService()
-        if self.port == UNPRIVILEGED_PORT and os.geteuid() != 0:
+        if self._terminal is not None:
+            # Whoever reads the command's output waits until everyone has closed it.
+            os.close(self._terminal)
+            self._terminal = None
+        if self.port == UNPRIVILEGED_PORT and not may_bind(PORT):
             self._log.info(
-                "serving port {ours}, because port {usual} needs root",
+                "serving port {ours}, because port {usual} needs root or CAP_NET_BIND_SERVICE",
                 ours=UNPRIVILEGED_PORT,
                 usual=PORT,
             )
@@ -61,12 +117,13 @@ class Options(UsageOptions):
     longdesc = "Serve RPC program 100000: portmap version 2, rpcbind versions 3 and 4."
 
     optParameters: ClassVar[list[Any]] = [
-        ["port", "p", None, "Port on UDP and TCP. [default: 111 as root, else 10111]"],
+        ["port", "p", None, "Port on UDP and TCP. [default: 111 if it may be bound, "
+         "else 10111]"],
         ["rpc-socket", None, None,
          "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
         ["local-socket", None, None,
          "Path of the local channel's socket, or none. [default: /run/portmapd/portmapd.sock as "
-         "root, else $XDG_RUNTIME_DIR/portmapd.sock]"],
+         "root, else $XDG_RUNTIME_DIR/portmapd.sock or /tmp/portmapd-UID/portmapd.sock]"],
         ["max-services", None, None,
          "The most services that one process may hold on the local channel. [default: 10]"],
         ["max-mappings", None, None,
@@ -79,6 +136,8 @@ class Options(UsageOptions):
         ["callit", None, None,
          "Whose calls to forward: off, local (of this host), null (others' procedure 0 too), "
          "or all. [default: local]"],
+        ["log-level", None, LEVEL,
+         "The least urgent events that are logged: debug, info, warn, error or critical."],
         ["liveness", None, None,
          "Seconds between two checks for dead services, or off. [default: 1]"],
         ["forget", None, None,
@@ -97,6 +156,8 @@ class Options(UsageOptions):
     def __init__(self) -> None:
         super().__init__()
         self.lists: dict[str, list[str]] = {}
+        #: twistd's log; None unless twistd is what reads the options.
+        self.output: LogOutput | None = None
 
     def opt_interface(self, address: str) -> None:
         """Address to serve on, beside 127.0.0.1 and ::1; may be repeated. 0.0.0.0 and :: serve the
@@ -126,11 +187,30 @@ class Options(UsageOptions):
         if arguments:
             raise UsageError(f"portmapd takes options only, not {arguments[0]!r}")
 
+    def postOptions(self) -> None:
+        """Prepare what twistd does before it makes the service: its log and its pid file."""
+        if self.parent is None or "pidfile" not in self.parent:
+            return
+        with _one_line():
+            self.output = LogOutput(self.parent, self.log_level())
+            _prepare(self.parent)
+
+    def log_level(self) -> str:
+        """The least urgent level that is logged.
+
+        :raises UsageError: there is no such level.
+        """
+        level: str = self["log-level"]
+        if level not in LEVELS:
+            raise UsageError(f"portmapd: --log-level {level!r} is none of {', '.join(LEVELS)}")
+        return level
+
     def config(self) -> Config:
         """The configuration that the options describe.
 
         :raises UsageError: an option cannot be used. The message says what to do.
         """
+        self.log_level()
         flags = {"insecure": bool(self["insecure"]), "loopback": not self["no-loopback"]}
         values: dict[str, Any] = {**flags, **self.lists}
         for option, read in _READERS.items():
@@ -189,14 +269,66 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    try:
-        config = options.config()
-    except UsageError as error:
-        raise CannotStart(str(error)) from None
     _raise_descriptor_limit()
     gc.set_threshold(*GC_THRESHOLDS)
-    service: IService = TwistdPortmapper(config, reactor)
+    with _one_line():
+        config = options.config()
+        if config.local_socket is None and options["local-socket"] is None:
+            TwistdPortmapper._log.warn(
+                "no local channel: {folder} belongs to another user; choose a path with "
+                "--local-socket, or set XDG_RUNTIME_DIR",
+                event="no-local-channel",
+                folder=private_directory(),
+            )
+        service: IService = TwistdPortmapper(config, reactor, options.output, _terminal(options))
     return service
+
+
+def _terminal(options: Options) -> int | None:
+    """A copy of the standard error, which twistd gives up in the background."""
+    if options.output is None or options.parent is None:
+        return None
+    if options.parent["nodaemon"] or options.parent["debug"]:
+        return None
+    return os.dup(2)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """End the start with one line if an option cannot be used."""
+    try:
+        yield
+    except UsageError as error:
+        raise CannotStart(str(error)) from None
+    except ConfigurationError as error:
+        raise CannotStart(f"portmapd: {error}") from None
+
+
+def _prepare(twistd: MutableMapping[str, Any]) -> None:
+    """Prepare the pid file, and what the user needs who serves in the end.
+
+    :param twistd: the options of twistd itself.
+    """
+    uid = twistd["uid"]
+    if uid not in (None, os.geteuid()):
+        if os.geteuid() != 0:
+            raise ConfigurationError("--uid may be given by root alone: start it as that user")
+        _give_directory(uid)
+        if twistd["pidfile"] == PID_FILE:
+            twistd["pidfile"] = os.path.join(os.path.dirname(SYSTEM_SOCKET), PID_FILE)
+    if twistd["pidfile"] and not twistd["chroot"]:
+        prepare_pid_file(os.path.abspath(twistd["pidfile"]))
+
+
+def _give_directory(uid: int) -> None:
+    """Have *uid* own the directory of the local channel: it removes its files in the end."""
+    try:
+        make_directory(SYSTEM_SOCKET)
+        os.chown(os.path.dirname(SYSTEM_SOCKET), uid, -1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the directory of {SYSTEM_SOCKET} cannot be made for uid {uid}: {error.strerror}"
+        ) from error
 
 
 def _raise_descriptor_limit() -> None:

@@ -54,14 +54,31 @@ def _reason(cause: Exception) -> str:
 
 
 def likely_holder(port: int, protocol: str) -> str:
-    """The process that most likely has *port* bound, by name and pid if we may see them."""
+    """What most likely has *port* bound: a process by name and pid if we may see them.
+
+    A socket that this process has itself is named first. A service manager that handed it in has
+    it, too, but cannot be stopped for it.
+    """
     inodes = {f"socket:[{inode}]" for inode in _inodes(port, protocol)}
+    own = next((fd for fd, link in _links(Path("/proc/self/fd")) if link in inodes), None)
+    if own is not None:
+        return _own_socket(own)
     for process in Path("/proc").glob("[0-9]*"):
-        if any(link in inodes for link in _links(process / "fd")):
+        if any(link in inodes for _, link in _links(process / "fd")):
             with suppress(OSError):
                 name = (process / "comm").read_text().strip()
                 return f"{name} (pid {process.name})"
     return "rpcbind, or another port mapper," if port == 111 else "another process"
+
+
+def _own_socket(descriptor: int) -> str:
+    """How to call a socket of this process. Those that Python made are not inheritable."""
+    if os.get_inheritable(descriptor):
+        return (
+            f"a socket that this process was handed as descriptor {descriptor} (portmapd makes its "
+            "own, and takes none from a service manager)"
+        )
+    return f"this process (pid {os.getpid()})"
 
 
 def _inodes(port: int, protocol: str) -> Iterator[str]:
@@ -75,10 +92,10 @@ def _inodes(port: int, protocol: str) -> Iterator[str]:
                 yield row[_INODE]
 
 
-def _links(folder: Path) -> Iterator[str]:
-    """The targets of a process's descriptors; none if we may not look at them."""
-    try:
+def _links(folder: Path) -> Iterator[tuple[int, str]]:
+    """A process's descriptors and their targets; none if we may not look at them."""
+    with suppress(OSError):
         for descriptor in os.listdir(folder):
-            yield os.readlink(folder / descriptor)
-    except OSError:
-        return
+            # Some are closed by now, such as the one that listed the folder.
+            with suppress(FileNotFoundError):
+                yield int(descriptor), os.readlink(folder / descriptor)

@@ -54,6 +54,8 @@ class _Pending:
 class _AnswerProtocol(DatagramProtocol):
     """Receives the answers of services."""
 
+    noisy = False
+
     def __init__(self, forwarder: CallForwarder) -> None:
         self._forwarder = forwarder
 

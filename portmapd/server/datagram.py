@@ -41,6 +41,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
     :raises ConfigurationError: *address* is no such address.
     """
 
+    noisy = False
     transport: IUDPTransport | None
     _log = Logger()
 

@@ -10,13 +10,12 @@ from twisted.internet.interfaces import (
     IReactorTCP,
     IReactorTime,
     IReactorUDP,
-    IReactorUNIX,
 )
 from twisted.internet.protocol import ServerFactory
 
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.engine import FastEngine, is_fast_available
-from portmapd.server.socket_file import SOCKET_MODE, exact_mode, is_abstract, remove_stale
+from portmapd.server.unix_port import UnixPort
 
 #: The largest request over UDP, in bytes: any datagram.
 MAX_REQUEST = 65_535
@@ -61,10 +60,9 @@ class PlainEngine:
         return IReactorTCP(self._reactor).listenTCP(port, factory, BACKLOG, host)
 
     def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
-        if not is_abstract(path):
-            remove_stale(path)
-        with exact_mode(SOCKET_MODE):
-            return IReactorUNIX(self._reactor).listenUNIX(path, factory, BACKLOG, SOCKET_MODE)
+        made = UnixPort(path, factory, BACKLOG, self._reactor)
+        made.startListening()
+        return made
 
 
 def make_engine(reactor: IReactorTime) -> Engine:

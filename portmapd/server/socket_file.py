@@ -1,17 +1,27 @@
 """The file of a listening UNIX socket, and its directory."""
 
+import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from twisted.internet.error import CannotListenError
+
+from portmapd.channel.socket_path import private_directory
 
 #: Everyone may connect.
 SOCKET_MODE = 0o666
 #: Everyone may enter a directory that is made for a socket.
 DIRECTORY_MODE = 0o755
+#: Nobody else may enter a directory that is made where everyone can make one.
+PRIVATE_MODE = 0o700
+
+#: How often a directory is tried to be locked, and the seconds between two tries. A start takes a
+#: few milliseconds; who holds the lock for longer wants to keep others from starting.
+_TRIES, _PAUSE = 100, 0.01
 
 
 def is_abstract(path: str) -> bool:
@@ -30,19 +40,96 @@ def exact_mode(mode: int) -> Iterator[None]:
 
 
 def make_directory(path: str) -> None:
-    """Make the directory of the socket *path*, if it is missing."""
-    with exact_mode(DIRECTORY_MODE):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+    """Make the directory of the socket *path*, if it is missing.
+
+    :raises PermissionError: it is to be private, and another user has made it.
+    """
+    folder = os.path.dirname(path)
+    private = folder == private_directory()
+    with exact_mode(PRIVATE_MODE if private else DIRECTORY_MODE):
+        os.makedirs(folder, exist_ok=True)
+    if private:
+        _make_private(folder)
 
 
-def remove_stale(path: str) -> None:
-    """Remove the socket at *path* if no process listens there.
+def _make_private(folder: str) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise PermissionError(f"{folder} is no directory of this user") from error
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError(f"{folder} belongs to another user")
+        os.fchmod(descriptor, PRIVATE_MODE)
+    finally:
+        os.close(descriptor)
 
-    :raises CannotListenError: one does, or there is another kind of file.
+
+def listen_at(path: str, backlog: int) -> socket.socket:
+    """Make a listening socket that everyone may connect to. A stale one at *path* is replaced.
+
+    :param path: the path, or the name of an abstract socket.
+    :param backlog: the most connections that wait to be accepted.
+    :raises CannotListenError: another process serves there, or no socket can be made there.
+    """
+    skt = socket.socket(socket.AF_UNIX)
+    skt.setblocking(False)
+    try:
+        if is_abstract(path):
+            skt.bind(path)
+            skt.listen(backlog)
+        else:
+            _listen_at_file(skt, path, backlog)
+    except OSError as error:
+        skt.close()
+        raise CannotListenError(None, path, error) from error
+    except BaseException:
+        skt.close()
+        raise
+    return skt
+
+
+def _listen_at_file(skt: socket.socket, path: str, backlog: int) -> None:
+    # A socket that is bound and does not listen yet looks stale to another start.
+    with _locked(os.path.dirname(path)):
+        _remove_stale(path)
+        # A later chmod would follow a link that somebody puts there.
+        with exact_mode(SOCKET_MODE):
+            skt.bind(path)
+        skt.listen(backlog)
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """In the block, no other daemon starts in *folder*.
+
+    The lock is one that any reader of the directory can take. So it is waited for only so long;
+    without it, starts at the same moment may still meet.
     """
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise CannotListenError(None, path, FileExistsError("it is not a socket"))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        yield
+        return
+    try:
+        for _ in range(_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket at *path* if no process listens there.
+
+    :raises FileExistsError: one does, or there is another kind of file.
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError("it is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -51,7 +138,29 @@ def remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        except OSError as error:
-            raise CannotListenError(None, path, error) from error
         else:
-            raise CannotListenError(None, path, FileExistsError("another process serves there"))
+            raise FileExistsError("another process serves there")
+
+
+def remove_own(path: str, skt_file: tuple[int, int] | None) -> None:
+    """Remove the file *path*, unless it is another's by now, or we may not any more.
+
+    :param skt_file: what :func:`identity` said of it.
+    """
+    with suppress(OSError):
+        if skt_file is not None and identity(path) == skt_file:
+            os.unlink(path)
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """What tells one file from another one of the same name: its device and inode.
+
+    :return: None if it is gone, or *path* is the name of an abstract socket.
+    """
+    if is_abstract(path):
+        return None
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

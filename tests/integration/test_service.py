@@ -151,7 +151,7 @@ async def test_taken_port(kind: socket.SocketKind, host: str, tmp_path: Path) ->
         path = tmp_path / "rpc"
         service = PortmapperService(configured(port=port, rpc_socket=str(path)), reactor)
         said = (
-            rf"port {port} of {host} is taken by \S+ \(pid {os.getpid()}\): stop that, "
+            rf"port {port} of {host} is taken by this process \(pid {os.getpid()}\): stop that, "
             "or choose another port with --port"
         )
         with pytest.raises(ConfigurationError, match=said):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from ipaddress import ip_network
 from typing import Any
 
@@ -201,8 +202,15 @@ class ConfigTests(SynchronousTestCase):
 class DefaultTests(SynchronousTestCase):
     """What is done where nothing is said."""
 
-    def become(self, uid: int, runtime: str | None) -> None:
-        """Have the process look like that user's."""
+    def become(self, uid: int, runtime: str | None, error: type[OSError] | None = None) -> None:
+        """Have the process look like that user's, to whom bind says *error*."""
+
+        class Socket(socket.socket):
+            def bind(self, address: object) -> None:
+                if error is not None:
+                    raise error
+
+        self.patch(socket, "socket", Socket)
         self.patch(os, "geteuid", lambda: uid)
         environ = {} if runtime is None else {"XDG_RUNTIME_DIR": runtime}
         self.patch(os, "environ", environ)
@@ -216,16 +224,26 @@ class DefaultTests(SynchronousTestCase):
 
     def test_user(self) -> None:
         """Others have what they can bind, in their own directory."""
-        self.become(1000, "/run/user/1000")
+        self.become(1000, "/run/user/1000", PermissionError)
         config = Config()
         self.assertEqual((config.port, config.rpc_socket), (10_111, None))
         self.assertEqual(config.local_socket, "/run/user/1000/portmapd.sock")
 
+    def test_the_right_counts(self) -> None:
+        """Who may bind port 111 has it as the default, whoever that is, and no one else."""
+        for uid, error, port in (
+            (1000, None, 111),
+            (1000, OSError, 111),
+            (0, PermissionError, 10_111),
+        ):
+            self.become(uid, None, error)
+            self.assertEqual(Config().port, port)
+
     def test_user_without_a_directory(self) -> None:
-        """Without one, there is no channel."""
-        for runtime in (None, ""):
-            self.become(1000, runtime)
-            self.assertIsNone(Config().local_socket)
+        """Without one, there is a private one for the channel."""
+        for runtime in (None, "", "run"):
+            self.become(4_242_424, runtime)
+            self.assertEqual(Config().local_socket, "/tmp/portmapd-4242424/portmapd.sock")
 
     def test_addresses(self) -> None:
         """Loopback is served beside the addresses, unless it is covered or not wanted."""

@@ -15,7 +15,7 @@ from twisted.internet.protocol import ServerFactory
 
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.epoll_group import EpollGroup, IGroupReactor
-from portmapd.server.fast.transports import TcpPort, UnixPort
+from portmapd.server.fast.transports import FastUnixPort, TcpPort
 from portmapd.server.fast.udp import listen
 
 
@@ -48,6 +48,6 @@ class FastEngine:
         return made
 
     def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
-        made = UnixPort(path, factory, self.descriptors)
+        made = FastUnixPort(path, factory, self.descriptors)
         made.startListening()
         return made

@@ -1,24 +1,21 @@
 """Listening stream sockets and their transports."""
 
-import os
 import socket
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet import main, tcp, unix
+from twisted.internet import main, tcp
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from portmapd.server.fast.bind import bind_to_loopback, prepare_socket
 from portmapd.server.fast.epoll_group import EpollGroup
 from portmapd.server.interface_filter import is_loopback
-from portmapd.server.socket_file import SOCKET_MODE, exact_mode, is_abstract, remove_stale
+from portmapd.server.unix_port import UnixPort
 
 #: The most connections that the kernel keeps while the process is busy.
 BACKLOG = 1_024
-_CLOSED = Failure(main.CONNECTION_DONE)
 #: The most connections accepted in one turn.
 ACCEPTS = 4
 
@@ -112,23 +109,15 @@ class UnixStream(DirectWrite, tcp.Server):
         return UNIXAddress(None)
 
 
-class UnixPort(LimitedAccept, unix.Port):
-    """A listening UNIX socket that everyone may connect to, with a path or an abstract one.
-
-    A stale socket at its path is replaced. Its file is removed in the end, unless it is another's
-    by then.
-    """
+class FastUnixPort(LimitedAccept, UnixPort):
+    """A listening UNIX socket whose connections are served by the group."""
 
     transport: Any = UnixStream
-    factory: Any
     reactor: EpollGroup
     _log = Logger()
 
     def __init__(self, path: str, factory: IProtocolFactory, reactor: EpollGroup) -> None:
-        super().__init__(os.fsencode(path), factory, BACKLOG, SOCKET_MODE, reactor)
-        self._path = path
-        self._inode: int | None = None
-        self._made: socket.socket | None = None
+        super().__init__(path, factory, BACKLOG, reactor)
 
     def doRead(self) -> None:
         """Accept one connection, and serve it at once: most clients have sent something by then.
@@ -158,46 +147,3 @@ class UnixPort(LimitedAccept, unix.Port):
         protocol.makeConnection(transport)
         if transport.connected:
             self.reactor.serve(transport)
-
-    def createInternetSocket(self) -> socket.socket:
-        if not is_abstract(self._path):
-            remove_stale(self._path)
-        skt: socket.socket = super().createInternetSocket()
-        self._made = skt
-        return skt
-
-    def startListening(self) -> None:
-        try:
-            # The base class changes the mode after bind; until then clients would be refused.
-            with exact_mode(self.mode):
-                super().startListening()
-        except BaseException:
-            self._undo()
-            raise
-        if not is_abstract(self._path):
-            self._inode = os.stat(self._path).st_ino
-
-    def _undo(self) -> None:
-        """Undo what the base class did before it failed."""
-        self.factory.doStop()
-        if self._made is not None:
-            self._made.close()
-
-    def loseConnection(self, connDone: Any = _CLOSED) -> Any:
-        # At once: if the start fails, the reactor may have no later turn.
-        self._unlink()
-        return super().loseConnection(connDone)
-
-    stopListening = loseConnection
-
-    def connectionLost(self, reason: Any) -> None:
-        self._unlink()
-        tcp.Port.connectionLost(self, reason)
-
-    def _unlink(self) -> None:
-        """Remove the socket's file, unless it is another's by now, or we may not any more."""
-        if self._inode is None:
-            return
-        with suppress(OSError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)

@@ -1,0 +1,51 @@
+"""A listening UNIX socket, on any reactor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import main, tcp, unix
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.python.failure import Failure
+
+from portmapd.server.socket_file import identity, listen_at, remove_own
+
+_CLOSED = Failure(main.CONNECTION_DONE)
+
+
+class UnixPort(unix.Port):
+    """A listening UNIX socket that everyone may connect to.
+
+    A stale socket at its path is replaced. Its file is removed in the end, unless it is another's
+    by then. Twisted's own port changes the mode of whatever is at the path after it is bound.
+
+    :param path: its absolute path.
+    :param backlog: the most connections that wait to be accepted.
+    """
+
+    factory: Any
+
+    def __init__(self, path: str, factory: IProtocolFactory, backlog: int, reactor: object) -> None:
+        super().__init__(path.encode(), factory, backlog, reactor=reactor)
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def startListening(self) -> None:
+        self.socket = listen_at(self._path, self.backlog)
+        self._identity = identity(self._path)
+        tcp._reservedFD.reserve()
+        self.fileno = self.socket.fileno  # type: ignore[method-assign] # as the base class does
+        self.connected = True
+        self.factory.doStart()
+        self.startReading()
+
+    def loseConnection(self, connDone: Any = _CLOSED) -> Any:
+        # At once: if the start fails, the reactor may have no later turn.
+        remove_own(self._path, self._identity)
+        return super().loseConnection(connDone)
+
+    stopListening = loseConnection
+
+    def connectionLost(self, reason: Any) -> None:
+        remove_own(self._path, self._identity)
+        tcp.Port.connectionLost(self, reason)
