@@ -82,7 +82,8 @@ application = Application("clock")
 services = IServiceCollection(application)
 
 portmapper = PortmapperService(
-    Config(port=10111, interfaces=(HOST,), rpc_socket=None, local_socket=None), reactor
+    Config(port=10111, interfaces=(HOST,), loopback=False, rpc_socket=None, local_socket=None),
+    reactor,
 )
 portmapper.setServiceParent(services)
 ClockService(reactor, portmapper.registry).setServiceParent(services)
