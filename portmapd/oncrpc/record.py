@@ -54,14 +54,7 @@ class RecordReader:
         :raises BrokenStream: a record is too long, or has too many fragments; the records before
             it have been yielded.
         """
-        buffer = data
-        if self._buffer:
-            # It grows in place and is copied once for each fragment: the work is proportional to
-            # the bytes, however small the pieces that they come in.
-            self._buffer += data
-            if len(self._buffer) < self._needed:
-                return
-            buffer = bytes(self._buffer)
+        buffer = self._whole(data) if self._buffer else data
         at, needed = 0, 4
         while len(buffer) - at >= 4:
             (word,) = _MARK.unpack_from(buffer, at)
@@ -79,9 +72,8 @@ class RecordReader:
                 yield self._complete(fragment)
             else:
                 self._keep(fragment)
-        if at < len(buffer) or self._buffer:
-            self._buffer = bytearray(buffer[at:])
-            self._needed = needed
+        if buffer:
+            self._keep_rest(buffer[at:], needed)
 
     def end(self) -> bytes | None:
         """Take the end of the stream in.
@@ -97,6 +89,20 @@ class RecordReader:
     def is_between(self) -> bool:
         """Whether the bytes so far end where a record ends."""
         return not (self._buffer or self._count)
+
+    def _whole(self, data: bytes) -> bytes:
+        """The buffer and *data*; nothing while no mark or fragment is whole.
+
+        The buffer grows in place and is copied once for each fragment: the work is proportional to
+        the bytes, however small the pieces that they come in.
+        """
+        self._buffer += data
+        return bytes(self._buffer) if len(self._buffer) >= self._needed else b""
+
+    def _keep_rest(self, rest: bytes, needed: int) -> None:
+        if rest or self._buffer:
+            self._buffer = bytearray(rest)
+        self._needed = needed
 
     def _complete(self, fragment: bytes) -> bytes:
         if not self._count:
