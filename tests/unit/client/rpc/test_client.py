@@ -161,11 +161,20 @@ class ArgumentTests(SynchronousTestCase):
     """What cannot be asked is an error with a message: at once from the constructor, else later."""
 
     def test_construction(self) -> None:
-        """Hosts are addresses, transports are known, timeouts are positive."""
+        """Hosts are addresses or names, transports are known, timeouts are positive."""
         reactor = MemoryReactorClock()
         for arguments, said in (
-            ({"host": "localhost"}, "'localhost' does not appear to be an IPv4 or IPv6 address"),
-            ({"host": "localhost", "transport": "tcp"}, "does not appear to be"),
+            ({"host": ""}, "host '' is neither an address nor a name"),
+            ({"host": "two words", "transport": "tcp"}, "host 'two words' is neither"),
+            ({"host": "a\0b"}, "is neither"),
+            ({"host": "[::1]"}, "is neither"),
+            ({"host": "localhost:111", "transport": "tcp"}, "is neither"),
+            ({"host": "192.0.2.0/24"}, "is neither"),
+            ({"host": "label" * 13}, "is neither"),
+            ({"host": "a..b", "transport": "tcp"}, "is neither"),
+            ({"host": ".".join(["label"] * 43)}, "is neither"),
+            ({"port": 0}, "port 0 is not in the range 1 to 65535"),
+            ({"port": 65536, "transport": "tcp"}, "port 65536 is not in the range"),
             ({"transport": "sctp"}, "transport 'sctp' is none of udp, tcp, local"),
             ({"timeout": 0}, "timeout 0 is not a number of seconds above 0"),
             ({"timeout": float("nan")}, "timeout nan"),
