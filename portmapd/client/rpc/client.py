@@ -24,7 +24,13 @@ from portmapd.client.rpc.datagrams import DatagramTransport, check_size
 from portmapd.client.rpc.names import NamedTransport, check_host, is_address
 from portmapd.client.rpc.procedure import Procedure
 from portmapd.client.rpc.stream import StreamTransport
-from portmapd.errors import CallTimedOut, InvalidMapping, ProgramMismatch, ProgramUnavailable
+from portmapd.errors import (
+    CallRefused,
+    CallTimedOut,
+    InvalidMapping,
+    ProgramMismatch,
+    ProgramUnavailable,
+)
 from portmapd.oncrpc.message import NOBODY, Credential
 from portmapd.oncrpc.netid import (
     NETIDS,
@@ -194,9 +200,11 @@ class PortmapClient:
         try:
             message = await self._newest_reply(procedures.DUMP_ADDRESSES, None, ends)
             return await self._listed(procedures.DUMP_ADDRESSES[0], message, read_rpcb)
-        except (ProgramMismatch, ProgramUnavailable):
-            message = await self._reply(procedures.DUMP, None, self._left(ends))
-            return tuple(map(_rpcb, await self._listed(procedures.DUMP, message, read_pmap)))
+        except CallRefused as refused:
+            if not _may_serve_older(refused):
+                raise
+        message = await self._reply(procedures.DUMP, None, self._left(ends))
+        return tuple(map(_rpcb, await self._listed(procedures.DUMP, message, read_pmap)))
 
     def callit(
         self, program: int, version: int, procedure: int, arguments: bytes = b""
@@ -229,9 +237,9 @@ class PortmapClient:
         wanted = Rpcb(program, version, self._transport.netid)
         try:
             return await self._newest(procedures.GETADDR, wanted, ends)
-        except (ProgramMismatch, ProgramUnavailable):
+        except CallRefused as refused:
             number = NETIDS[self._transport.netid].number
-            if number is None:
+            if number is None or not _may_serve_older(refused):
                 raise
         message = await self._reply(
             procedures.GETPORT, Pmap(program, version, number), self._left(ends)
@@ -346,13 +354,11 @@ class PortmapClient:
             message = await self._reply(procedure, arguments, self._left(ends))
             try:
                 procedure.results(message)
-            except ProgramUnavailable:
-                continue
-            except ProgramMismatch as mismatch:
-                if mismatch.high > RPCBVERS4:
+            except CallRefused as refused:
+                if not _may_serve_older(refused):
                     raise
-                continue
-            return message
+            else:
+                return message
         message = await self._reply(versions[-1], arguments, self._left(ends))
         versions[-1].results(message)
         return message
@@ -378,6 +384,13 @@ class PortmapClient:
         if left <= 0:
             raise CallTimedOut(f"no answer within {self._timeout:g} s")
         return left
+
+
+def _may_serve_older(refused: CallRefused) -> bool:
+    """Whether a port mapper that refuses a call so may serve an older version."""
+    if isinstance(refused, ProgramMismatch):
+        return refused.high <= RPCBVERS4
+    return isinstance(refused, ProgramUnavailable)
 
 
 def _check_timeout(timeout: float) -> None:

@@ -83,6 +83,16 @@ class DatagramTests(SynchronousTestCase):
         self.assertNoResult(reply)
         reply.addErrback(lambda _: None).cancel()
 
+    def test_other_addresses(self) -> None:
+        """A reply may come from any address of the server, but only from the port called."""
+        reply = self.calls.call(TAIL, 10)
+        answer = success(decode_call(self.sent()[0]).xid, b"")
+        for port in (0, 110, 112, 40_000):
+            self.calls.datagramReceived(answer, ("192.0.2.1", port))
+        self.assertNoResult(reply)
+        self.calls.datagramReceived(answer, ("198.51.100.7", 111))
+        self.successResultOf(reply)
+
     def test_cancelled(self) -> None:
         """A cancelled call is not sent again, and its answer is ignored."""
         reply = self.calls.call(TAIL, 10)
