@@ -158,6 +158,11 @@ def encode_rpcb_call_result(result: RpcbCallResult) -> bytes:
     return xdr.string(result.address) + xdr.opaque(result.results)
 
 
+def read_rpcb_call_result(reader: xdr.Reader) -> RpcbCallResult:
+    """Read a ``struct rpcb_rmtcallres``."""
+    return RpcbCallResult(reader.string(), reader.opaque())
+
+
 def read_netbuf(reader: xdr.Reader) -> bytes:
     """Read the ``sockaddr`` in a ``struct netbuf``; its maximum length is ignored."""
     reader.uint()

@@ -34,12 +34,14 @@ class RecordReader:
     :param fragments: the most fragments of a record.
     """
 
-    __slots__ = ("_buffer", "_count", "_fragments", "_limit", "_parts", "_size")
+    __slots__ = ("_buffer", "_count", "_fragments", "_limit", "_needed", "_parts", "_size")
 
     def __init__(self, limit: int = MAX_RECORD, fragments: int = MAX_FRAGMENTS) -> None:
         self._limit = limit
         self._fragments = fragments
-        self._buffer = b""
+        self._buffer = bytearray()
+        #: The size at which the buffer is worth a look, in bytes: that of a mark, or a fragment.
+        self._needed = 0
         self._parts: list[bytes] = []
         self._size = 0
         self._count = 0
@@ -52,8 +54,8 @@ class RecordReader:
         :raises BrokenStream: a record is too long, or has too many fragments; the records before
             it have been yielded.
         """
-        buffer = self._buffer + data if self._buffer else data
-        at = 0
+        buffer = self._whole(data) if self._buffer else data
+        at, needed = 0, 4
         while len(buffer) - at >= 4:
             (word,) = _MARK.unpack_from(buffer, at)
             end = at + 4 + (word & ~_LAST)
@@ -62,6 +64,7 @@ class RecordReader:
             if self._count >= self._fragments:
                 raise BrokenStream(f"a record of more than {self._fragments} fragments")
             if end > len(buffer):
+                needed = end - at
                 break
             fragment = buffer[at + 4 : end]
             at = end
@@ -69,12 +72,37 @@ class RecordReader:
                 yield self._complete(fragment)
             else:
                 self._keep(fragment)
-        self._buffer = buffer[at:]
+        if buffer:
+            self._keep_rest(buffer[at:], needed)
+
+    def end(self) -> bytes | None:
+        """Take the end of the stream in.
+
+        :return: a record whose final fragment lacks the bit that marks it; None if there is none.
+            Some servers close the stream instead of setting the bit.
+        """
+        if self._buffer or not self._count:
+            return None
+        return self._complete(b"")
 
     @property
     def is_between(self) -> bool:
         """Whether the bytes so far end where a record ends."""
         return not (self._buffer or self._count)
+
+    def _whole(self, data: bytes) -> bytes:
+        """The buffer and *data*; nothing while no mark or fragment is whole.
+
+        The buffer grows in place and is copied once for each fragment: the work is proportional to
+        the bytes, however small the pieces that they come in.
+        """
+        self._buffer += data
+        return bytes(self._buffer) if len(self._buffer) >= self._needed else b""
+
+    def _keep_rest(self, rest: bytes, needed: int) -> None:
+        if rest or self._buffer:
+            self._buffer = bytearray(rest)
+        self._needed = needed
 
     def _complete(self, fragment: bytes) -> bytes:
         if not self._count:

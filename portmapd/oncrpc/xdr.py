@@ -1,6 +1,6 @@
 """External data representation (RFC 4506), as far as program 100000 needs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TypeVar
 
@@ -71,10 +71,12 @@ class Reader:
 
     def sequence(self, read: Callable[["Reader"], T]) -> tuple[T, ...]:
         """A linked list of items that *read* reads; the inverse of :func:`sequence`."""
-        items = []
+        return tuple(self.items(read))
+
+    def items(self, read: Callable[["Reader"], T]) -> Iterator[T]:
+        """The items of such a list, each read when it is asked for."""
         while self.boolean():
-            items.append(read(self))
-        return tuple(items)
+            yield read(self)
 
     def rest(self) -> bytes:
         """Everything that has not been read."""

@@ -2,46 +2,62 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
-from typing import Generic, Literal, Protocol, TypeVar
+from itertools import islice
+from typing import Any, Literal, Protocol, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
+    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
-from portmapd.client.rpc.datagrams import DatagramTransport
+from portmapd.client.rpc import procedure as procedures
+from portmapd.client.rpc.broadcast import LIMIT, Broadcast, BroadcastReply
+from portmapd.client.rpc.datagrams import DatagramTransport, check_size
+from portmapd.client.rpc.names import NamedTransport, check_host, is_address
+from portmapd.client.rpc.procedure import Procedure
 from portmapd.client.rpc.stream import StreamTransport
-from portmapd.oncrpc.message import NOBODY, XID, Call, Credential, decode_reply, encode_call
+from portmapd.errors import (
+    CallRefused,
+    CallTimedOut,
+    InvalidMapping,
+    ProgramMismatch,
+    ProgramUnavailable,
+)
+from portmapd.oncrpc.message import NOBODY, Credential
+from portmapd.oncrpc.netid import (
+    NETIDS,
+    PROTOCOLS,
+    canonical_address,
+    format_address,
+)
 from portmapd.oncrpc.program import (
     PMAP_VERS,
-    PROGRAM,
     RPCBVERS4,
     CallResult,
     Pmap,
-    PmapProcedure,
     RemoteCall,
     Rpcb,
-    RpcbProcedure,
-    encode_pmap,
-    encode_remote_call,
-    encode_rpcb,
-    read_call_result,
     read_pmap,
     read_rpcb,
-    read_void,
 )
 from portmapd.oncrpc.xdr import Reader
 
 PORT = 111
 #: How long a call may take by default, in seconds.
 TIMEOUT = 10.0
+#: So many mappings of a list are read at a time: other work waits for a few milliseconds at most.
+SLICE = 500
+MAX_PORT = 65_535
+#: The owner of a mapping of version 2, which tells none.
+UNKNOWN = "unknown"
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -50,10 +66,13 @@ R = TypeVar("R")
 class Transport(Protocol):
     """A way to one port mapper.
 
-    :ivar netid: its netid, which GETADDR asks for.
+    :ivar netid: its netid, as far as it is known: a host that is given by its name may have
+        addresses of both families.
+    :ivar host: the address that is called; before it is known, the name; for netid local a path.
     """
 
     netid: str
+    host: str
 
     def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
         """Make a call.
@@ -65,62 +84,6 @@ class Transport(Protocol):
 
     def close(self) -> Deferred[None]:
         """End the calls under way, and close the socket; fires when it is closed."""
-
-
-@frozen
-class _Procedure(Generic[A, R]):
-    """A procedure of program 100000.
-
-    :param encode: encodes its arguments.
-    :param read: reads its results.
-    """
-
-    version: int
-    number: int
-    encode: Callable[[A], bytes]
-    read: Callable[[Reader], R]
-
-    def call(self, arguments: A, credential: Credential) -> bytes:
-        """The message of a call, less its xid.
-
-        :raises ValueError: a number in the arguments does not fit 32 bits.
-        """
-        try:
-            encoded = self.encode(arguments)
-            call = Call(0, PROGRAM, self.version, self.number, credential, encoded)
-            return encode_call(call)[XID:]
-        except struct.error:
-            what = f"version {self.version}" if arguments is None else arguments
-            raise ValueError(f"{what}: a number is not in the range 0 to 4294967295") from None
-
-    def results(self, message: bytes) -> R:
-        """The results in a reply."""
-        return self.read(Reader(decode_reply(message)))
-
-
-def _encode_void(arguments: None) -> bytes:
-    return b""
-
-
-def _read_pmaps(reader: Reader) -> tuple[Pmap, ...]:
-    return reader.sequence(read_pmap)
-
-
-def _read_rpcbs(reader: Reader) -> tuple[Rpcb, ...]:
-    return reader.sequence(read_rpcb)
-
-
-def _null(version: int) -> _Procedure[None, None]:
-    return _Procedure(version, PmapProcedure.PMAPPROC_NULL, _encode_void, read_void)
-
-
-_SET = _Procedure(PMAP_VERS, PmapProcedure.PMAPPROC_SET, encode_pmap, Reader.boolean)
-_UNSET = _Procedure(PMAP_VERS, PmapProcedure.PMAPPROC_UNSET, encode_pmap, Reader.boolean)
-_GETPORT = _Procedure(PMAP_VERS, PmapProcedure.PMAPPROC_GETPORT, encode_pmap, Reader.uint)
-_DUMP = _Procedure(PMAP_VERS, PmapProcedure.PMAPPROC_DUMP, _encode_void, _read_pmaps)
-_CALLIT = _Procedure(PMAP_VERS, PmapProcedure.PMAPPROC_CALLIT, encode_remote_call, read_call_result)
-_GETADDR = _Procedure(RPCBVERS4, RpcbProcedure.RPCBPROC_GETADDR, encode_rpcb, Reader.string)
-_DUMP_ADDRESSES = _Procedure(RPCBVERS4, RpcbProcedure.RPCBPROC_DUMP, _encode_void, _read_rpcbs)
 
 
 class PortmapClient:
@@ -135,24 +98,28 @@ class PortmapClient:
     - :exc:`~portmapd.errors.DaemonUnreachable`: nobody serves there, there is no route to it, the
       connection was lost, or the client was closed,
     - :exc:`~portmapd.errors.PeerFault`: the reply is malformed,
-    - :exc:`ValueError`: a number among the arguments does not fit 32 bits, or the call does not
-      fit a datagram; nothing was sent.
+    - :exc:`ValueError`: a number among the arguments does not fit 32 bits, a netid or an address is
+      malformed, or the call does not fit a datagram; nothing was sent.
 
-    Cancelling the Deferred forgets the call; what the port mapper did is not undone. Over UDP a
-    call that gets no reply is sent again, so that the port mapper may carry it out twice.
+    Cancelling the Deferred forgets the call; what the port mapper did is not undone. A call that
+    gets no reply is sent again over UDP, and over the other transports if the server closes the
+    connection after it has replied to another call. The port mapper may thus carry it out twice.
 
     :param reactor: the application's reactor. Beside ``IReactorTime`` it provides
         ``IReactorFDSet`` for transport ``udp``, ``IReactorTCP`` for ``tcp``, ``IReactorUNIX`` for
-        ``local``.
-    :param host: IPv4 or IPv6 address of the port mapper; for transport ``local``, the path of its
-        rpcbind socket.
-    :param port: its port; unused for transport ``local``.
+        ``local``, and ``IReactorPluggableNameResolver`` if *host* is a name.
+    :param host: IPv4 or IPv6 address of the port mapper, or a name, whose addresses are tried
+        until one replies; for transport ``local``, the path of its rpcbind socket.
+    :param port: its port, 1 to 65535; unused for transport ``local``.
     :param transport: ``udp``, ``tcp`` or ``local``.
     :param timeout: how long a call may take, in seconds, including the time to connect.
     :param credential: who makes the calls; the default is AUTH_NONE. See
         :func:`~portmapd.oncrpc.message.sys_credential`.
-    :raises ValueError: *host* is not an address, *transport* is unknown, or *timeout* is not
-        positive.
+    :param strict: over UDP, take replies from the address that was called only. By default they
+        may come from any address, as for libtirpc: a host with several addresses may reply from
+        another one. The xid and the server's port have to match in any case.
+    :raises ValueError: *host* is neither an address nor can be a name, *port* is out of range,
+        *transport* is unknown, or *timeout* is not positive.
     """
 
     def __init__(
@@ -163,12 +130,15 @@ class PortmapClient:
         transport: Literal["udp", "tcp", "local"] = "udp",
         timeout: float = TIMEOUT,
         credential: Credential = NOBODY,
+        strict: bool = False,
     ) -> None:
         if transport not in _TRANSPORTS:
             raise ValueError(f"transport {transport!r} is none of {', '.join(_TRANSPORTS)}")
-        if not timeout > 0:
-            raise ValueError(f"timeout {timeout} is not a number of seconds above 0")
-        self._transport = _TRANSPORTS[transport](reactor, host, port, timeout)
+        _check_timeout(timeout)
+        make = partial(_TRANSPORTS[transport], strict=strict)
+        self._transport = make(reactor, host, port, timeout)
+        self._reactor = reactor
+        self._port = port
         self._timeout = timeout
         self._credential = credential
 
@@ -178,7 +148,7 @@ class PortmapClient:
         :return: fires with None if it is, and fails with
             :exc:`~portmapd.errors.ProgramMismatch` if it is not.
         """
-        return self._call(_null(version), None)
+        return self._call(procedures.null(version), None)
 
     def set(self, program: int, version: int, protocol: int, port: int) -> Deferred[bool]:
         """Register a program's version (RFC 1833, 3.2).
@@ -188,14 +158,14 @@ class PortmapClient:
         :return: whether it is registered there now. It is not if another port is registered that
             is bound or belongs to somebody else, or if a number is not valid.
         """
-        return self._call(_SET, Pmap(program, version, protocol, port))
+        return self._call(procedures.SET, Pmap(program, version, protocol, port))
 
     def unset(self, program: int, version: int) -> Deferred[bool]:
         """Remove a program's version from every transport.
 
         :return: whether it is registered on none now; False if the caller may not remove it.
         """
-        return self._call(_UNSET, Pmap(program, version))
+        return self._call(procedures.UNSET, Pmap(program, version))
 
     def getport(self, program: int, version: int, protocol: int) -> Deferred[int]:
         """Ask for the port of a program's version.
@@ -203,7 +173,7 @@ class PortmapClient:
         :param protocol: ``socket.IPPROTO_UDP`` or ``socket.IPPROTO_TCP``.
         :return: the port; 0 if the program is not registered for the protocol.
         """
-        return self._call(_GETPORT, Pmap(program, version, protocol))
+        return self._call(procedures.GETPORT, Pmap(program, version, protocol))
 
     def dump(self) -> Deferred[tuple[Pmap, ...]]:
         """Ask for every mapping that version 2 knows: those of IPv4.
@@ -211,11 +181,30 @@ class PortmapClient:
         Over UDP only a short list fits the reply, and a port mapper may refuse to send it to
         another host.
         """
-        return self._call(_DUMP, None)
+        return Deferred.fromCoroutine(self._dump())
+
+    async def _dump(self) -> tuple[Pmap, ...]:
+        message = await self._reply(procedures.DUMP, None, self._timeout)
+        return await self._listed(procedures.DUMP, message, read_pmap)
 
     def dump_addresses(self) -> Deferred[tuple[Rpcb, ...]]:
-        """Ask for every mapping as version 4 knows it, with netid, address and owner."""
-        return self._call(_DUMP_ADDRESSES, None)
+        """Ask for every mapping with netid, address and owner, as versions 4 and 3 know it.
+
+        If the port mapper knows only version 2, as rpcinfo does: each mapping has the wildcard
+        address and the owner ``unknown``.
+        """
+        return Deferred.fromCoroutine(self._dump_addresses())
+
+    async def _dump_addresses(self) -> tuple[Rpcb, ...]:
+        ends = self._ends()
+        try:
+            message = await self._newest_reply(procedures.DUMP_ADDRESSES, None, ends)
+            return await self._listed(procedures.DUMP_ADDRESSES[0], message, read_rpcb)
+        except CallRefused as refused:
+            if not _may_serve_older(refused):
+                raise
+        message = await self._reply(procedures.DUMP, None, self._left(ends))
+        return tuple(map(_rpcb, await self._listed(procedures.DUMP, message, read_pmap)))
 
     def callit(
         self, program: int, version: int, procedure: int, arguments: bytes = b""
@@ -228,16 +217,109 @@ class PortmapClient:
         :param arguments: the procedure's arguments, encoded.
         :return: the port of the program, and its encoded results.
         """
-        return self._call(_CALLIT, RemoteCall(program, version, procedure, arguments))
+        return self._call(procedures.CALLIT, RemoteCall(program, version, procedure, arguments))
 
     def getaddr(self, program: int, version: int) -> Deferred[str]:
         """Ask for the address of a program's version on this client's own transport.
+
+        Asks version 4, then 3, and over IPv4 GETPORT of version 2, as libtirpc does: a port mapper
+        that says that it does not serve a version is asked for the next. Any other error, a
+        timeout included, ends that.
 
         :return: a universal address (RFC 5665, 5.2.3), see
             :func:`~portmapd.oncrpc.netid.split_address`; for transport ``local`` a path; empty
             if the program is not registered there.
         """
-        return self._call(_GETADDR, Rpcb(program, version, self._transport.netid))
+        return Deferred.fromCoroutine(self._getaddr(program, version))
+
+    async def _getaddr(self, program: int, version: int) -> str:
+        ends = self._ends()
+        wanted = Rpcb(program, version, self._transport.netid)
+        try:
+            return await self._newest(procedures.GETADDR, wanted, ends)
+        except CallRefused as refused:
+            number = NETIDS[self._transport.netid].number
+            if number is None or not _may_serve_older(refused):
+                raise
+        message = await self._reply(
+            procedures.GETPORT, Pmap(program, version, number), self._left(ends)
+        )
+        port = procedures.GETPORT.results(message)
+        return format_address(self._transport.host, port) if port else ""
+
+    def set_address(self, program: int, version: int, netid: str, address: str) -> Deferred[bool]:
+        """Register a program's version on any netid (RFC 1833, 2.2.1), over version 4 or 3.
+
+        :param netid: ``udp``, ``tcp``, ``udp6``, ``tcp6`` or ``local``.
+        :param address: the universal address that serves it, such as ``::.8.1`` for port 2049 of
+            every IPv6 address; for netid ``local`` the path of a UNIX socket.
+        :return: as :meth:`set`.
+        """
+        return Deferred.fromCoroutine(self._set_address(Rpcb(program, version, netid, address)))
+
+    async def _set_address(self, wanted: Rpcb) -> bool:
+        _check_address(wanted.netid, wanted.address)
+        return await self._newest(procedures.SET_ADDRESS, wanted, self._ends())
+
+    def unset_address(self, program: int, version: int, netid: str = "") -> Deferred[bool]:
+        """Remove a program's version from a netid, over version 4 or 3.
+
+        :param netid: the netid; empty: every one.
+        :return: as :meth:`unset`.
+        """
+        return Deferred.fromCoroutine(self._unset_address(Rpcb(program, version, netid)))
+
+    async def _unset_address(self, wanted: Rpcb) -> bool:
+        if wanted.netid:
+            _check_netid(wanted.netid)
+        return await self._newest(procedures.UNSET_ADDRESS, wanted, self._ends())
+
+    def broadcast(
+        self,
+        program: int,
+        version: int,
+        procedure: int,
+        arguments: bytes = b"",
+        each: Callable[[BroadcastReply], object] | None = None,
+        timeout: float | None = None,
+        limit: int = LIMIT,
+    ) -> Deferred[tuple[BroadcastReply, ...]]:
+        """Have every port mapper on this host's networks call a program on its host.
+
+        It goes to the broadcast address of each IPv4 interface and to the multicast group
+        ``ff02::202`` of each IPv6 interface, from sockets of its own, to the port of this client.
+        It is sent again while it lasts, so that a program may be called more than once. Only the
+        first reply from an address counts. Port mappers whose call fails send no reply.
+
+        :param arguments: the procedure's arguments, encoded.
+        :param each: is called with each reply as it comes; if it returns something true, the
+            broadcast ends. An exception from it ends it, too, and fails the Deferred.
+        :param timeout: when it ends, in seconds; None: after the timeout of this client.
+        :param limit: after how many replies it ends.
+        :return: fires with all replies when it ends. It fails with
+            :exc:`~portmapd.errors.DaemonUnreachable` if it cannot be sent. Cancelling it ends the
+            broadcast.
+        """
+        call = RemoteCall(program, version, procedure, arguments)
+        return maybeDeferred(self._broadcast, call, each, timeout, limit)
+
+    def _broadcast(
+        self,
+        call: RemoteCall,
+        each: Callable[[BroadcastReply], object] | None,
+        timeout: float | None,
+        limit: int,
+    ) -> Deferred[tuple[BroadcastReply, ...]]:
+        seconds = self._timeout if timeout is None else timeout
+        _check_timeout(seconds)
+        if limit < 1:
+            raise ValueError(f"limit {limit} is not a number of replies above 0")
+        check_size(procedures.CALLIT.tail(call, self._credential))
+        broadcast = Broadcast(
+            self._reactor, self._port, call, self._credential, each, seconds, limit
+        )
+        broadcast.start()
+        return broadcast.done
 
     def close(self) -> Deferred[None]:
         """End every call under way, and close the socket. A later call opens one again.
@@ -246,33 +328,130 @@ class PortmapClient:
         """
         return self._transport.close()
 
-    def _call(self, procedure: _Procedure[A, R], arguments: A) -> Deferred[R]:
-        reply = maybeDeferred(self._send, procedure, arguments)
-        return reply.addCallback(procedure.results)
+    def _call(self, procedure: Procedure[A, R], arguments: A) -> Deferred[R]:
+        return self._reply(procedure, arguments, self._timeout).addCallback(procedure.results)
 
-    def _send(self, procedure: _Procedure[A, R], arguments: A) -> Deferred[bytes]:
-        return self._transport.call(procedure.call(arguments, self._credential), self._timeout)
+    def _reply(self, procedure: Procedure[A, R], arguments: A, timeout: float) -> Deferred[bytes]:
+        """Make a call; fires with the message that replies."""
+        return maybeDeferred(self._send, procedure, arguments, timeout)
+
+    def _send(self, procedure: Procedure[A, R], arguments: A, timeout: float) -> Deferred[bytes]:
+        return self._transport.call(procedure.tail(arguments, self._credential), timeout)
+
+    async def _newest(self, versions: Sequence[Procedure[A, R]], arguments: A, ends: float) -> R:
+        return versions[0].results(await self._newest_reply(versions, arguments, ends))
+
+    async def _newest_reply(
+        self, versions: Sequence[Procedure[A, R]], arguments: A, ends: float
+    ) -> bytes:
+        """The reply of the newest version that the port mapper serves.
+
+        :param versions: the same procedure in each version, newest first.
+        :raises ProgramMismatch: it serves none of them, or only newer ones.
+        :raises ProgramUnavailable: it does not serve the program in the oldest of them.
+        """
+        for procedure in versions[:-1]:
+            message = await self._reply(procedure, arguments, self._left(ends))
+            try:
+                procedure.results(message)
+            except CallRefused as refused:
+                if not _may_serve_older(refused):
+                    raise
+            else:
+                return message
+        message = await self._reply(versions[-1], arguments, self._left(ends))
+        versions[-1].results(message)
+        return message
+
+    async def _listed(
+        self, procedure: Procedure[None, Reader], message: bytes, read: Callable[[Reader], R]
+    ) -> tuple[R, ...]:
+        """The list in a reply. A long one is read in slices, between which others have a turn."""
+        items = procedure.results(message).items(read)
+        found: list[R] = []
+        while some := list(islice(items, SLICE)):
+            found += some
+            if len(some) == SLICE:
+                await deferLater(self._reactor, 0)
+        return tuple(found)
+
+    def _ends(self) -> float:
+        return self._reactor.seconds() + self._timeout
+
+    def _left(self, ends: float) -> float:
+        """How long the next call of an operation that ends then may take, in seconds."""
+        left = ends - self._reactor.seconds()
+        if left <= 0:
+            raise CallTimedOut(f"no answer within {self._timeout:g} s")
+        return left
 
 
-def _udp(reactor: IReactorTime, host: str, port: int, timeout: float) -> Transport:
-    netid = {4: "udp", 6: "udp6"}[ip_address(host).version]
-    return DatagramTransport(reactor, host, port, netid)
+def _may_serve_older(refused: CallRefused) -> bool:
+    """Whether a port mapper that refuses a call so may serve an older version."""
+    if isinstance(refused, ProgramMismatch):
+        return refused.high <= RPCBVERS4
+    return isinstance(refused, ProgramUnavailable)
 
 
-def _tcp(reactor: IReactorTime, host: str, port: int, timeout: float) -> Transport:
-    kind, netid = {4: (TCP4ClientEndpoint, "tcp"), 6: (TCP6ClientEndpoint, "tcp6")}[
-        ip_address(host).version
-    ]
+def _check_timeout(timeout: float) -> None:
+    if not timeout > 0:
+        raise ValueError(f"timeout {timeout} is not a number of seconds above 0")
+
+
+def _check_netid(netid: str) -> None:
+    if netid not in NETIDS:
+        raise ValueError(f"netid {netid!r} is none of {', '.join(NETIDS)}")
+
+
+def _check_address(netid: str, address: str) -> None:
+    _check_netid(netid)
+    try:
+        canonical_address(NETIDS[netid], address)
+    except InvalidMapping as error:
+        raise ValueError(str(error)) from None
+
+
+def _rpcb(pmap: Pmap) -> Rpcb:
+    """A mapping of version 2 as versions 3 and 4 have it; another protocol's netid is its number.
+
+    rpcinfo shows it so, too.
+    """
+    netid = PROTOCOLS.get(pmap.protocol)
+    name = str(pmap.protocol) if netid is None else netid.name
+    address = format_address("0.0.0.0", pmap.port)
+    return Rpcb(pmap.program, pmap.version, name, address, UNKNOWN)
+
+
+def _check_internet(host: str, port: int) -> None:
+    check_host(host)
+    if not 0 < port <= MAX_PORT:
+        raise ValueError(f"port {port} is not in the range 1 to {MAX_PORT}")
+
+
+def _udp(reactor: IReactorTime, host: str, port: int, timeout: float, strict: bool) -> Transport:
+    _check_internet(host, port)
+
+    def make(address: str) -> DatagramTransport:
+        return DatagramTransport(reactor, address, port, strict)
+
+    if is_address(host):
+        return make(host)
+    return NamedTransport(reactor, host, f"UDP port {port} of {host}", make)
+
+
+def _tcp(reactor: IReactorTime, host: str, port: int, timeout: float, strict: bool) -> Transport:
+    _check_internet(host, port)
+    kind: Any = HostnameEndpoint
+    if is_address(host):
+        kind = {4: TCP4ClientEndpoint, 6: TCP6ClientEndpoint}[ip_address(host).version]
+    netid = "tcp6" if kind is TCP6ClientEndpoint else "tcp"
     endpoint = kind(reactor, host, port, timeout)
-    return StreamTransport(reactor, endpoint, f"TCP port {port} of {host}", netid)
+    return StreamTransport(reactor, endpoint, f"TCP port {port} of {host}", netid, host)
 
 
-def _local(reactor: IReactorTime, path: str, port: int, timeout: float) -> Transport:
-    return StreamTransport(reactor, UNIXClientEndpoint(reactor, path, timeout), path, "local")
+def _local(reactor: IReactorTime, path: str, port: int, timeout: float, strict: bool) -> Transport:
+    endpoint = UNIXClientEndpoint(reactor, path, timeout)
+    return StreamTransport(reactor, endpoint, path, "local", path)
 
 
-_TRANSPORTS: dict[str, Callable[[IReactorTime, str, int, float], Transport]] = {
-    "udp": _udp,
-    "tcp": _tcp,
-    "local": _local,
-}
+_TRANSPORTS: dict[str, Callable[..., Transport]] = {"udp": _udp, "tcp": _tcp, "local": _local}

@@ -1,9 +1,12 @@
 """Calls over UDP."""
 
+from __future__ import annotations
+
 import errno
 import os
 import socket
 from functools import partial
+from struct import Struct
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -15,7 +18,6 @@ from twisted.internet.udp import Port
 from portmapd.client.rpc.calls import Calls
 from portmapd.errors import DaemonUnreachable
 from portmapd.oncrpc.message import MAX_DATAGRAM, XID
-from portmapd.oncrpc.xdr import uint
 
 #: After so many seconds without a reply a call is sent again, then after twice as many, and so on
 #: up to the longest interval: a lost datagram costs little, a slow server gets few retransmissions.
@@ -25,79 +27,139 @@ LONGEST_INTERVAL = 8.0
 #: The largest reply that is taken, in bytes: any datagram.
 MAX_REPLY = 65_535
 
+# Options and structures of <linux/in.h>, <linux/in6.h> and <linux/errqueue.h>.
+_RECVERR = {
+    socket.AF_INET: (socket.IPPROTO_IP, 11),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
+}
+_MSG_ERRQUEUE = 0x2000
+#: The errno with which a ``sock_extended_err`` begins.
+_EE_ERRNO = Struct("=I")
+#: How much room a ``sock_extended_err`` and an address need, in bytes.
+_ERROR_SIZE = 512
+
 
 class DatagramCalls(DatagramProtocol):
-    """Calls over a socket that is connected to one server.
+    """Calls over a socket of their own to one server.
 
-    The kernel lets no other datagrams through than the server's; the xid tells which call one of
-    them replies to.
+    The xid tells which call a datagram replies to. It has to come from the port that was called,
+    but may come from another address: a host with several addresses may reply from any of them.
 
     :param clock: measures time.
     :param where: names the server in errors.
+    :param port: the server's port.
     """
 
     transport: Any
 
-    def __init__(self, clock: IReactorTime, where: str) -> None:
+    def __init__(self, clock: IReactorTime, where: str, port: int) -> None:
         self.calls = Calls(clock, where)
+        self._port = port
 
     def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
-        """Make a call; see :meth:`Calls.begin`.
+        """Make a call; see :meth:`~portmapd.client.rpc.calls.Calls.begin`.
 
-        :param tail: the call's message less its xid.
         :raises ValueError: the message does not fit a datagram.
         """
-        if XID + len(tail) > MAX_DATAGRAM:
-            raise ValueError(f"a call of {XID + len(tail)} bytes does not fit a datagram")
-        xid, reply = self.calls.begin(timeout)
-        self._send(xid, uint(xid) + tail, FIRST_INTERVAL)
+        check_size(tail)
+        xid, reply = self.calls.begin(tail, timeout)
+        self._send(xid, FIRST_INTERVAL)
         return reply
 
-    def _send(self, xid: int, message: bytes, interval: float) -> None:
-        again = partial(self._send, xid, message, min(2 * interval, LONGEST_INTERVAL))
+    def _send(self, xid: int, interval: float) -> None:
+        again = partial(self._send, xid, min(2 * interval, LONGEST_INTERVAL))
         self.calls.retransmit(xid, interval, again)
         try:
-            self.transport.write(message)
+            self.transport.write(self.calls.message(xid))
         except OSError as error:
             self.failed(error.strerror)
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        self.calls.answer(datagram)
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        if addr[1] == self._port:
+            self.calls.answer(datagram)
 
     def connectionRefused(self) -> None:
         self.failed(os.strerror(errno.ECONNREFUSED))
 
     def failed(self, why: object) -> None:
         """End every call under way: the network said that the server cannot be reached."""
-        self.calls.fail(DaemonUnreachable(f"{self.calls.where} cannot be reached: {why}"))
+        self.calls.fail_all(DaemonUnreachable(f"{self.calls.where} cannot be reached: {why}"))
+
+
+def check_size(tail: bytes) -> None:
+    """Refuse a call that is too long for UDP.
+
+    :param tail: the call's message less its xid.
+    :raises ValueError: the message does not fit a datagram.
+    """
+    if XID + len(tail) > MAX_DATAGRAM:
+        raise ValueError(f"a call of {XID + len(tail)} bytes does not fit a datagram")
 
 
 class _Socket(Port):
-    """A UDP socket that tells its protocol of every error of the network.
+    """A UDP socket for one server, which tells its protocol of every error of the network.
 
-    Some reactors make it readable then; others end its connection.
+    The kernel tells it of ICMP errors although it need not be connected (IP_RECVERR, as in
+    libtirpc). Some reactors make it readable then; others end its connection.
     """
 
     protocol: DatagramCalls
     _connectedAddr: tuple[str, int] | None
+    _server: Any
 
-    def connect(self, host: str, port: int) -> None:
-        """Connect to *port* on *host*; the base class would lose the scope of *host*."""
+    def call(self, host: str, port: int, strict: bool) -> None:
+        """Be a socket for *port* on *host*.
+
+        The base class would lose the scope of *host*.
+
+        :param strict: whether the kernel lets only that address's datagrams through.
+        """
         numeric = socket.AI_NUMERICHOST
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=numeric)
+        self._server = found[0][4]
+        # The base class tells the protocol of a refusal only if there is an address here.
         self._connectedAddr = host, port
-        self.socket.connect(found[0][4])
+        self.socket.setsockopt(*_RECVERR[self.socket.family], 1)
+        if strict:
+            self.socket.connect(self._server)
+
+    def write(self, datagram: bytes, addr: object = None) -> None:
+        """Send *datagram* to the server.
+
+        :raises OSError: it cannot be sent. A datagram that finds no room is lost like any other.
+        """
+        try:
+            self.socket.sendto(datagram, self._server)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._queued_error()
+            raise
 
     def doRead(self) -> None:
         try:
             super().doRead()
         except OSError as error:
             self.protocol.failed(error.strerror)
+        queued = self._queued_error()
+        if queued:
+            self.protocol.failed(os.strerror(queued))
 
     def connectionLost(self, reason: object = None) -> None:
-        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self._queued_error()
         super().connectionLost(reason)
         self.protocol.failed(os.strerror(error))
+
+    def _queued_error(self) -> int:
+        """Empty the socket's queue of errors, and give the last; 0 if there is none."""
+        error = 0
+        while True:
+            try:
+                _, said, _, _ = self.socket.recvmsg(0, _ERROR_SIZE, _MSG_ERRQUEUE)
+            except OSError:
+                return error
+            if said:
+                (error,) = _EE_ERRNO.unpack_from(said[0][2])
 
 
 class DatagramTransport:
@@ -106,14 +168,15 @@ class DatagramTransport:
     :param reactor: measures time; it provides IReactorFDSet, too, which the socket needs.
     :param host: IPv4 or IPv6 address of the server.
     :param port: its port.
-    :param netid: udp or udp6.
+    :param strict: whether only replies from *host* are taken; see :class:`DatagramCalls`.
     """
 
-    def __init__(self, reactor: IReactorTime, host: str, port: int, netid: str) -> None:
-        self.netid = netid
+    def __init__(self, reactor: IReactorTime, host: str, port: int, strict: bool) -> None:
+        self.netid = "udp6" if ":" in host else "udp"
+        self.host = host
         self._reactor = reactor
-        self._host = host
         self._port = port
+        self._strict = strict
         self._where = f"UDP port {port} of {host}"
         self._socket: _Socket | None = None
 
@@ -130,12 +193,12 @@ class DatagramTransport:
 
     def _opened(self) -> _Socket:
         if self._socket is None or not self._socket.connected:
-            protocol = DatagramCalls(self._reactor, self._where)
-            own = "::" if ":" in self._host else "0.0.0.0"
+            protocol = DatagramCalls(self._reactor, self._where, self._port)
+            own = "::" if ":" in self.host else "0.0.0.0"
             skt = _Socket(0, protocol, own, MAX_REPLY, self._reactor)
             skt.startListening()
             try:
-                skt.connect(self._host, self._port)
+                skt.call(self.host, self._port, self._strict)
             except OSError:
                 skt.stopListening()
                 raise
@@ -147,5 +210,5 @@ class DatagramTransport:
         skt, self._socket = self._socket, None
         if skt is None:
             return succeed(None)
-        skt.protocol.calls.fail(DaemonUnreachable("the client was closed"))
+        skt.protocol.calls.fail_all(DaemonUnreachable("the client was closed"))
         return maybeDeferred(skt.stopListening)

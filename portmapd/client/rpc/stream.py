@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from portmapd.client.rpc.calls import Calls
+from portmapd.client.rpc.calls import Calls, xid_in
 from portmapd.errors import BrokenStream, DaemonUnreachable
 from portmapd.oncrpc.record import RecordReader, mark
-from portmapd.oncrpc.xdr import uint
 
 #: The longest reply that is taken, in bytes: DUMP of some 800,000 mappings.
 MAX_REPLY = 16 << 20
@@ -22,115 +22,217 @@ MAX_REPLY = 16 << 20
 MAX_FRAGMENTS = 4_096
 
 
-class StreamCalls(Protocol):
-    """Calls over one connection, from before it is made until it is lost.
+class StreamConnection(Protocol):
+    """One connection, from before it is made until it is lost.
 
-    :param clock: measures time.
-    :param where: names the server in errors.
-    :param ended: is called with this connection once no more calls can be made over it.
+    :param owner: whose calls it carries.
+    :ivar carried: the xids of the calls that were sent on it and are under way.
+    :ivar answered: how many calls were answered on it.
+    :ivar closed: fires when it is lost, or could not be made.
     """
 
     transport: Any
 
-    def __init__(
-        self, clock: IReactorTime, where: str, ended: Callable[[StreamCalls], object]
-    ) -> None:
-        self._calls = Calls(clock, where)
-        self._ended = ended
+    def __init__(self, owner: StreamTransport) -> None:
+        self._owner = owner
         self._reader = RecordReader(MAX_REPLY, MAX_FRAGMENTS)
-        self._unsent: dict[int, bytes] = {}
         self._attempt: Deferred[Any] | None = None
-        self._closed: Deferred[None] = Deferred()
+        self._is_over = False
+        self.carried: dict[int, None] = {}
+        self.answered = 0
+        self.closed: Deferred[None] = Deferred()
 
     def connect(self, endpoint: IStreamClientEndpoint) -> None:
         """Begin to make the connection."""
         self._attempt = connectProtocol(endpoint, self)
         self._attempt.addErrback(self._not_made)
 
-    def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
-        """Make a call; see :meth:`Calls.begin`.
+    def send(self, xid: int, message: bytes) -> None:
+        """Send a call."""
+        self.carried[xid] = None
+        self.transport.write(mark(message))
 
-        :param tail: the call's message less its xid.
-        """
-        xid, reply = self._calls.begin(timeout)
-        record = mark(uint(xid) + tail)
-        if self.connected:
-            self.transport.write(record)
-        else:
-            self._unsent[xid] = record
-        return reply
-
-    def connectionMade(self) -> None:
-        """Send the calls that waited for the connection, unless they have ended."""
-        unsent, self._unsent = self._unsent, {}
-        self.transport.write(b"".join(r for xid, r in unsent.items() if xid in self._calls))
-
-    def dataReceived(self, data: bytes) -> None:
-        try:
-            for record in self._reader.feed(data):
-                self._calls.answer(record)
-        except BrokenStream as fault:
-            self._end(fault)
-            self.transport.abortConnection()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self._end(DaemonUnreachable(f"{self._calls.where} closed the connection"))
-        self._closed.callback(None)
-
-    def _not_made(self, failure: Failure) -> None:
-        why = failure.getErrorMessage().rstrip(".")
-        self._end(DaemonUnreachable(f"{self._calls.where} cannot be reached: {why}"))
-        self._closed.callback(None)
-
-    def _end(self, why: Exception) -> None:
-        self._ended(self)
-        self._calls.fail(why)
-
-    def close(self) -> Deferred[None]:
-        """End every call under way, and the connection or the attempt to make it."""
-        pending = len(self._calls)
-        self._end(DaemonUnreachable("the client was closed"))
+    def close(self) -> None:
+        """Close the connection, or give up the attempt to make it."""
         if not self.connected:
             assert self._attempt is not None
             self._attempt.cancel()
-        elif pending:
-            self.transport.abortConnection()
+        elif self.carried:
+            self.abort()
         else:
             self.transport.loseConnection()
-        return self._closed
+
+    def abort(self) -> None:
+        """Close the connection at once. What still comes on it is ignored."""
+        self._is_over = True
+        self.transport.abortConnection()
+
+    def connectionMade(self) -> None:
+        self._owner.made(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        try:
+            for record in self._reader.feed(data):
+                self._owner.received(self, record)
+        except BrokenStream as fault:
+            self.abort()
+            self._owner.broke(self, fault)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Take a reply whose final fragment is not marked as that, then end."""
+        final = self._reader.end() if reason.check(ConnectionDone) else None
+        if final is not None and not self._is_over:
+            self._owner.received(self, final)
+        self._is_over = True
+        self._owner.lost(self)
+        self.closed.callback(None)
+
+    def _not_made(self, failure: Failure) -> None:
+        self._owner.not_made(self, failure.getErrorMessage().rstrip("."))
+        self.closed.callback(None)
 
 
 class StreamTransport:
     """Calls to one server, pipelined over one connection, which is made when it is needed.
 
+    Some servers close the connection after each reply. Calls that were under way then are sent
+    again on a new connection, one at a time until a connection brings a second reply. A connection
+    that brought no reply fails its calls.
+
+    A connection on which a call timed out carries no further calls. It is closed once those under
+    way on it have ended.
+
     :param clock: measures time.
     :param endpoint: makes the connection.
     :param where: names the server in errors.
     :param netid: tcp, tcp6 or local.
+    :param host: address of the server, or its name; for netid local a path.
+    :ivar netid: that of the last connection, once one is made.
+    :ivar host: the address that the last connection was made to.
     """
 
     def __init__(
-        self, clock: IReactorTime, endpoint: IStreamClientEndpoint, where: str, netid: str
+        self,
+        clock: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        where: str,
+        netid: str,
+        host: str,
     ) -> None:
         self.netid = netid
-        self._clock = clock
+        self.host = host
         self._endpoint = endpoint
         self._where = where
-        self._connection: StreamCalls | None = None
+        self._calls = Calls(clock, where, self._given_up)
+        self._waiting: dict[int, None] = {}
+        self._current: StreamConnection | None = None
+        self._connections: set[StreamConnection] = set()
+        self._one_at_a_time = False
 
     def call(self, tail: bytes, timeout: float) -> Deferred[bytes]:
-        """Make a call; see :meth:`StreamCalls.call`."""
-        if self._connection is not None:
-            return self._connection.call(tail, timeout)
-        connection = self._connection = StreamCalls(self._clock, self._where, self._forget)
-        reply = connection.call(tail, timeout)
-        connection.connect(self._endpoint)
+        """Make a call; see :meth:`~portmapd.client.rpc.calls.Calls.begin`."""
+        xid, reply = self._calls.begin(tail, timeout)
+        self._waiting[xid] = None
+        self._send_waiting()
         return reply
 
-    def _forget(self, connection: StreamCalls) -> None:
-        if self._connection is connection:
-            self._connection = None
+    def _send_waiting(self) -> None:
+        """Send the calls that wait, as far as they can be sent now."""
+        if self._current is None and self._waiting:
+            self._connect()
+        connection = self._current
+        if connection is None or not connection.connected:
+            return
+        while self._waiting and not (self._one_at_a_time and connection.carried):
+            xid = next(iter(self._waiting))
+            del self._waiting[xid]
+            connection.send(xid, self._calls.message(xid))
+
+    def _connect(self) -> None:
+        connection = self._current = StreamConnection(self)
+        self._connections.add(connection)
+        connection.connect(self._endpoint)
+
+    def made(self, connection: StreamConnection) -> None:
+        """*connection* is made."""
+        peer = connection.transport.getPeer()
+        if isinstance(peer, IPv4Address | IPv6Address):
+            self.netid = "tcp" if isinstance(peer, IPv4Address) else "tcp6"
+            self.host = peer.host
+        self._send_waiting()
+
+    def received(self, connection: StreamConnection, record: bytes) -> None:
+        """A reply came."""
+        xid = xid_in(record)
+        if xid not in connection.carried:
+            return
+        del connection.carried[xid]
+        connection.answered += 1
+        self._one_at_a_time &= connection.answered < 2
+        self._calls.answer(record)
+        self._next(connection)
+
+    def _given_up(self, xid: int, timed_out: bool) -> None:
+        """A call ended without a reply."""
+        self._waiting.pop(xid, None)
+        for connection in tuple(self._connections):
+            if xid in connection.carried:
+                del connection.carried[xid]
+                if timed_out:
+                    self._retire(connection)
+                self._next(connection)
+        if timed_out and not self._waiting and self._current and not self._current.connected:
+            self._current.close()
+
+    def _retire(self, connection: StreamConnection) -> None:
+        """Send no further calls on *connection*."""
+        if self._current is connection:
+            self._current = None
+
+    def _next(self, connection: StreamConnection) -> None:
+        """Go on after a call on *connection* ended."""
+        if connection is not self._current and not connection.carried:
+            connection.abort()
+        self._send_waiting()
+
+    def broke(self, connection: StreamConnection, fault: BrokenStream) -> None:
+        """The framing of *connection* is lost."""
+        self._retire(connection)
+        self._fail(connection.carried, fault)
+
+    def lost(self, connection: StreamConnection) -> None:
+        """*connection* is closed."""
+        self._retire(connection)
+        self._connections.discard(connection)
+        if connection.answered and connection.carried:
+            self._one_at_a_time = True
+            self._waiting = connection.carried | self._waiting
+        else:
+            closed = DaemonUnreachable(f"{self._where} closed the connection")
+            self._fail(connection.carried, closed)
+        self._send_waiting()
+
+    def not_made(self, connection: StreamConnection, why: str) -> None:
+        """*connection* could not be made."""
+        self._retire(connection)
+        self._connections.discard(connection)
+        self._fail(self._waiting, DaemonUnreachable(f"{self._where} cannot be reached: {why}"))
+
+    def _fail(self, xids: dict[int, None], why: Exception) -> None:
+        failed = tuple(xids)
+        xids.clear()
+        for xid in failed:
+            self._calls.fail(xid, why)
 
     def close(self) -> Deferred[None]:
-        """End every call under way, and the connection."""
-        return self._connection.close() if self._connection is not None else succeed(None)
+        """End every call under way, and the connection or the attempt to make it."""
+        connections, self._current = tuple(self._connections), None
+        self._waiting = {}
+        closed = gatherResults([connection.closed for connection in connections])
+        for connection in connections:
+            connection.close()
+            connection.carried.clear()
+        self._calls.fail_all(DaemonUnreachable("the client was closed"))
+        return closed.addCallback(lambda _: None)

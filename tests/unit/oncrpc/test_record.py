@@ -93,6 +93,26 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(list(reader.feed(last)), [b"ab"])
         self.assertTrue(reader.is_between)
 
+    def test_unmarked_end(self) -> None:
+        """A final fragment without its bit makes a record when the stream ends behind it."""
+        for stream, whole in (
+            (fragment(b"a"), b"a"),
+            (fragment(b"a") + fragment(b"bc"), b"abc"),
+            (mark(b"one") + fragment(b"two"), b"two"),
+            (fragment(b""), b""),
+        ):
+            reader = RecordReader()
+            read(reader, single(stream))
+            self.assertEqual(reader.end(), whole)
+            self.assertTrue(reader.is_between)
+
+    def test_other_ends(self) -> None:
+        """A stream that ends between records, or within a mark or a fragment, makes none."""
+        for stream in (b"", mark(b"one"), b"\0", fragment(b"a") + b"\0", fragment(b"abc")[:-1]):
+            reader = RecordReader()
+            read(reader, single(stream))
+            self.assertIsNone(reader.end())
+
 
 class LimitTests(SynchronousTestCase):
     """What a record may be at most."""
@@ -136,6 +156,17 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(read(reader, [fragment(b"")] * MAX_FRAGMENTS), ([], ""))
         fault = f"a record of more than {MAX_FRAGMENTS} fragments"
         self.assertEqual(read(reader, [b"\x80\0\0\0"]), ([], fault))
+
+    def test_work_is_linear(self) -> None:
+        """A long fragment in small pieces is not copied with each of them."""
+        size = 1 << 24
+        reader = RecordReader(limit=size)
+        read(reader, [record_mark(bytes(size))])
+        read(reader, [bytes(size // 2)])
+        # Copying 8 MiB so often would take minutes.
+        read(reader, [b"x"] * 200_000)
+        records, _ = read(reader, [bytes(size // 2 - 200_000)])
+        self.assertEqual([len(whole) for whole in records], [size])
 
     def test_records_before_a_broken_one(self) -> None:
         """What came whole before the stream broke is delivered."""

@@ -12,6 +12,7 @@ from portmapd.oncrpc.message import XID, Call, decode_call, encode_call, success
 
 #: A call from behind its xid on.
 TAIL = encode_call(Call(0, 100000, 2, 4))[XID:]
+SERVER = ("192.0.2.1", 111)
 
 
 class DatagramTests(SynchronousTestCase):
@@ -19,7 +20,7 @@ class DatagramTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.calls = DatagramCalls(self.clock, "the server")
+        self.calls = DatagramCalls(self.clock, "the server", 111)
         self.transport = FakeDatagramTransport()
         self.calls.makeConnection(self.transport)
 
@@ -29,7 +30,7 @@ class DatagramTests(SynchronousTestCase):
 
     def answer(self, call: bytes, results: bytes) -> None:
         """Answer a call that was sent."""
-        self.calls.datagramReceived(success(decode_call(call).xid, results), None)
+        self.calls.datagramReceived(success(decode_call(call).xid, results), SERVER)
 
     def test_sent_again(self) -> None:
         """The pauses double, the datagram stays the same, and the answer ends it all."""
@@ -78,9 +79,19 @@ class DatagramTests(SynchronousTestCase):
         reply = self.calls.call(TAIL, 10)
         xid = decode_call(self.sent()[0]).xid
         for datagram in (b"", b"abc", success(xid ^ 1, b"")):
-            self.calls.datagramReceived(datagram, None)
+            self.calls.datagramReceived(datagram, SERVER)
         self.assertNoResult(reply)
         reply.addErrback(lambda _: None).cancel()
+
+    def test_other_addresses(self) -> None:
+        """A reply may come from any address of the server, but only from the port called."""
+        reply = self.calls.call(TAIL, 10)
+        answer = success(decode_call(self.sent()[0]).xid, b"")
+        for port in (0, 110, 112, 40_000):
+            self.calls.datagramReceived(answer, ("192.0.2.1", port))
+        self.assertNoResult(reply)
+        self.calls.datagramReceived(answer, ("198.51.100.7", 111))
+        self.successResultOf(reply)
 
     def test_cancelled(self) -> None:
         """A cancelled call is not sent again, and its answer is ignored."""

@@ -96,6 +96,124 @@ class StreamTests(SynchronousTestCase):
         self.peer.send(mark(success(call.xid, b"")))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_closed_after_each_reply(self) -> None:
+        """Where the server closes after each reply, calls go one by one on new connections."""
+        replies = [self.client.getport(number, 1, 17) for number in range(4)]
+        for number in range(4):
+            self.peer.accept()
+            calls = self.peer.calls()
+            self.assertEqual(len(calls), 1 if number else 4)
+            self.peer.send(mark(success(calls[0].xid, xdr.uint(number))))
+            self.peer.lose()
+        self.assertEqual([self.successResultOf(reply) for reply in replies], list(range(4)))
+        self.assertEqual(len(self.reactor.tcpClients), 4)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_pipelined_again(self) -> None:
+        """A connection that brings a second reply carries all calls again."""
+        replies = [self.client.getport(number, 1, 17) for number in range(5)]
+        self.peer.accept()
+        self.peer.send(mark(success(self.peer.calls()[0].xid, xdr.uint(0))))
+        self.peer.lose()
+        self.peer.accept()
+        counts = []
+        while calls := self.peer.calls():
+            counts.append(len(calls))
+            for call in calls:
+                self.peer.send(mark(success(call.xid, xdr.uint(len(counts)))))
+        self.assertEqual(counts, [1, 1, 2])
+        self.assertEqual([self.successResultOf(reply) for reply in replies], [0, 1, 2, 3, 3])
+
+    def test_closed_without_a_reply(self) -> None:
+        """A connection that ends without a reply is not tried again and again."""
+        replies = [self.client.getport(number, 1, 17) for number in range(3)]
+        self.peer.accept()
+        self.peer.send(mark(success(self.peer.calls()[0].xid, xdr.uint(7))))
+        self.peer.lose()
+        for _ in range(2):
+            self.peer.accept()
+            self.peer.lose()
+        self.assertEqual(self.successResultOf(replies[0]), 7)
+        for reply in replies[1:]:
+            self.failureResultOf(reply, DaemonUnreachable)
+        self.assertEqual(len(self.reactor.tcpClients), 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_foreign_replies_are_no_progress(self) -> None:
+        """Replies that belong to no call do not count as replies of the connection."""
+        reply = self.client.null()
+        self.peer.accept()
+        (call,) = self.peer.calls()
+        self.peer.send(mark(success(call.xid ^ 1, b"")) + mark(b"abc"))
+        self.peer.lose()
+        self.failureResultOf(reply, DaemonUnreachable)
+
+    def test_unmarked_end(self) -> None:
+        """A reply whose final fragment is not marked counts once the server has closed."""
+        reply = self.client.getport(7, 1, 17)
+        self.peer.accept()
+        (call,) = self.peer.calls()
+        message = success(call.xid, xdr.uint(9))
+        self.peer.send(xdr.uint(8) + message[:8] + xdr.uint(len(message) - 8) + message[8:])
+        self.assertNoResult(reply)
+        self.peer.lose()
+        self.assertEqual(self.successResultOf(reply), 9)
+
+    def test_truncated_end(self) -> None:
+        """A stream that ends within a fragment fails the call."""
+        for end in (-1, 10, 3):
+            reply = self.client.getport(7, 1, 17)
+            self.peer.accept()
+            (call,) = self.peer.calls()
+            message = success(call.xid, xdr.uint(9))
+            self.peer.send((xdr.uint(len(message)) + message)[:end])
+            self.peer.lose()
+            self.failureResultOf(reply, DaemonUnreachable)
+
+    def test_new_connection_after_a_timeout(self) -> None:
+        """Where a call has timed out, the connection is closed, and the next call makes another."""
+        reply = self.client.null()
+        transport = self.peer.accept()
+        self.reactor.advance(5)
+        self.failureResultOf(reply, CallTimedOut)
+        self.assertTrue(transport.disconnected)
+        again = self.client.null()
+        self.peer.accept()
+        self.peer.answer(b"")
+        self.successResultOf(again)
+        self.assertEqual(len(self.reactor.tcpClients), 2)
+
+    def test_others_end_before_the_connection(self) -> None:
+        """A connection on which a call timed out stays until the others on it have ended."""
+        late = self.client.null()
+        transport = self.peer.accept()
+        (unanswered,) = self.peer.calls()
+        self.reactor.advance(3)
+        kept = self.client.getport(7, 1, 17)
+        (call,) = self.peer.calls()
+        self.reactor.advance(2)
+        self.failureResultOf(late, CallTimedOut)
+        self.assertFalse(transport.disconnected)
+        self.peer.send(mark(success(unanswered.xid, b"")) + mark(success(call.xid, xdr.uint(9))))
+        self.assertEqual(self.successResultOf(kept), 9)
+        self.assertTrue(transport.disconnected)
+
+    def test_endless_reply(self) -> None:
+        """What comes after the timeout is not kept."""
+        reply = self.client.null()
+        self.peer.accept()
+        self.peer.send(xdr.uint(15 << 20) + bytes(1 << 20))
+        self.reactor.advance(5)
+        self.failureResultOf(reply, CallTimedOut)
+        self.peer.send(b"\xff" * 8)
+
+    def test_timeout_while_connecting(self) -> None:
+        """The attempt to connect ends with the only call that waits for it."""
+        reply = self.client.null()
+        self.reactor.advance(5)
+        self.failureResultOf(reply, CallTimedOut)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_close(self) -> None:
         """``close`` ends what is under way, then the connection; it may be called at any time."""
         self.successResultOf(self.client.close())
