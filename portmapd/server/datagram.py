@@ -17,7 +17,7 @@ from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
 from portmapd.server.call_forwarder import Respond
 from portmapd.server.call_server import CallServer
-from portmapd.server.interface_filter import hear_loopback
+from portmapd.server.interface_filter import hear_address
 
 
 class IPacketInfoTransport(IUDPTransport):
@@ -32,8 +32,9 @@ class PortmapDatagramProtocol(DatagramProtocol):
     """Answers datagrams.
 
     On a transport that does not provide :class:`IPacketInfoTransport` it must be bound to the one
-    address that its callers reach. If that is a loopback address, the socket hears the loopback
-    interface alone, and its callers are on this host; at any other address nobody is.
+    address that its callers reach. If that is a loopback address, the socket hears what comes over
+    the loopback interface for that address, and nothing else; so it may be bound to the wildcard
+    address, too. Its callers are on this host; at any other address nobody is.
 
     :param call_server: serves the messages.
     :param address: the IPv4 or IPv6 address that the transport is to be bound to; None: whichever
@@ -66,25 +67,32 @@ class PortmapDatagramProtocol(DatagramProtocol):
         super().makeConnection(transport)
         host = transport.getHost().host
         try:
-            self._check(transport, host)
+            host = self._check(transport, host)
         except ConfigurationError:
             transport.stopListening()
             raise
         self.netid = UDP6 if ":" in host else UDP
         self._reached = host.partition("%")[0]
 
-    def _check(self, transport: IUDPTransport, host: str) -> None:
+    def _check(self, transport: IUDPTransport, host: str) -> str:
+        """The address that callers reach, on a port that is bound to *host*."""
+        is_plain = not IPacketInfoTransport.providedBy(transport)
+        handle = transport.getHandle() if ISystemHandle.providedBy(transport) else None
+        skt = handle if is_plain and isinstance(handle, socket.socket) else None
         if self.address is not None and not _is_same(self.address, host):
-            raise ConfigurationError(
-                f"the UDP port is bound to {host}, and not to {self.address} as it is to be: give "
-                f"listenUDP interface={self.address!r}"
-            )
-        if not IPacketInfoTransport.providedBy(transport):
+            if skt is None or not _covers(host, self.address):
+                raise ConfigurationError(
+                    f"the UDP port is bound to {host}, and not to {self.address} as it is to be: "
+                    f"give listenUDP interface={self.address!r}"
+                )
+            # A wildcard port, as listenUDP makes it, serves one loopback address as well.
+            host = self.address
+        if is_plain:
             _check_plain(host)
-            handle = transport.getHandle() if ISystemHandle.providedBy(transport) else None
-            if isinstance(handle, socket.socket) and ip_address(host).is_loopback:
-                _confine(handle)
-                self._hears_loopback = True
+        if skt is not None and ip_address(host).is_loopback:
+            _confine(skt, host)
+            self._hears_loopback = True
+        return host
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         host, port = addr
@@ -112,9 +120,15 @@ class PortmapDatagramProtocol(DatagramProtocol):
             self._log.debug("a reply to {address} is lost: {error}", address=address, error=error)
 
 
-def _confine(skt: socket.socket) -> None:
-    """Have a bound socket hear the loopback interface alone, as listenUDP cannot be told to."""
-    hear_loopback(skt)
+def _covers(host: str, address: str) -> bool:
+    """Is *host* the wildcard address of the loopback address *address*?"""
+    bound, wanted = ip_address(host.partition("%")[0]), ip_address(address)
+    return bound.is_unspecified and wanted.is_loopback and bound.version == wanted.version
+
+
+def _confine(skt: socket.socket, host: str) -> None:
+    """Have a bound socket hear what comes over loopback for *host*, and nothing else."""
+    hear_address(skt, host)
     # What came before may be from elsewhere; callers ask again.
     with suppress(BlockingIOError):
         while True:

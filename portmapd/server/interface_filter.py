@@ -21,9 +21,14 @@ _SO_ATTACH_REUSEPORT_CBPF = 51
 _INSTRUCTION = Struct("=HBBI")
 _PROGRAM = Struct("@HP")
 
+#: Code, jump if true, jump if false, operand.
+_Instruction = tuple[int, int, int, int]
+
 _LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 #: Where a program finds the index of the device: SKF_AD_OFF + SKF_AD_IFINDEX.
 _DEVICE = 0x1_0000_0000 - 0x1000 + 8
+#: Where it finds the destination address, by IP version: SKF_NET_OFF and the offset in the header.
+_DESTINATIONS = {4: 0x1_0000_0000 - 0x10_0000 + 16, 6: 0x1_0000_0000 - 0x10_0000 + 24}
 #: A filter returns how many bytes of the packet to keep.
 _KEEP, _DROP = 0x4_0000, 0
 
@@ -38,12 +43,26 @@ def hear_loopback(skt: socket.socket) -> None:
 
     Where the kernel's ``route_localnet`` is on, other hosts reach loopback addresses, too.
     """
-    _attach(skt, _SO_ATTACH_FILTER, _KEEP, _DROP)
+    _attach(skt, _SO_ATTACH_FILTER, _by_interface(_KEEP, _DROP))
+
+
+def hear_address(skt: socket.socket, host: str) -> None:
+    """Have *skt* receive only what comes in over loopback for *host*, one of its addresses."""
+    address = ip_address(host)
+    words = [address.packed[at : at + 4] for at in range(0, len(address.packed), 4)]
+    program: list[_Instruction] = []
+    for at, word in enumerate(words):
+        program += [
+            (_LOAD_WORD, 0, 0, _DESTINATIONS[address.version] + 4 * at),
+            (_JUMP_IF_EQUAL, 1, 0, int.from_bytes(word)),
+            (_RETURN, 0, 0, _DROP),
+        ]
+    _attach(skt, _SO_ATTACH_FILTER, [*program, *_by_interface(_KEEP, _DROP)])
 
 
 def hear_others(skt: socket.socket) -> None:
     """Have *skt* receive only what comes in over other interfaces than loopback."""
-    _attach(skt, _SO_ATTACH_FILTER, _DROP, _KEEP)
+    _attach(skt, _SO_ATTACH_FILTER, _by_interface(_DROP, _KEEP))
 
 
 def steer(others: socket.socket) -> None:
@@ -54,17 +73,20 @@ def steer(others: socket.socket) -> None:
     one of them by a program that returns its place; their own filters are there for broadcasts,
     which go to every socket, and for datagrams that came before.
     """
-    _attach(others, _SO_ATTACH_REUSEPORT_CBPF, 1, 0)
+    _attach(others, _SO_ATTACH_REUSEPORT_CBPF, _by_interface(1, 0))
 
 
-def _attach(skt: socket.socket, option: int, on_loopback: int, on_others: int) -> None:
-    """Attach a program that returns one of two values."""
-    instructions = (
+def _by_interface(on_loopback: int, on_others: int) -> list[_Instruction]:
+    """Make a program that returns one of two values."""
+    return [
         (_LOAD_WORD, 0, 0, _DEVICE),
         (_JUMP_IF_EQUAL, 0, 1, LOOPBACK_INDEX),
         (_RETURN, 0, 0, on_loopback),
         (_RETURN, 0, 0, on_others),
-    )
+    ]
+
+
+def _attach(skt: socket.socket, option: int, instructions: list[_Instruction]) -> None:
     code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _PROGRAM.pack(len(instructions), ctypes.addressof(buffer))

@@ -40,7 +40,7 @@ class PortmapServer:
     ::
 
         server = PortmapServer(registry, policy, reactor)
-        reactor.listenUDP(10111, server.datagramProtocol(), "127.0.0.1", 65535)
+        reactor.listenUDP(10111, server.datagramProtocol("127.0.0.1"), maxPacketSize=65535)
         TCP4ServerEndpoint(reactor, 10111).listen(server.streamFactory())
         UNIXServerEndpoint(reactor, path).listen(server.channelFactory())
         UNIXServerEndpoint(reactor, rpc_path).listen(server.streamFactory())
@@ -113,10 +113,11 @@ class PortmapServer:
         """Program 100000 over UDP, for one port.
 
         The port must be bound to one address: a plain UDP port does not tell which one a caller
-        reached. ``listenUDP`` raises :exc:`~portmapd.errors.ConfigurationError` for others. Its
-        ``maxPacketSize`` should be 65535.
+        reached. ``listenUDP`` raises :exc:`~portmapd.errors.ConfigurationError` for others. A port
+        for a loopback address may be bound to the wildcard address, too: it hears that address
+        alone. Its ``maxPacketSize`` should be 65535.
 
-        :param address: the address that the port must be bound to; None: any one.
+        :param address: the address that callers reach; None: the one that the port is bound to.
         :raises ConfigurationError: *address* is no IPv4 or IPv6 address.
         """
         protocol = PortmapDatagramProtocol(self._call_server, address)

@@ -62,7 +62,8 @@ async def listening(endpoint: Any, factory: Any) -> AsyncIterator[Any]:
 
 REFUSED = {
     "wildcard": ("", None, "this UDP port is bound to 0.0.0.0, .*listen on each address by itself"),
-    "told": ("", HOST, "bound to 0.0.0.0, and not to 127.0.0.1 .*interface='127.0.0.1'"),
+    "told": ("", "192.0.2.1", "bound to 0.0.0.0, and not to 192.0.2.1 .*interface='192.0.2.1'"),
+    "told another": ("", "::1", "bound to 0.0.0.0, and not to ::1"),
     "other": ("127.0.0.5", HOST, "bound to 127.0.0.5, and not to 127.0.0.1"),
     "other family": ("::1", HOST, "bound to ::1, and not to 127.0.0.1"),
     "wildcard of IPv6": ("::", None, "this UDP port is bound to ::, .*PortmapperService"),
@@ -88,6 +89,25 @@ async def test_refused_address() -> None:
     async with made() as server:
         with pytest.raises(ConfigurationError, match="'localhost' is no IPv4 or IPv6 address"):
             server.datagramProtocol("localhost")
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    ("interface", "host", "other"), [("", HOST, "127.0.0.5"), ("::", "::1", "::ffff:127.0.0.1")]
+)
+@asynchronous
+async def test_wildcard_udp_port(interface: str, host: str, other: str) -> None:
+    """A wildcard port, as listenUDP makes it, serves its loopback address, and no other."""
+    async with made() as server:
+        port = UDP.listenUDP(0, server.datagramProtocol(host), interface)
+        with socket.socket(port.addressFamily, socket.SOCK_DGRAM) as skt:
+            skt.setblocking(False)
+            skt.sendto(question(2, 0), (other, port.getHost().port))
+            async with asking(port.getHost().port, host) as client:
+                await client.null()
+            with pytest.raises(BlockingIOError):
+                skt.recv(100)
+        await port.stopListening()
 
 
 @needs_ipv6

@@ -142,7 +142,8 @@ class DatagramTests(SynchronousTestCase):
             ("0.0.0.0", None, "listen on each address by itself, or use PortmapperService"),
             ("::", "::", "listen on each address by itself, or use PortmapperService"),
             ("fe80::1%eth0", None, "loses the scope of link-local callers"),
-            ("0.0.0.0", "127.0.0.1", "give listenUDP interface='127.0.0.1'"),
+            ("0.0.0.0", "192.0.2.1", "give listenUDP interface='192.0.2.1'"),
+            ("0.0.0.0", "::1", "give listenUDP interface='::1'"),
             ("::1", "127.0.0.1", "bound to ::1, and not to 127.0.0.1"),
         ):
             protocol = PortmapDatagramProtocol(self.serving.call_server, address)
