@@ -11,6 +11,8 @@ from twisted.python.failure import Failure
 from portmapd.server.socket_file import identity, listen_at, remove_own
 
 _CLOSED = Failure(main.CONNECTION_DONE)
+#: The most connections that are accepted in one turn of the reactor; Twisted adapts it.
+ACCEPTS = 100
 
 
 class UnixPort(unix.Port):
@@ -35,6 +37,7 @@ class UnixPort(unix.Port):
         self._identity = identity(self._path)
         tcp._reservedFD.reserve()
         self.fileno = self.socket.fileno  # type: ignore[method-assign] # as the base class does
+        self.numberAccepts = ACCEPTS
         self.connected = True
         self.factory.doStart()
         self.startReading()
