@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ HOSTS = f"""127.0.0.1 localhost here.test
 127.0.0.1 slow.test
 """
 PROGRAM = 200_100
+SERVED = ("--interface", "0.0.0.0", "--interface", "::", "--callit", "null")
 
 
 @pytest.fixture
@@ -120,7 +122,48 @@ def test_strict(host: Namespace, tmp_path: Path) -> None:
     assert ask(host, "udp", FAR, "111", "5", "strict") == f"{FAR}.0.111"
 
 
-SERVED = ("--interface", "0.0.0.0", "--interface", "::", "--callit", "null")
+@pytest.mark.programs("rpcbind")
+@pytest.mark.parametrize(
+    ("transport", "server"),
+    [
+        ("udp", "127.0.0.1"),
+        ("udp", "::1"),
+        ("tcp", "127.0.0.1"),
+        ("tcp", "::1"),
+        ("tcp", "localhost"),
+        ("local", "/run/rpcbind.sock"),
+    ],
+)
+def test_rpcbind(host: Namespace, tmp_path: Path, transport: str, server: str) -> None:
+    """Every method has the same outcome with rpcbind and with portmapd."""
+    with portmapd(host, tmp_path, *SERVED):
+        ours = ask(host, "every", transport, server)
+    with rpcbind(host, tmp_path):
+        assert ask(host, "every", transport, server) == ours
+    assert "set udp6: True\nset tcp6: True\nset local: True" in ours
+
+
+@contextmanager
+def rpcbind(namespace: Namespace, folder: Path) -> Iterator[None]:
+    """Run rpcbind in the block; it forwards calls for other hosts."""
+    started = namespace.start("rpcbind", "-f", "-w", "-r", log=folder / "rpcbind.log")
+    ready = ("rpcinfo", "-T", "udp", "127.0.0.1", "100000", "4")
+    eventually(lambda: "ready" in namespace.run(*ready, status=None), "rpcbind serves")
+    yield
+    started.stop()
+
+
+@pytest.mark.programs("rpcbind")
+def test_broadcast_to_rpcbind(host: Namespace, tmp_path: Path) -> None:
+    """rpcbind replies to a broadcast from another port than 111; it counts all the same."""
+    log = tmp_path / "service.log"
+    words = ("127.0.0.1", "4000", "00000007")
+    host.start(sys.executable, "-m", "tests.support.reply", *words, log=log)
+    with rpcbind(host, tmp_path):
+        eventually(lambda: "ready" in log.read_text(), "the service listens")
+        register(host, 4000)
+        said = ask(host, "broadcast", str(PROGRAM), "3", "10").splitlines()
+        assert said == ["10.99.0.1 4000 00000007", "1 replies"]
 
 
 def test_broadcast(host: Namespace, tmp_path: Path) -> None:
