@@ -53,7 +53,7 @@ async def _every(reactor: Any, transport: str, host: str) -> str:
     said: dict[str, object] = {}
     try:
         for version in (2, 3, 4):
-            said[f"null {version}"] = await client.null(version)
+            await client.null(version)
         said["set"] = await client.set(number, 1, udp, 4000)
         for netid, address in (("udp6", "::.15.160"), ("tcp6", "::1.15.160"), ("local", path)):
             said[f"set {netid}"] = await client.set_address(number, 1, netid, address)
