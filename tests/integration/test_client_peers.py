@@ -26,7 +26,7 @@ from portmapd.errors import (
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import refusal, success, xid_of
 from tests.support.embedded import asking, asynchronous
-from tests.support.peers import Peer, Respond, Send, peering, silent
+from tests.support.peers import Peer, Respond, Send, echo, peering, silent
 
 UDP = socket.IPPROTO_UDP
 
@@ -54,11 +54,11 @@ both = pytest.mark.parametrize("transport", ["udp", "tcp"])
 
 @asynccontextmanager
 async def talking(
-    transport: str, respond: Respond, framed: bool = True, **options: Any
+    transport: str, respond: Respond, framed: bool = True, closes: bool = False, **options: Any
 ) -> AsyncIterator[tuple[Peer, PortmapClient]]:
     """Run a peer that responds so, and a client of it, in the block."""
     async with (
-        peering(transport, respond, framed=framed) as peer,
+        peering(transport, respond, framed=framed, closes=closes) as peer,
         asking(peer.port, transport=transport, **options) as client,
     ):
         yield peer, client
@@ -147,6 +147,47 @@ async def test_broken_framing() -> None:
             with pytest.raises(BrokenStream):
                 await client.null()
         assert len(set(peer.callers)) == 2
+
+
+@asynchronous
+async def test_closed_after_each_reply() -> None:
+    """A server that closes the connection after each reply still replies to every call, once."""
+    async with talking("tcp", echo, closes=True) as (peer, client):
+        calls = [client.getport(n, 1, UDP) for n in range(20)]
+        assert await gatherResults(calls) == list(range(20))
+        assert len(set(peer.callers)) == 20
+        assert await client.getport(20, 1, UDP) == 20
+        assert len(peer.calls) == 21
+
+
+@asynchronous
+async def test_unmarked_end() -> None:
+    """A final fragment without its mark is final when the server closes behind it."""
+
+    def respond(call: bytes, send: Send) -> None:
+        reply = number(7, call)
+        send(xdr.uint(len(reply)) + reply)
+
+    async with talking("tcp", respond, framed=False, closes=True) as (_, client):
+        assert [await client.getport(n, 1, UDP) for n in range(3)] == [7] * 3
+
+
+@asynchronous
+async def test_closed_after_a_timeout() -> None:
+    """A server that goes on sending after the timeout sends to nobody."""
+    sends: list[Send] = []
+
+    def respond(call: bytes, send: Send) -> None:
+        sends.append(send)
+        send(xdr.uint(15 << 20))
+
+    async with talking("tcp", respond, framed=False, timeout=0.2) as (peer, client):
+        for count in (1, 2):
+            with pytest.raises(CallTimedOut):
+                await client.null()
+            for send in sends:
+                send(b"x")
+            assert len(set(peer.callers)) == count
 
 
 @both

@@ -73,18 +73,23 @@ class _Stream(Protocol):
     def dataReceived(self, data: bytes) -> None:
         caller = self.transport.getPeer()
         for call in self._reader.feed(data):
+            if self.transport.disconnecting:
+                return
             self.factory.peer.take(call, (caller.host, caller.port), self._send)
 
     def _send(self, reply: bytes) -> None:
         self.transport.write(mark(reply) if self.factory.framed else reply)
+        if self.factory.closes:
+            self.transport.loseConnection()
 
 
 class _Streams(Factory):
     noisy = False
 
-    def __init__(self, peer: Peer, framed: bool) -> None:
+    def __init__(self, peer: Peer, framed: bool, closes: bool) -> None:
         self.peer = peer
         self.framed = framed
+        self.closes = closes
         self.streams: list[_Stream] = []
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -95,15 +100,20 @@ class _Streams(Factory):
 
 @asynccontextmanager
 async def peering(
-    transport: str, respond: Respond, host: str = "127.0.0.1", framed: bool = True
+    transport: str,
+    respond: Respond,
+    host: str = "127.0.0.1",
+    framed: bool = True,
+    closes: bool = False,
 ) -> AsyncIterator[Peer]:
     """Run a server in the block.
 
     :param transport: ``udp`` or ``tcp``.
     :param framed: does it mark its records on a stream, as it must?
+    :param closes: does it close a stream after each reply?
     """
     peer = Peer(respond)
-    factory = _Streams(peer, framed)
+    factory = _Streams(peer, framed, closes)
     anything: Any = reactor
     if transport == "udp":
         port = anything.listenUDP(0, _Datagrams(peer), host, 65_535)

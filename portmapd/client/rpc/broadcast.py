@@ -188,6 +188,11 @@ class Broadcast:
         self._timeout = timeout
         self.done: Deferred[tuple[BroadcastReply, ...]] = Deferred(lambda _: self._close())
 
+    @property
+    def xids(self) -> tuple[int, ...]:
+        """The xids of the calls: that of version 3, then that of version 2."""
+        return tuple(self._readers)
+
     def start(self) -> None:
         """Send the call for the first time.
 
@@ -205,7 +210,7 @@ class Broadcast:
         sent = 0
         for netid, message, address in self._datagrams():
             try:
-                self._socket(netid).send(message, address)
+                self._opened(netid).send(message, address)
                 sent += 1
             except OSError as fault:
                 error = fault
@@ -229,14 +234,19 @@ class Broadcast:
         for interface in interfaces:
             yield UDP6, self._v3, (GROUP, self._port, 0, interface)
 
-    def _socket(self, netid: Netid) -> _BroadcastSocket:
+    def _opened(self, netid: Netid) -> _BroadcastSocket:
         if netid not in self._sockets:
-            self._sockets[netid] = _BroadcastSocket(self._reactor, netid, self._received)
+            self._sockets[netid] = _BroadcastSocket(self._reactor, netid, self.received)
         return self._sockets[netid]
 
-    def _received(self, netid: Netid, message: bytes, host: str) -> None:
+    def received(self, netid: Netid, message: bytes, host: str) -> None:
+        """Take a datagram in.
+
+        :param netid: that of the socket.
+        :param host: where it came from.
+        """
         xid = xid_in(message)
-        if xid not in self._readers or host in self._replies:
+        if xid not in self._readers or host in self._replies or self.done.called:
             return
         try:
             port, results = self._readers[xid](netid, message)
@@ -257,8 +267,7 @@ class Broadcast:
 
     def _finish(self) -> None:
         self._close()
-        if not self.done.called:
-            self.done.callback(tuple(self._replies.values()))
+        self.done.callback(tuple(self._replies.values()))
 
     def _close(self) -> None:
         for timer in self._timers.values():

@@ -117,7 +117,9 @@ class Calls:
         call = self._end(xid)
         assert call is not None
         self._given_up(xid, True)
-        call.reply.errback(CallTimedOut(f"{self.where} did not answer within {timeout:g} s"))
+        call.reply.errback(
+            CallTimedOut(f"{self.where} did not answer within {round(timeout, 3):g} s")
+        )
 
     def _end(self, xid: int) -> _Pending | None:
         call = self._pending.pop(xid, None)

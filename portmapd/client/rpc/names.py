@@ -133,7 +133,7 @@ class NamedTransport:
     def _worst(self, errors: list[Exception], timeout: float) -> Exception:
         """What tells best why no address replied: that one was silent, or else the last error."""
         if any(isinstance(error, CallTimedOut) for error in errors):
-            return CallTimedOut(f"{self._where} did not answer within {timeout:g} s")
+            return CallTimedOut(f"{self._where} did not answer within {round(timeout, 3):g} s")
         return errors[-1]
 
     def _prefer(self, transport: DatagramTransport) -> None:
