@@ -291,7 +291,7 @@ async def test_filters(channel: Served) -> None:
             assert "".join(n for n, _ in await listed(client, **filters)) == names, filters
 
 
-@pytest.mark.options("--max-services", "2000")
+@pytest.mark.options("--max-services", "2000", "--max-mappings", "500")
 @asynchronous
 async def test_pages(channel: Served) -> None:
     """A listing of any length comes whole."""
