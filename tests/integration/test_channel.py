@@ -88,8 +88,8 @@ REFUSED: list[tuple[type[Refusal], c.Command, dict[str, Any], str]] = [
     (
         LimitExceeded,
         c.SET_MAPPINGS,
-        {"mappings": [(2, version, *TCP[2:]) for version in range(9)]},
-        "10 services (--max-services)",
+        {"mappings": [(2, version, *TCP[2:]) for version in range(64)]},
+        "64 mappings (--max-mappings)",
     ),
     (NotRegistered, c.UNSET_MAPPINGS, {"mappings": [LOCAL]}, "program 400001"),
     (BadArguments, c.LIST, {"after": "x"}, "after 'x'"),
