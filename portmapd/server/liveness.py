@@ -203,7 +203,9 @@ class Liveness(Service):
                 what=what,
             )
         if len(presences) > MAX_LINES:
-            self._log.info("{count} more: {what}", count=len(presences) - MAX_LINES, what=what)
+            self._log.info(
+                "{count} more mappings; each {what}", count=len(presences) - MAX_LINES, what=what
+            )
 
     # New mappings
 

@@ -54,7 +54,7 @@ async def _registered(client: Portmapper) -> tuple[Counter[Any], Counter[Any]]:
 async def test_a_hundred_clients(tmp_path: Path, record_property: Callable[..., None]) -> None:
     """Killed and started again: everything is back, nothing twice, and losses are reported."""
     losses = Losses()
-    with mortal(tmp_path, "--max-services", "1000") as daemon:
+    with mortal(tmp_path, "--max-services", "1000", "--max-mappings", "1000") as daemon:
         async with AsyncExitStack() as stack:
             clients = [
                 await stack.enter_async_context(portmapper(daemon.path, losses))
@@ -181,7 +181,7 @@ async def test_close_without_a_daemon(tmp_path: Path) -> None:
 @asynchronous
 async def test_close_at_once(tmp_path: Path) -> None:
     """Closing is clean at any moment after a restart, and nothing is registered afterwards."""
-    with mortal(tmp_path, "--max-services", "1000") as daemon:
+    with mortal(tmp_path, "--max-services", "1000", "--max-mappings", "1000") as daemon:
         for turns in range(8):
             async with portmapper(daemon.path) as client:
                 await gatherResults([client.reg(f"n{number}", 80) for number in range(50)])

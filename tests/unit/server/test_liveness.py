@@ -343,7 +343,7 @@ class PauseTests(PauseTestCase):
             self.look()
         told = [formatEvent(event) for event in events]
         self.assertEqual(len(told), MAX_LINES + 1)
-        self.assertIn("90 more: is not answered", str(told[-1]))
+        self.assertIn("90 more mappings; each is not answered", str(told[-1]))
 
 
 class StayingTests(LivenessTestCase):
