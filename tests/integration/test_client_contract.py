@@ -175,7 +175,7 @@ def test_filters(shell: Shell, client: Any) -> None:
         assert "".join(n for n, _ in listed(shell, client, **filters)) == names, filters
 
 
-@pytest.mark.options("--max-services", "2000")
+@pytest.mark.options("--max-services", "2000", "--max-mappings", "500")
 @may_block
 def test_pages(shell: Shell, client: Any) -> None:
     """A listing of any length comes whole, and in order."""
