@@ -1,9 +1,11 @@
 """PortmapClient and peers that lose, forge, garble and refuse."""
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from struct import pack, unpack
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from portmapd.errors import (
     BrokenStream,
     CallRefused,
     CallTimedOut,
+    DaemonUnreachable,
     GarbageArguments,
     PeerFault,
     ProcedureUnavailable,
@@ -94,6 +97,39 @@ async def test_foreign_replies() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as forger:
         async with talking("udp", respond) as (peer, client):
             assert await client.getport(1, 1, UDP) == 7
+
+
+def unreachable(host: str, port: int, caller: tuple[str, int]) -> bytes:
+    """An ICMP message: what *caller* sent to that port and host did not arrive (RFC 792)."""
+    datagram = pack("!HHHH", caller[1], port, 8, 0)
+    addresses = socket.inet_aton(caller[0]) + socket.inet_aton(host)
+    head = pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    message = pack("!BBHI", 3, 3, 0, 0) + head + datagram
+    total = sum(unpack(f"!{len(message) // 2}H", message))
+    total = (total & 0xFFFF) + (total >> 16)
+    return message[:2] + pack("!H", ~total & 0xFFFF) + message[4:]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9"])
+@asynchronous
+async def test_icmp_errors(host: str) -> None:
+    """An ICMP error fails the calls if it is about the server: anybody can send others."""
+    if os.geteuid() != 0:
+        pytest.skip("raw sockets need root")
+
+    def respond(call: bytes, send: Send) -> None:
+        caller = peer.callers[-1]
+        raw.sendto(unreachable(host, peer.port, caller), (caller[0], 0))
+        if peer.calls.count(call) == 3:
+            send(number(7, call))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        async with talking("udp", respond) as (peer, client):
+            if host == "127.0.0.1":
+                with pytest.raises(DaemonUnreachable, match="Connection refused"):
+                    await client.getport(1, 1, UDP)
+            else:
+                assert await client.getport(1, 1, UDP) == 7
 
 
 @both

@@ -143,8 +143,14 @@ class _BroadcastSocket(FileDescriptor):
 
 def _host(address: Any) -> str:
     """The host of a socket's address, with its interface if it is link-local."""
-    scope = address[3] if len(address) > 2 else 0
-    return f"{address[0]}%{socket.if_indextoname(scope)}" if scope else str(address[0])
+    host, scope = str(address[0]), address[3] if len(address) > 2 else 0
+    if not scope:
+        return host
+    try:
+        return f"{host}%{socket.if_indextoname(scope)}"
+    except OSError:
+        # The interface went away.
+        return f"{host}%{scope}"
 
 
 class Broadcast:
@@ -258,12 +264,17 @@ class Broadcast:
         self._replies[reply.host] = reply
         try:
             enough = self._each is not None and self._each(reply)
-        except Exception:
-            self._close()
-            self.done.errback()
+        except Exception as error:
+            self.fail(error)
             return
         if enough or len(self._replies) >= self._limit:
             self._finish()
+
+    def fail(self, error: Exception) -> None:
+        """End with *error*, unless it has ended."""
+        self._close()
+        if not self.done.called:
+            self.done.errback(error)
 
     def _finish(self) -> None:
         self._close()

@@ -27,6 +27,7 @@ from portmapd.client.rpc.stream import StreamTransport
 from portmapd.errors import (
     CallRefused,
     CallTimedOut,
+    DaemonUnreachable,
     InvalidMapping,
     ProgramMismatch,
     ProgramUnavailable,
@@ -139,6 +140,7 @@ class PortmapClient:
         self._transport = make(reactor, host, port, timeout)
         self._reactor = reactor
         self._port = port
+        self._broadcasts: set[Broadcast] = set()
         self._timeout = timeout
         self._credential = credential
 
@@ -319,13 +321,20 @@ class PortmapClient:
             self._reactor, self._port, call, self._credential, each, seconds, limit
         )
         broadcast.start()
-        return broadcast.done
+        self._broadcasts.add(broadcast)
+        return broadcast.done.addBoth(self._ended, broadcast)
+
+    def _ended(self, result: R, broadcast: Broadcast) -> R:
+        self._broadcasts.discard(broadcast)
+        return result
 
     def close(self) -> Deferred[None]:
-        """End every call under way, and close the socket. A later call opens one again.
+        """End every call and broadcast, and close the socket. A later call opens one again.
 
         :return: fires when it is closed.
         """
+        for broadcast in tuple(self._broadcasts):
+            broadcast.fail(DaemonUnreachable("the client was closed"))
         return self._transport.close()
 
     def _call(self, procedure: Procedure[A, R], arguments: A) -> Deferred[R]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from functools import partial
@@ -78,9 +77,6 @@ class DatagramCalls(DatagramProtocol):
         if addr[1] == self._port:
             self.calls.answer(datagram)
 
-    def connectionRefused(self) -> None:
-        self.failed(os.strerror(errno.ECONNREFUSED))
-
     def failed(self, why: object) -> None:
         """End every call under way: the network said that the server cannot be reached."""
         self.calls.fail_all(DaemonUnreachable(f"{self.calls.where} cannot be reached: {why}"))
@@ -97,14 +93,14 @@ def check_size(tail: bytes) -> None:
 
 
 class _Socket(Port):
-    """A UDP socket for one server, which tells its protocol of every error of the network.
+    """A UDP socket for one server, which tells its protocol of the network's errors.
 
-    The kernel tells it of ICMP errors although it need not be connected (IP_RECVERR, as in
-    libtirpc). Some reactors make it readable then; others end its connection.
+    It need not be connected, so that the kernel takes an ICMP error about any address for one of
+    this socket. The kernel queues them with their addresses (IP_RECVERR, as in libtirpc): those
+    about others than the server are ignored, because anybody can send them.
     """
 
     protocol: DatagramCalls
-    _connectedAddr: tuple[str, int] | None
     _server: Any
 
     def call(self, host: str, port: int, strict: bool) -> None:
@@ -117,49 +113,67 @@ class _Socket(Port):
         numeric = socket.AI_NUMERICHOST
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=numeric)
         self._server = found[0][4]
-        # The base class tells the protocol of a refusal only if there is an address here.
-        self._connectedAddr = host, port
         self.socket.setsockopt(*_RECVERR[self.socket.family], 1)
         if strict:
             self.socket.connect(self._server)
 
     def write(self, datagram: bytes, addr: object = None) -> None:
-        """Send *datagram* to the server.
+        """Send *datagram* to the server. One that finds no room is lost like any other.
 
-        :raises OSError: it cannot be sent. A datagram that finds no room is lost like any other.
+        :raises OSError: it cannot be sent.
         """
-        try:
-            self.socket.sendto(datagram, self._server)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._queued_error()
-            raise
+        for _ in range(2):
+            try:
+                self.socket.sendto(datagram, self._server)
+            except BlockingIOError:
+                return
+            except OSError:
+                queued = self._queued_errors()
+                if not queued or self._of_server(queued):
+                    raise
+            else:
+                return
 
     def doRead(self) -> None:
         try:
             super().doRead()
-        except OSError as error:
-            self.protocol.failed(error.strerror)
-        queued = self._queued_error()
-        if queued:
-            self.protocol.failed(os.strerror(queued))
+        except OSError:
+            # It is in the queue, with the address that it is about.
+            pass
+        self._report_errors()
 
     def connectionLost(self, reason: object = None) -> None:
-        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self._queued_error()
-        super().connectionLost(reason)
-        self.protocol.failed(os.strerror(error))
+        """Close the socket; but some reactors end a connection because of an error in the queue.
 
-    def _queued_error(self) -> int:
-        """Empty the socket's queue of errors, and give the last; 0 if there is none."""
-        error = 0
+        :param reason: None if the socket is to be closed.
+        """
+        if reason is None:
+            super().connectionLost(reason)
+        else:
+            self._report_errors()
+            self.startReading()
+
+    def _report_errors(self) -> None:
+        # Reading the option clears it; the queue says more.
+        self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = self._of_server(self._queued_errors())
+        if error:
+            self.protocol.failed(os.strerror(error))
+
+    def _of_server(self, errors: list[tuple[Any, int]]) -> int:
+        """The errno of an error about the server; 0 if there is none."""
+        about = (error for address, error in errors if address[:2] == self._server[:2])
+        return next(about, 0)
+
+    def _queued_errors(self) -> list[tuple[Any, int]]:
+        """Empty the queue of errors: the address that each is about, and its errno."""
+        errors: list[tuple[Any, int]] = []
         while True:
             try:
-                _, said, _, _ = self.socket.recvmsg(0, _ERROR_SIZE, _MSG_ERRQUEUE)
+                _, said, _, address = self.socket.recvmsg(0, _ERROR_SIZE, _MSG_ERRQUEUE)
             except OSError:
-                return error
-            if said:
-                (error,) = _EE_ERRNO.unpack_from(said[0][2])
+                return errors
+            errors += [(address, *_EE_ERRNO.unpack_from(data)) for _, _, data in said[:1]]
 
 
 class DatagramTransport:

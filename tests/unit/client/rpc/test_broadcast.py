@@ -7,7 +7,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.client.rpc.broadcast import Broadcast, BroadcastReply
-from portmapd.errors import SystemFailure
+from portmapd.errors import DaemonUnreachable, SystemFailure
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import NOBODY, refusal, success
 from portmapd.oncrpc.netid import UDP, UDP6
@@ -103,6 +103,12 @@ class BroadcastTests(SynchronousTestCase):
         for number in range(2):
             broadcast.received(UDP, self.port(9), f"192.0.2.{number}")
         self.failureResultOf(broadcast.done, ZeroDivisionError)
+
+    def test_closed(self) -> None:
+        """A broadcast that is ended with an error fails; once it has ended, that does nothing."""
+        for _ in range(2):
+            self.broadcast.fail(DaemonUnreachable("the client was closed"))
+        self.failureResultOf(self.broadcast.done, DaemonUnreachable)
 
     def test_cancelled(self) -> None:
         """Cancelling ends it; later replies change nothing."""

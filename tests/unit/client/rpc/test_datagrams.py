@@ -105,7 +105,7 @@ class DatagramTests(SynchronousTestCase):
     def test_refused_by_the_host(self) -> None:
         """When the host says that nobody serves the port, every call ends."""
         replies = [self.calls.call(TAIL, 10) for _ in range(2)]
-        self.calls.connectionRefused()
+        self.calls.failed("Connection refused")
         for reply in replies:
             said = str(self.failureResultOf(reply, DaemonUnreachable).value)
             self.assertEqual(said, "the server cannot be reached: Connection refused")
@@ -114,7 +114,7 @@ class DatagramTests(SynchronousTestCase):
         """What calls again because a call failed is not failed along with it."""
         again: list[Deferred[bytes]] = []
         self.calls.call(TAIL, 10).addErrback(lambda _: again.append(self.calls.call(TAIL, 10)))
-        self.calls.connectionRefused()
+        self.calls.failed("Connection refused")
         self.answer(self.sent()[1], b"")
         self.successResultOf(again[0])
 
