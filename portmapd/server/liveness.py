@@ -13,6 +13,8 @@ from portmapd.registry.change import Change, Kind
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import TABLES, locals_of, read_bound
+from portmapd.server.log_events import MAPPING_DEAD
+from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.sock_diag import Local
 
 #: A local address in one of the kernel's tables.
@@ -36,6 +38,7 @@ class Liveness(Service):
         self._registry = registry
         self._clock = clock
         self._period = period
+        self._events = RateLimitedLog(clock)
         self._watched: dict[TableEntry, dict[Key, Mapping]] = {}
         self._netids: set[str] = set()
         #: The mappings that have been seen bound.
@@ -66,6 +69,7 @@ class Liveness(Service):
         if self._looking.running:
             self._looking.stop()
         self._unschedule_new()
+        self._events.close()
 
     def close(self) -> None:
         """Stop following the registry; the service must be stopped, and stay stopped."""
@@ -94,6 +98,15 @@ class Liveness(Service):
         self._last = bound.locals
         dead = [m for m in suspects.values() if m.key in self._seen and not bound.holds(m)]
         self._registry.unmap(*dead)
+        for m in dead:
+            self._events.log(
+                MAPPING_DEAD,
+                program=m.program,
+                version=m.version,
+                netid=m.netid,
+                address=m.address,
+                owner=m.owner,
+            )
 
     def _at(self, table: str, names: frozenset[Local]) -> Iterator[Mapping]:
         """The watched mappings at these local addresses."""

@@ -26,6 +26,7 @@ from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Processes
 from portmapd.server.pipelining import PipelinedFactory
 from portmapd.server.rate_limited_log import RateLimitedLog
+from portmapd.server.registration_log import RegistrationLog
 from portmapd.server.stream import IDLE, MAX_STREAMS, PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 
@@ -81,7 +82,10 @@ class PortmapServer:
         self._log = RateLimitedLog(reactor)
         self._turns = TurnQueue(reactor)
         self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
-        self._context = context = Context(registry, policy, is_bound, reactor.seconds)
+        self._registrations = RegistrationLog(registry, self._log)
+        self._context = context = Context(
+            registry, policy, is_bound, reactor.seconds, self._registrations.report
+        )
         self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
         #: None if the application runs it, or there is none.
         self._liveness: Liveness | None = None
@@ -150,6 +154,8 @@ class PortmapServer:
         if self._liveness is not None:
             self._liveness.stopService()
             self._liveness.close()
+        self._registrations.close()
+        self._log.close()
         self._cache.close()
         self._context.dumps.close()
         for protocol in self._protocols:

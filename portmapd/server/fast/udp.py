@@ -12,7 +12,6 @@ from typing import Any
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.udp import Port
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.oncrpc.netid import UDP6
@@ -59,7 +58,6 @@ class DatagramPort(Port):
 
     protocol: PortmapDatagramProtocol
     _preexistingSocket: Any
-    _log = Logger()
 
     def __init__(
         self, port: int, protocol: PortmapDatagramProtocol, host: str, reactor: IReactorFDSet
@@ -133,7 +131,7 @@ class DatagramPort(Port):
         try:
             self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
-            self._log.debug("a reply to {address} is lost: {error}", address=address, error=error)
+            self.protocol.call_server.reply_lost(address, error)
 
 
 def _sockaddr(host: str, port: int) -> Any:
