@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
-from portmapd.client import PortmapClient
+from portmapd import PortmapClient
 from portmapd.errors import CallRefused, CallTimedOut, DaemonUnreachable
 from portmapd.oncrpc.xdr import Reader
 

@@ -11,21 +11,16 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 
-from portmapd.config import Config
-from portmapd.errors import (
-    CallRefused,
-    ProcedureUnavailable,
-    ProgramMismatch,
-    ProgramUnavailable,
-    Unanswerable,
+from portmapd import (
+    Config,
+    Holder,
+    PortmapperService,
+    Registry,
+    errors,
+    format_address,
+    mapping,
 )
-from portmapd.oncrpc.message import Call, decode_call, refusal, success, xid_of
-from portmapd.oncrpc.netid import format_address
-from portmapd.oncrpc.xdr import uint
-from portmapd.registry.holder import Holder
-from portmapd.registry.mapping import mapping
-from portmapd.registry.registry import Registry
-from portmapd.service import PortmapperService
+from portmapd.oncrpc import message, xdr
 
 #: From the numbers that everyone may use for programs of their own (RFC 5531, section 8.4).
 PROGRAM = 0x2000_0001
@@ -41,25 +36,25 @@ class Clock(DatagramProtocol):
     transport: Any
 
     def __init__(self, clock: Any) -> None:
-        self._results = {NULL: lambda: b"", TIME: lambda: uint(int(clock.seconds()))}
+        self._results = {NULL: lambda: b"", TIME: lambda: xdr.uint(int(clock.seconds()))}
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         try:
-            reply = self._reply(decode_call(datagram))
-        except CallRefused as fault:
-            reply = refusal(xid_of(datagram), fault)
-        except Unanswerable:
+            reply = self._reply(message.decode_call(datagram))
+        except errors.CallRefused as fault:
+            reply = message.refusal(message.xid_of(datagram), fault)
+        except errors.Unanswerable:
             return
         self.transport.write(reply, addr)
 
-    def _reply(self, call: Call) -> bytes:
+    def _reply(self, call: message.Call) -> bytes:
         if call.program != PROGRAM:
-            raise ProgramUnavailable
+            raise errors.ProgramUnavailable
         if call.version != VERSION:
-            raise ProgramMismatch(VERSION, VERSION)
+            raise errors.ProgramMismatch(VERSION, VERSION)
         if call.procedure not in self._results:
-            raise ProcedureUnavailable
-        return success(call.xid, self._results[call.procedure]())
+            raise errors.ProcedureUnavailable
+        return message.success(call.xid, self._results[call.procedure]())
 
 
 class ClockService(Service):

@@ -11,13 +11,16 @@ from twisted.application.service import Application, Service
 from twisted.internet import reactor
 from twisted.logger import Logger
 
-from portmapd.config import Config
-from portmapd.registry.change import Change, Kind
-from portmapd.registry.holder import Holder
-from portmapd.registry.registry import Registry
-from portmapd.registry.service import EXCLUSIVE
-from portmapd.registry.service import Service as Worker
-from portmapd.service import PortmapperService
+from portmapd import (
+    ChangeKind,
+    ChangeRecord,
+    Config,
+    Flags,
+    Holder,
+    NamedService,
+    PortmapperService,
+    Registry,
+)
 
 WORKER = "worker.example.com"
 FRONT = "front.example.com"
@@ -34,12 +37,12 @@ class Dispatcher(Service):
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._holder = Holder(os.getuid(), os.getpid())
-        registry.follow(self._changed, Kind.REGISTERED, Kind.DEREGISTERED)
+        registry.follow(self._changed, ChangeKind.REGISTERED, ChangeKind.DEREGISTERED)
 
     def startService(self) -> None:
         super().startService()
         self._registry.open(self._holder)
-        self._registry.register(self._holder.new_service(FRONT, "9100", EXCLUSIVE))
+        self._registry.register(self._holder.new_service(FRONT, "9100", Flags.EXCLUSIVE))
 
     def stopService(self) -> None:
         self._registry.close(self._holder)
@@ -49,8 +52,8 @@ class Dispatcher(Service):
         """The ports of the workers that are there now."""
         return [service.port for service in self._registry.names.of(WORKER)]
 
-    def _changed(self, changes: Sequence[Change]) -> None:
-        if any(isinstance(c.subject, Worker) and c.subject.name == WORKER for c in changes):
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
+        if any(isinstance(c.subject, NamedService) and c.subject.name == WORKER for c in changes):
             self.log.info("the workers are on ports {ports}", ports=self.ports())
 
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
-from portmapd.client import PortmapClient
+from portmapd import PortmapClient
 
 
 async def show(reactor: IReactorTime, host: str, port: str = "111") -> None:

@@ -8,10 +8,7 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 
-from portmapd.portmapper.access import Policy
-from portmapd.registry.mapping import mapping
-from portmapd.registry.registry import Registry
-from portmapd.server.portmap_server import PortmapServer
+from portmapd import Policy, PortmapServer, Registry, mapping
 
 HOST, PORT = "127.0.0.1", 10111
 

@@ -3,8 +3,7 @@
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from portmapd.config import Config
-from portmapd.service import PortmapperService
+from portmapd import Config, PortmapperService
 
 config = Config(port=10111, rpc_socket=None, local_socket=None)
 

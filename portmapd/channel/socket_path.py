@@ -2,6 +2,8 @@
 
 import os
 
+#: The longest path that a UNIX socket can have, in bytes.
+MAX_PATH = 107
 #: The system's daemon's socket.
 SYSTEM_SOCKET = "/run/portmapd/portmapd.sock"
 _NAME = "portmapd.sock"
@@ -46,6 +48,15 @@ def asking_socket(path: str | os.PathLike[str] | None = None) -> str:
             if is_ours(folder) and is_ours(own, root=False):
                 return own
     return SYSTEM_SOCKET
+
+
+def serving_uids(path: str) -> tuple[int, ...]:
+    """The users whose daemon may be at *path*, if it is one of ours; empty: any user's may.
+
+    Between a look at the path and the connection, another user may have changed what is there.
+    """
+    own = [os.path.join(folder, _NAME) for folder in filter(None, _directories())]
+    return (os.geteuid(), 0) if path in own else ()
 
 
 def is_private(folder: str) -> bool:

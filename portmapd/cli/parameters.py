@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import click
 
+from portmapd.channel.service import check_service
 from portmapd.cli.exit import REFUSED, Exit
-from portmapd.client.registration import registrations
+from portmapd.client.reg_arguments import registrations
 from portmapd.client.values import user_ids
 from portmapd.errors import BadArguments, InvalidMapping, InvalidService
-from portmapd.oncrpc.netid import check_path
-from portmapd.registry.service import check_service
+from portmapd.oncrpc.netid import LOCAL, parse_address
 
 #: The largest number of an RPC program or version, and the largest uid.
 _LARGEST = (1 << 32) - 1
@@ -33,12 +33,19 @@ def service_name(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
+def service_names(
+    context: click.Context, parameter: click.Parameter, value: Sequence[str]
+) -> Sequence[str]:
+    """Names that may be registered."""
+    return [service_name(context, parameter, name) for name in value]
+
+
 def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """A port number, or an absolute path."""
     try:
         ((_, found, _),) = registrations("any", value)
         if found.startswith("/"):
-            check_path(found)
+            parse_address(LOCAL, found)
     except (InvalidService, InvalidMapping) as error:
         raise click.BadParameter(str(error)) from None
     return found

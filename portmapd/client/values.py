@@ -1,39 +1,41 @@
-"""What both clients of the local channel give and take; no Twisted."""
+"""What every client of the local channel takes and gives."""
 
+from __future__ import annotations
+
+import os
 import pwd
-from collections.abc import Iterable
-from enum import IntFlag
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, Protocol
 
+from portmapd.channel.arguments import Rows
 from portmapd.channel.box import Box
 from portmapd.channel.commands import CHANGE, MAPPING_ROW, SERVICE_ROW
-from portmapd.errors import BadArguments
+from portmapd.channel.service import Flags, check_service, is_number
+from portmapd.errors import BadArguments, InvalidService
 
-#: Kinds of change that a service's row comes with; the others come with a mapping's.
-_OF_SERVICES = ("registered", "deregistered")
-_OF_MAPPINGS = ("mapped", "unmapped")
-#: The digits of the largest port number.
-_DIGITS = 5
+__all__ = ["Change", "Flags", "HasFileno", "Kind", "RpcMapping", "Service", "Subject", "Terminator"]
 
 
-class Flags(IntFlag):
-    """How a name is registered."""
+class HasFileno(Protocol):
+    """Anything with a descriptor."""
 
-    #: No other registration of the name by the same user stands beside it.
-    EXCLUSIVE = 1
-    #: Listings show the registrant's executable.
-    PUBLIC = 2
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+#: What ends an operation by becoming readable: a descriptor, or what has one.
+Terminator = int | HasFileno
 
 
 class Service(NamedTuple):
-    """A registration of a name; a named tuple.
+    """A registered name, as clients see it; a named tuple.
 
     :param name: the name.
     :param user: the uid of the process that registered it.
-    :param pid: that process.
-    :param port: a port number, or the absolute path of a UNIX socket; ``*`` for an announcement
-        of an executable.
-    :param exe: the path of the process's executable, where it was made public; else empty.
+    :param pid: the process that registered it.
+    :param port: a port number, or the absolute path of a UNIX socket; ``*`` announces an
+        executable.
+    :param exe: the path of the process's executable if it is public; else empty.
     """
 
     name: str
@@ -44,7 +46,10 @@ class Service(NamedTuple):
 
 
 class RpcMapping(NamedTuple):
-    """An RPC program's version, mapped on a netid to a universal address; a named tuple."""
+    """A version of an RPC program with its universal address on a netid; a named tuple.
+
+    :param owner: the uid of the user who set it, or ``superuser``.
+    """
 
     program: int
     version: int
@@ -53,64 +58,86 @@ class RpcMapping(NamedTuple):
     owner: str
 
 
+#: What a change is about.
+Subject = Service | RpcMapping
+
+#: Services are registered and deregistered, RPC mappings mapped and unmapped.
+Kind = Literal["registered", "deregistered", "mapped", "unmapped"]
+
+
 class Change(NamedTuple):
-    """Something that a watcher is told of; a named tuple.
+    """A change that a watcher is told of; a named tuple."""
 
-    :param kind: ``registered``, ``deregistered``, ``mapped`` or ``unmapped``.
-    """
-
-    kind: str
-    subject: Service | RpcMapping
+    kind: Kind
+    subject: Subject
 
 
 def service_of(row: tuple[Any, ...]) -> Service:
-    """The service in a row of a listing."""
+    """Return the service in a row of a listing."""
     name, user, pid, port, exe = row
     return Service(name, user, pid, int(port) if is_number(port) else port, exe)
 
 
-def is_number(port: str) -> bool:
-    """Is it a port in digits, though perhaps one too large?"""
-    return port.isascii() and port.isdecimal() and len(port) <= _DIGITS
-
-
 def mapping_of(row: tuple[Any, ...]) -> RpcMapping:
-    """The mapping in a row of a listing."""
+    """Return the mapping in a row of a listing."""
     return RpcMapping(*row)
 
 
-def change_of(box: Box) -> Change:
-    """The change that an event tells of.
+#: How the box of an event is read, by its kind.
+_EVENTS: dict[bytes, tuple[Kind, Rows, Callable[[tuple[Any, ...]], Subject]]] = {
+    b"registered": ("registered", SERVICE_ROW, service_of),
+    b"deregistered": ("deregistered", SERVICE_ROW, service_of),
+    b"mapped": ("mapped", MAPPING_ROW, mapping_of),
+    b"unmapped": ("unmapped", MAPPING_ROW, mapping_of),
+}
 
-    :raises BadArguments: it tells of none that is known, or lacks something.
+
+def change_of(box: Box) -> Change:
+    """Return the change in an event.
+
+    :raises BadArguments: its kind is unknown, or a field is missing.
     """
-    kind = box.get(CHANGE, b"").decode("utf-8", "replace")
-    if kind not in _OF_SERVICES + _OF_MAPPINGS:
-        raise BadArguments(f"change {kind!r} is none that is known")
-    rows, make = (SERVICE_ROW, service_of) if kind in _OF_SERVICES else (MAPPING_ROW, mapping_of)
+    name = box.get(CHANGE, b"")
+    if name not in _EVENTS:
+        raise BadArguments(f"change {name.decode('utf-8', 'replace')!r} is unknown")
+    kind, rows, make = _EVENTS[name]
     return Change(kind, make(tuple(column.take(box) for column in rows.columns)))
 
 
 def names_of(name: str | Iterable[str] | None) -> list[str] | None:
-    """One name or several, as a list; None for any.
+    """Return one name or several as a list; None for any.
 
-    :raises BadArguments: one of them is no name.
+    :raises BadArguments: one of them is not a string.
     """
     return None if name is None else _list_of(str, "name", name)
 
 
-def pids_of(pid: int | Iterable[int] | None) -> list[int] | None:
-    """One process or several, as a list; None for any.
+def watched_names(name: str | Iterable[str] | None) -> list[str]:
+    """Return the names that are to be watched; empty for all.
 
-    :raises BadArguments: one of them is no number.
+    :raises BadArguments: one of them is not a string, or can never be registered.
+    """
+    names = names_of(name) or []
+    for one in names:
+        try:
+            check_service(one, "1", 0)
+        except InvalidService as error:
+            raise BadArguments(str(error)) from None
+    return names
+
+
+def pids_of(pid: int | Iterable[int] | None) -> list[int] | None:
+    """Return one process or several as a list; None for any.
+
+    :raises BadArguments: one of them is not a number.
     """
     return None if pid is None else _list_of(int, "pid", pid)
 
 
 def user_ids(user: int | str | Iterable[int | str] | None) -> list[int] | None:
-    """The uids of one user or several, by uid or by name; None for any.
+    """Return the uids of one user or several, by uid or by name; None for any.
 
-    :raises BadArguments: there is no user of that name, or it is neither a uid nor a name.
+    :raises BadArguments: no user has that name, or it is neither a uid nor a name.
     """
     if user is None:
         return None
@@ -119,8 +146,8 @@ def user_ids(user: int | str | Iterable[int | str] | None) -> list[int] | None:
 
 
 def _list_of(kind: type | tuple[type, ...], what: str, value: Any) -> list[Any]:
-    """One value of a kind, or several, as a list; an empty one would mean any."""
     values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    # The daemon would take an empty list for any.
     if not values or not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
         raise BadArguments(f"{what} {value!r}: give one, or a list of some, or None for any")
     return values
@@ -129,6 +156,21 @@ def _list_of(kind: type | tuple[type, ...], what: str, value: Any) -> list[Any]:
 def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
-    # A name may be none that the user database could be asked for.
+    # ValueError: the user database cannot be asked for such a name.
     except (KeyError, ValueError):
         raise BadArguments(f"user: there is no user {name!r}") from None
+
+
+def descriptor_of(terminator: Terminator) -> int:
+    """Return the descriptor that *terminator* is or has.
+
+    :raises BadArguments: it is no open descriptor.
+    """
+    try:
+        number = terminator if isinstance(terminator, int) else terminator.fileno()
+        os.fstat(number)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadArguments(
+            f"terminator {terminator!r} is no open descriptor, and has none: {error}"
+        ) from error
+    return number

@@ -10,7 +10,7 @@ from portmapd.oncrpc.message import Call
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.statistics import Statistics
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 
@@ -20,7 +20,7 @@ class Dumps:
 
     def __init__(self, registry: Registry) -> None:
         self._results: dict[int, bytes] = {}
-        self._end = registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
+        self._end = registry.follow(self._changed, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
 
     def get(self, version: int, encode: Callable[[], bytes]) -> bytes:
         """The results in *version*; *encode* makes them if they are not known."""
@@ -33,7 +33,7 @@ class Dumps:
         """Stop following the registry; the results must not be used any more."""
         self._end()
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         self._results.clear()
 
 

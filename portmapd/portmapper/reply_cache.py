@@ -11,7 +11,7 @@ from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.record import record_mark
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.statistics import Count
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.registry import Registry
 
 #: Longer requests and replies, in bytes, are not kept: they are rare, and need not be fast.
@@ -92,7 +92,7 @@ class ReplyCache:
         self._compute = compute
         self._tables: dict[tuple[str, Audience, str], ReplyTable] = {}
         self._size = 0
-        self._end = registry.follow(self._changed, Kind.MAPPED, Kind.UNMAPPED)
+        self._end = registry.follow(self._changed, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
 
     def table(self, caller: Caller) -> ReplyTable:
         """The table for callers like *caller*.
@@ -132,7 +132,7 @@ class ReplyCache:
         self.clear()
         self._end()
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         if self._size:
             self.clear()
 

@@ -6,10 +6,10 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.registry.mapping import Mapping
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     """The kinds of change, by their names on the local channel."""
 
     REGISTERED = "registered"
@@ -23,12 +23,12 @@ class Kind(Enum):
 
 
 @frozen
-class Change:
+class ChangeRecord:
     """One registration was added or removed.
 
     :param kind: what happened.
     :param subject: the mapping for MAPPED and UNMAPPED, the service for the other kinds.
     """
 
-    kind: Kind
-    subject: Mapping | Service
+    kind: ChangeKind
+    subject: Mapping | NamedService

@@ -6,7 +6,7 @@ from attrs import define, field
 
 from portmapd.errors import LimitExceeded
 from portmapd.registry.mapping import SUPERUSER, Key, Mapping
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 
 
 @define(eq=False)
@@ -50,7 +50,7 @@ class Holder:
     exe: str | None = None
     allowance: Allowance = field(factory=Allowance)
     serial: int = 0
-    services: dict[tuple[str, str], Service] = field(factory=dict, repr=False)
+    services: dict[tuple[str, str], NamedService] = field(factory=dict, repr=False)
     mappings: dict[Key, Mapping] = field(factory=dict, repr=False)
     _next: int = 0
 
@@ -59,10 +59,10 @@ class Holder:
         """The owner of its mappings, as rpcbind names owners."""
         return owner_of(self.uid)
 
-    def new_service(self, name: str, port: str, flags: int) -> Service:
+    def new_service(self, name: str, port: str, flags: int) -> NamedService:
         """Make a service of this holder, which is not registered yet."""
         self._next += 1
-        return Service(name, port, flags, self._next, self)
+        return NamedService(name, port, flags, self._next, self)
 
 
 def owner_of(uid: int) -> str:

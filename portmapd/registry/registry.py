@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from portmapd.errors import AlreadyRegistered, NotRegistered
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, Mappings
-from portmapd.registry.service import PUBLIC, Names, Service
+from portmapd.registry.service import PUBLIC, NamedService, Names
 
 #: Is called with the changes of one transaction. It must neither raise nor change the registry.
-Follower = Callable[[Sequence[Change]], None]
+Follower = Callable[[Sequence[ChangeRecord]], None]
 
 
 class Registry:
@@ -32,9 +32,9 @@ class Registry:
         #: The number of public services of each process that has any.
         self._public: Counter[int] = Counter()
         self._serial = 0
-        self._followers: dict[Kind, list[Follower]] = {kind: [] for kind in Kind}
+        self._followers: dict[ChangeKind, list[Follower]] = {kind: [] for kind in ChangeKind}
 
-    def follow(self, follower: Follower, *kinds: Kind) -> Callable[[], None]:
+    def follow(self, follower: Follower, *kinds: ChangeKind) -> Callable[[], None]:
         """Call *follower* with every later change of these kinds.
 
         :return: a function that removes the follower.
@@ -86,12 +86,12 @@ class Registry:
             if m.holder is not None:
                 m.holder.mappings[m.key] = m
                 m.holder.allowance.held += 1
-        self._tell(Kind.UNMAPPED, old)
-        self._tell(Kind.MAPPED, new)
+        self._tell(ChangeKind.UNMAPPED, old)
+        self._tell(ChangeKind.MAPPED, new)
 
     # Services
 
-    def register(self, *new: Service) -> None:
+    def register(self, *new: NamedService) -> None:
         """Register services of one holder, all or none.
 
         Services of one call do not conflict with each other, but a holder has a name and port only
@@ -111,9 +111,9 @@ class Registry:
             if service.flags & PUBLIC:
                 self._public[holder.pid] += 1
         holder.allowance.held += len(new)
-        self._tell(Kind.REGISTERED, new)
+        self._tell(ChangeKind.REGISTERED, new)
 
-    def _check_services(self, holder: Holder, new: Sequence[Service]) -> None:
+    def _check_services(self, holder: Holder, new: Sequence[NamedService]) -> None:
         keys: set[tuple[str, str]] = set()
         for service in new:
             key = service.name, service.port
@@ -127,7 +127,7 @@ class Registry:
             keys.add(key)
             self._check_exclusive(service)
 
-    def _check_exclusive(self, new: Service) -> None:
+    def _check_exclusive(self, new: NamedService) -> None:
         taken = self.names.is_exclusive(new.name, new.uid)
         if not taken and not new.is_exclusive:
             return
@@ -150,22 +150,22 @@ class Registry:
             )
         self._drop_services([holder.services[key] for key in dict.fromkeys(keys)])
 
-    def _drop_services(self, old: Sequence[Service]) -> None:
+    def _drop_services(self, old: Sequence[NamedService]) -> None:
         for service in old:
             del service.holder.services[service.name, service.port]
             service.holder.allowance.held -= 1
             self.names.discard(service)
             if service.flags & PUBLIC:
                 self._forget_public(service.pid)
-        self._tell(Kind.DEREGISTERED, old)
+        self._tell(ChangeKind.DEREGISTERED, old)
 
     def _forget_public(self, pid: int) -> None:
         self._public[pid] -= 1
         if not self._public[pid]:
             del self._public[pid]
 
-    def services(self) -> Iterator[Service]:
-        """Every service, in the order of :attr:`Service.place`."""
+    def services(self) -> Iterator[NamedService]:
+        """Every service, in the order of :attr:`NamedService.place`."""
         return (s for holder in self._holders.values() for s in holder.services.values())
 
     # Holders
@@ -196,9 +196,9 @@ class Registry:
         Followers see its public services deregistered, then registered again without executable.
         """
         public = [s for s in holder.services.values() if s.exe]
-        self._tell(Kind.DEREGISTERED, public)
+        self._tell(ChangeKind.DEREGISTERED, public)
         holder.exe = ""
-        self._tell(Kind.REGISTERED, public)
+        self._tell(ChangeKind.REGISTERED, public)
 
     def close(self, holder: Holder) -> None:
         """Close *holder* and remove everything it holds. Closing it again does nothing."""
@@ -211,10 +211,10 @@ class Registry:
         self._drop_services(list(holder.services.values()))
         self._commit_mappings(list(holder.mappings.values()), ())
 
-    def _tell(self, kind: Kind, subjects: Sequence[Mapping] | Sequence[Service]) -> None:
+    def _tell(self, kind: ChangeKind, subjects: Sequence[Mapping] | Sequence[NamedService]) -> None:
         followers = self._followers[kind]
         if followers and subjects:
-            changes = [Change(kind, subject) for subject in subjects]
+            changes = [ChangeRecord(kind, subject) for subject in subjects]
             for follower in tuple(followers):
                 follower(changes)
 

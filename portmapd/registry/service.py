@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from unicodedata import category
 
 from attrs import define, field
 
-from portmapd.errors import InvalidService
-from portmapd.oncrpc.netid import MAX_PATH
+from portmapd.channel.service import Flags
 
 if TYPE_CHECKING:
     from portmapd.registry.holder import Holder
 
-#: Bits of a service's flags.
-EXCLUSIVE = 1
-PUBLIC = 2
-
-#: The longest name, in bytes: that of a domain name.
-MAX_NAME = 255
-
-#: Unicode's categories of control characters, and of what is no character by itself.
-_CONTROL = ("Cc", "Cs")
+# Plain numbers: members of an enumeration take ten times as long to combine.
+EXCLUSIVE, PUBLIC = int(Flags.EXCLUSIVE), int(Flags.PUBLIC)
 
 #: Names with this ending belong to the port mapper.
 RESERVED = ".portmapd"
@@ -30,7 +21,7 @@ RESERVED = ".portmapd"
 
 # Not frozen, which would double the time of a registration; nothing changes one all the same.
 @define(eq=False, weakref_slot=False)
-class Service:
+class NamedService:
     """A name that a process registered, under its uid, for a port.
 
     :param name: 1 to 255 bytes without spaces and control characters.
@@ -73,37 +64,6 @@ class Service:
         return self.holder.serial, self.serial
 
 
-def check_service(name: str, port: str, flags: int) -> None:
-    """Check the fields that a client chooses.
-
-    :raises InvalidService: one is out of its range or form; the message names it.
-    """
-    if " " in name or (not name.isprintable() and any(map(_is_control, name))):
-        raise InvalidService(f"name {name!r}: no space and no control character is allowed")
-    if not name or len(name.encode()) > MAX_NAME:
-        raise InvalidService(f"name: it must have 1 to {MAX_NAME} bytes")
-    if not _is_port(port) and not _is_path(port):
-        raise InvalidService(
-            f"port {port!r} is neither a number from 1 to 65535 nor the absolute path of a socket"
-        )
-    if flags & ~(EXCLUSIVE | PUBLIC):
-        raise InvalidService(f"flags {flags}: only 1 (exclusive) and 2 (public) are known")
-
-
-def _is_control(char: str) -> bool:
-    """Is it a space, a control character or none at all? A joiner of letters is not."""
-    return char.isspace() or category(char) in _CONTROL
-
-
-def _is_port(port: str) -> bool:
-    digits = port.isascii() and port.isdecimal() and len(port) <= 5
-    return digits and port[0] != "0" and int(port) <= 65535
-
-
-def _is_path(port: str) -> bool:
-    return port.startswith("/") and port.isprintable() and len(port.encode()) <= MAX_PATH
-
-
 class Names:
     """Every service by its name.
 
@@ -111,15 +71,15 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._by_name: dict[str, Service | dict[Service, None]] = {}
+        self._by_name: dict[str, NamedService | dict[NamedService, None]] = {}
         self._exclusive: dict[tuple[str, int], int] = {}
 
-    def of(self, name: str) -> Iterable[Service]:
+    def of(self, name: str) -> Iterable[NamedService]:
         """The services of that name, in the order of registration."""
         found = self._by_name.get(name, ())
-        return (found,) if isinstance(found, Service) else found
+        return (found,) if isinstance(found, NamedService) else found
 
-    def first(self, name: str, uid: int) -> Service | None:
+    def first(self, name: str, uid: int) -> NamedService | None:
         """The first service of that name and user, or None."""
         return next((s for s in self.of(name) if s.holder.uid == uid), None)
 
@@ -127,18 +87,18 @@ class Names:
         """Is the name taken exclusively for that user?"""
         return (name, uid) in self._exclusive
 
-    def add(self, new: Service) -> None:
+    def add(self, new: NamedService) -> None:
         """Put *new* in."""
         found = self._by_name.setdefault(new.name, new)
         if found is not new:
-            if isinstance(found, Service):
+            if isinstance(found, NamedService):
                 found = self._by_name[new.name] = {found: None}
             found[new] = None
         if new.flags & EXCLUSIVE:
             key = new.name, new.uid
             self._exclusive[key] = self._exclusive.get(key, 0) + 1
 
-    def discard(self, old: Service) -> None:
+    def discard(self, old: NamedService) -> None:
         """Take *old* out; it must be in."""
         found = self._by_name[old.name]
         if isinstance(found, dict):

@@ -167,10 +167,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     def buildProtocol(  # type: ignore[override] # Twisted's own type allows any factory
         self, addr: object
     ) -> ChannelProtocol | None:
-        if self._is_full():
-            # Most connections that wait for their lookup are of processes that are known.
-            self._peer_lookups.clear()
-        if self.is_closed or self._is_full():
+        if self.is_closed or (self._is_full() and self._is_full_of_known()):
             return None
         channel = ChannelProtocol()
         channel.factory = self
@@ -181,6 +178,11 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         """Are there too many descriptors, with those that the lookups may take?"""
         taken = len(self.streams) + len(self.processes) + len(self._peer_lookups)
         return taken >= self._limit
+
+    def _is_full_of_known(self) -> bool:
+        """Are there too many descriptors after every lookup? Most are of processes known before."""
+        self._peer_lookups.clear()
+        return self._is_full()
 
     def open(self, channel: ChannelProtocol) -> Session:
         """The session of a new connection.

@@ -11,7 +11,7 @@ from portmapd.errors import BadArguments
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 from portmapd.server.watchers import mapping_row, service_row
 
 #: A page ends when its rows have so many bytes: a value holds 65,535, and a row at most 5,000.
@@ -31,7 +31,7 @@ class Filter:
     users: frozenset[int] = frozenset()
     pids: frozenset[int] = frozenset()
 
-    def matches(self, service: Service) -> bool:
+    def matches(self, service: NamedService) -> bool:
         """Does the listing have *service*?"""
         return (
             (not self.names or service.name in self.names)
@@ -54,7 +54,7 @@ def list_services(
     return _page(candidates, wanted.matches, SERVICE_ROW, service_row, _end_of_service)
 
 
-def _candidates(registry: Registry, wanted: Filter, start: Position) -> Iterable[Service]:
+def _candidates(registry: Registry, wanted: Filter, start: Position) -> Iterable[NamedService]:
     """The services that may be wanted, in the order of their positions."""
     if wanted.pids:
         holders = (h for pid in sorted(wanted.pids) for h in registry.holders_of(pid))
@@ -98,11 +98,11 @@ def _serial(holder: Holder) -> int:
     return holder.serial
 
 
-def _position_of(service: Service) -> Position:
+def _position_of(service: NamedService) -> Position:
     return service.place
 
 
-def _end_of_service(service: Service) -> str:
+def _end_of_service(service: NamedService) -> str:
     return "{}.{}".format(*service.place)
 
 

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import TABLES, locals_of, read_bound
@@ -54,10 +54,10 @@ class Liveness(Service):
         self._looking = LoopingCall(self._try_look)
         self._looking.clock = clock
         self._ends = (
-            registry.follow(self._mapped, Kind.MAPPED),
-            registry.follow(self._unmapped, Kind.UNMAPPED),
+            registry.follow(self._mapped, ChangeKind.MAPPED),
+            registry.follow(self._unmapped, ChangeKind.UNMAPPED),
         )
-        self._mapped([Change(Kind.MAPPED, mapping) for mapping in registry.mappings])
+        self._mapped([ChangeRecord(ChangeKind.MAPPED, mapping) for mapping in registry.mappings])
 
     def startService(self) -> None:
         super().startService()
@@ -113,7 +113,7 @@ class Liveness(Service):
         for name in names:
             yield from self._watched.get((table, name), {}).values()
 
-    def _mapped(self, changes: Sequence[Change]) -> None:
+    def _mapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
             self._netids.add(mapping.netid)
             self._new[mapping.key] = mapping
@@ -151,7 +151,7 @@ class Liveness(Service):
         self._seen.update(found)
         self._unchecked |= found
 
-    def _unmapped(self, changes: Sequence[Change]) -> None:
+    def _unmapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
             self._seen.discard(mapping.key)
             self._new.pop(mapping.key, None)
@@ -163,7 +163,7 @@ class Liveness(Service):
                     del self._watched[entry]
 
 
-def _unheld(changes: Sequence[Change]) -> Iterator[Mapping]:
+def _unheld(changes: Sequence[ChangeRecord]) -> Iterator[Mapping]:
     """The mappings that no connection holds; the others live as long as their connection."""
     for change in changes:
         if isinstance(change.subject, Mapping) and change.subject.holder is None:

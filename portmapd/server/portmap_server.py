@@ -144,7 +144,7 @@ class PortmapServer:
             )
         )
 
-    def close(self) -> Deferred[list[Any]]:
+    def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.
 
         The application stops its listening ports itself, before or afterwards.
@@ -161,7 +161,7 @@ class PortmapServer:
         for protocol in self._protocols:
             protocol.close()
         ended = [factory.close() for factory in self._factories]
-        return gatherResults([self._forwarder.stop(), *ended])
+        return gatherResults([self._forwarder.stop(), *ended]).addCallback(_nothing)
 
     def _add(self, factory: F) -> F:
         self._factories.append(factory)
@@ -177,6 +177,10 @@ class PortmapServer:
         if self._processes is None:
             self._processes = Processes(self._descriptors, self._reactor, self._max_services)
         return self._processes
+
+
+def _nothing(results: object) -> None:
+    """Each result is None."""
 
 
 def _max_descriptors() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.context import Event
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import RESERVED
@@ -23,10 +23,10 @@ _EVENTS = {
     Event.CALL_REFUSED: events.CALL_REFUSED,
 }
 _SERVICES = {
-    Kind.REGISTERED: events.SERVICE_REGISTERED,
-    Kind.DEREGISTERED: events.SERVICE_DEREGISTERED,
+    ChangeKind.REGISTERED: events.SERVICE_REGISTERED,
+    ChangeKind.DEREGISTERED: events.SERVICE_DEREGISTERED,
 }
-_MAPPINGS = {Kind.MAPPED: events.MAPPING_SET, Kind.UNMAPPED: events.MAPPING_UNSET}
+_MAPPINGS = {ChangeKind.MAPPED: events.MAPPING_SET, ChangeKind.UNMAPPED: events.MAPPING_UNSET}
 
 
 class RegistrationLog:
@@ -38,7 +38,7 @@ class RegistrationLog:
 
     def __init__(self, registry: Registry, log: RateLimitedLog) -> None:
         self._log = log
-        self._end = registry.follow(self._changed, *Kind)
+        self._end = registry.follow(self._changed, *ChangeKind)
 
     def report(self, event: Event, caller: Caller, **fields: object) -> None:
         """Log what *caller* did or was refused; it is a reporter of the port mapper."""
@@ -50,7 +50,7 @@ class RegistrationLog:
         """Stop following the registry."""
         self._end()
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:
             subject = change.subject
             if isinstance(subject, Mapping):
@@ -64,7 +64,7 @@ class RegistrationLog:
                     pid=subject.pid,
                 )
 
-    def _mapping(self, kind: Kind, mapping: Mapping) -> None:
+    def _mapping(self, kind: ChangeKind, mapping: Mapping) -> None:
         """Log a mapping of a connection; callers of program 100000 are reported by themselves."""
         holder = mapping.holder
         if holder is None or mapping.program == PROGRAM:

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box
+from portmapd.channel.service import check_service
 from portmapd.errors import (
     BadArguments,
     ExecutableUnknown,
@@ -24,7 +25,7 @@ from portmapd.oncrpc.program import PROGRAM
 from portmapd.registry.holder import Allowance, Holder
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import PUBLIC, RESERVED, check_service
+from portmapd.registry.service import PUBLIC, RESERVED
 from portmapd.server.listing import Filter, list_mappings, list_services
 from portmapd.server.watchers import Watcher, Watchers
 

@@ -8,10 +8,10 @@ from portmapd.channel.commands import (
     SERVICE_ROW,
     encode_event,
 )
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import Service
+from portmapd.registry.service import NamedService
 
 #: The most bytes of events that wait for a watcher that does not read.
 MAX_WAITING = 262_144
@@ -83,7 +83,7 @@ class Watchers:
         """
         self.discard(watcher)
         if self._unfollow is None:
-            self._unfollow = self._registry.follow(self._changed, *Kind)
+            self._unfollow = self._registry.follow(self._changed, *ChangeKind)
         watcher.names = names
         if not names:
             self._all[watcher] = None
@@ -103,17 +103,17 @@ class Watchers:
             self._unfollow()
             self._unfollow = None
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:
             subject = change.subject
-            named = self._named.get(subject.name, ()) if isinstance(subject, Service) else ()
+            named = self._named.get(subject.name, ()) if isinstance(subject, NamedService) else ()
             if self._all or named:
                 event = _event(change)
                 for watcher in (*self._all, *named):
                     watcher.tell(event)
 
 
-def _event(change: Change) -> bytes:
+def _event(change: ChangeRecord) -> bytes:
     subject = change.subject
     if isinstance(subject, Mapping):
         return encode_event(change.kind.value, MAPPING_ROW, mapping_row(subject))
@@ -125,6 +125,6 @@ def mapping_row(mapping: Mapping) -> tuple[object, ...]:
     return mapping.program, mapping.version, mapping.netid, mapping.address, mapping.owner
 
 
-def service_row(service: Service) -> tuple[object, ...]:
+def service_row(service: NamedService) -> tuple[object, ...]:
     """*service* as a row of listings and events."""
     return service.name, service.uid, service.pid, service.port, service.exe

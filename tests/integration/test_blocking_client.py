@@ -1,7 +1,6 @@
 """The blocking client: each of its operations, with a running daemon."""
 
 import os
-import pwd
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,18 +10,9 @@ import pytest
 
 from portmapd.client.blocking import Flags, Portmapper, RpcMapping, Service
 from portmapd.errors import (
-    AlreadyRegistered,
-    BadArguments,
-    ClientClosed,
     DaemonUnreachable,
-    InvalidMapping,
-    InvalidService,
-    LimitExceeded,
     NotAccepted,
-    NotListed,
     NotRegistered,
-    Refusal,
-    ReservedName,
 )
 from tests.support.exchange import PATIENCE
 from tests.support.namespace import eventually
@@ -114,17 +104,6 @@ def test_rpc(portmapper: Portmapper, other: Portmapper) -> None:
     assert mapped(other) == []
 
 
-def test_all_or_nothing(portmapper: Portmapper, other: Portmapper) -> None:
-    """If one service or mapping is refused, nothing of the registration is left."""
-    other.reg("taken", 1, Flags.EXCLUSIVE, rpc=(PROGRAM, 1))
-    with pytest.raises(AlreadyRegistered):
-        portmapper.reg([("a", 1, 0), ("taken", 2, 0)])
-    with pytest.raises(AlreadyRegistered):
-        portmapper.reg("a", 2, rpc=(PROGRAM, 1))
-    assert mine(portmapper) == [("taken", 1)]
-    assert len(mapped(portmapper)) == 1
-
-
 def test_set(portmapper: Portmapper, other: Portmapper) -> None:
     """RPC mappings of any netid, for the connection's life or until they are unset."""
     tcp = (PROGRAM, 2, "tcp", "0.0.0.0.8.1")
@@ -136,26 +115,6 @@ def test_set(portmapper: Portmapper, other: Portmapper) -> None:
     assert mapped(other) == [RpcMapping(*tcp, OWNER)]
     portmapper.close()
     eventually(lambda: mapped(other) == [], "it is gone", PATIENCE)
-
-
-def test_filters(portmapper: Portmapper) -> None:
-    """Listings by name, user and process, one or several of each."""
-    portmapper.reg([("a", 1), ("b", 2), ("c", 3)])
-    me = pwd.getpwuid(UID).pw_name
-    assert [service.name for service in portmapper.list(["a", "c"], me, [ME, 1])] == ["a", "c"]
-    assert [service.name for service in portmapper.list("b", [UID, 12345], ME)] == ["b"]
-    assert portmapper.list("b", 12345) == []
-    assert portmapper.list(pid=1) == []
-    (itself,) = portmapper.list("portmapd.portmapd")
-    assert itself.pid != ME
-
-
-def test_pages(portmapper: Portmapper) -> None:
-    """A listing of many pages comes whole, and in order."""
-    names = [f"{number}".rjust(255, "n") for number in range(600)]
-    for start in range(0, 600, 200):
-        portmapper.reg([(name, 1) for name in names[start : start + 200]])
-    assert [service.name for service in portmapper.list(pid=ME)] == names
 
 
 def test_connect(portmapper: Portmapper, tmp_path: Path) -> None:
@@ -204,66 +163,6 @@ def test_connect_full(daemon: Served, tmp_path: Path) -> None:
         with pytest.raises(NotAccepted, match=r"1 in number.* not done in 2 s"):
             portmapper.connect_any(NAME)
         assert mine(portmapper) == [(NAME, path)]
-
-
-def test_connect_to_nothing(portmapper: Portmapper) -> None:
-    """Nothing is listed, or nothing accepts: two errors, and the connection stays."""
-    portmapper.reg(NAME, "/nowhere")
-    with pytest.raises(NotListed, match="no service nobody is registered"):
-        portmapper.connect_any("nobody")
-    with pytest.raises(NotListed):
-        portmapper.connect(NAME, 12345)
-    with pytest.raises(NotAccepted, match="No such file"):
-        portmapper.connect(NAME, UID)
-    assert mine(portmapper) == [(NAME, "/nowhere")]
-
-
-def test_pid2exe(portmapper: Portmapper, other: Portmapper) -> None:
-    """A process's executable is known while it is announced."""
-    assert other.pid2exe(ME) == ""
-    portmapper.regpid2exe()
-    assert other.pid2exe(ME) == EXE
-    portmapper.deregpid2exe()
-    assert other.pid2exe(ME) == ""
-
-
-def test_refused(portmapper: Portmapper) -> None:
-    """Each refusal is an exception of its own; the connection and what it holds stay."""
-    portmapper.reg(NAME, 1, Flags.EXCLUSIVE)
-    refusals: list[tuple[type[Refusal], tuple[object, ...]]] = [
-        (AlreadyRegistered, (NAME, 2)),
-        (InvalidService, ("a b", 1)),
-        (InvalidService, ("a", 0)),
-        (InvalidService, ("a", 1, 4)),
-        (ReservedName, ("a.portmapd", 1)),
-        (LimitExceeded, ("a", list(range(1, 702)))),
-        (BadArguments, ("a" * 70_000, 1)),
-        (BadArguments, ("a", os.fsdecode(b"/\xff"))),
-    ]
-    for kind, arguments in refusals:
-        with pytest.raises(kind):
-            portmapper.reg(*arguments)  # type: ignore[arg-type]
-    with pytest.raises(InvalidMapping):
-        portmapper.set(PROGRAM, 1, "carrier-pigeon", "")
-    with pytest.raises(InvalidMapping):
-        portmapper.reg("a", 1, rpc=(PROGRAM,))
-    with pytest.raises(NotRegistered):
-        portmapper.unset(PROGRAM, 1, "tcp", "0.0.0.0.8.1")
-    with pytest.raises(BadArguments):
-        portmapper.list(user="no-such-user")
-    with pytest.raises(BadArguments):
-        portmapper.list(terminator=12345)
-    assert mine(portmapper) == [(NAME, 1)]
-
-
-def test_closed(daemon: Served) -> None:
-    """A client that is closed says so; closing it again does nothing."""
-    with Portmapper(daemon.path) as portmapper:
-        portmapper.reg(NAME, 1)
-    portmapper.close()
-    for operation in (portmapper.list, portmapper.watch, portmapper.regpid2exe):
-        with pytest.raises(ClientClosed):
-            operation()
 
 
 def test_threads(portmapper: Portmapper) -> None:

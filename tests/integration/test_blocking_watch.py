@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.client.blocking import Portmapper, Service
-from portmapd.client.changes import Changes
+from portmapd.client.blocking import Changes, Portmapper, Service
 from portmapd.errors import BadArguments, DaemonUnreachable, Terminated
 from tests.support.clients import ITSELF, Mortal, mortal, told
 from tests.support.exchange import PATIENCE

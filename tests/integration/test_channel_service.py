@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import deferLater
 
 from portmapd.errors import ConfigurationError
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.service import PortmapperService
@@ -50,16 +50,16 @@ def names(registry: Registry) -> list[str]:
 @asynchronous
 async def test_alone(tmp_path: Path) -> None:
     """It needs neither UDP nor TCP; its registry tells of every change."""
-    changes: list[Change] = []
+    changes: list[ChangeRecord] = []
     async with (
         channel(tmp_path / "made" / "s") as alone,
         connected(str(tmp_path / "made" / "s")) as client,
     ):
-        alone.registry.follow(changes.extend, *Kind)
+        alone.registry.follow(changes.extend, *ChangeKind)
         assert (await client.callRemote(stock.Hello, version=1))["limit"] == 10
         await client.callRemote(stock.Register, **service())
         assert names(alone.registry) == [ITSELF, "a"]
-        assert [each.kind for each in changes] == [Kind.REGISTERED]
+        assert [each.kind for each in changes] == [ChangeKind.REGISTERED]
         alone.registry.map(mapping(400001, 1, "tcp", "127.0.0.1.8.1"))
         listed = await client.callRemote(stock.ListMappings)
         assert [row["program"] for row in listed["mappings"]] == [400001]

@@ -14,9 +14,10 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.protocol import Factory, Protocol
 
-from portmapd.client.local import Portmapper
+from portmapd.client.twisted import Portmapper
 from portmapd.errors import BadArguments, ClientClosed, NotAccepted, NotListed
 from tests.support.clients import listed, mortal, pause, portmapper, until
+from tests.support.daemon import portmapd
 from tests.support.embedded import asynchronous, needs_ipv6
 from tests.support.namespace import Namespace
 from tests.support.talk import Served
@@ -267,19 +268,21 @@ import sys
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import react
-from portmapd.client.connecting import connect_to_any
-from portmapd.client.values import Service
+from portmapd.client import Portmapper
 from portmapd.errors import NotAccepted
 
 async def main(reactor):
     built = []
     factory = Factory.forProtocol(lambda: built.append(1) or Protocol())
     said = set()
+    client = Portmapper(reactor, sys.argv[1])
+    await client.reg("a", 40004)
     for _ in range(20):
         try:
-            await connect_to_any(reactor, "a", [Service("a", 0, 1, 40004, "")], factory)
+            await client.connect_any("a", factory)
         except NotAccepted as error:
             said.add(str(error))
+    await client.close()
     print(len(built), reactor.getReaders() + reactor.getWriters())
     print(*said, sep="\\n")
 
@@ -287,12 +290,13 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
 
-def test_to_itself(namespace: Namespace) -> None:
+def test_to_itself(namespace: Namespace, tmp_path: Path) -> None:
     """A connection of a socket to itself, on a port where nobody listens, is none."""
     # The kernel chooses one of these for the client's end.
     ports = "/proc/sys/net/ipv4/ip_local_port_range"
     namespace.run("sh", "-c", f"echo 40004 40005 >{ports}")
-    said = namespace.run(sys.executable, "-c", _TO_ITSELF)
+    with portmapd(namespace, tmp_path, "--local-socket", "/run/local.sock"):
+        said = namespace.run(sys.executable, "-c", _TO_ITSELF, "/run/local.sock")
     assert "nothing listens there" in said
     assert said.startswith("0 "), said
 

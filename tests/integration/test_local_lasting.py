@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogEvent, capturedLogs
 
-from portmapd.client.local import Portmapper
-from portmapd.client.standing import Group
+from portmapd.client.core.registrations import Group
+from portmapd.client.twisted import Portmapper
 from portmapd.client.values import Flags
 from portmapd.errors import AlreadyRegistered, DaemonUnreachable, PortmapdError
 from tests.support.clients import listed, mapped, mortal, pause, portmapper, until, until_listed
@@ -284,7 +284,6 @@ async def test_memory_of_operations(channel: Served) -> None:
     """Nothing is kept of operations that are over."""
     async with portmapper(channel.path) as client:
         await gatherResults([client.list("a") for _ in range(500)])
-        link = client._link._link
-        assert link is not None
-        assert len(link._pending) == 0
-        assert len(client._operations._under_way) == 0
+        connection = await client._connection.open()
+        assert len(connection) == 0
+        assert len(client._operations) == 0

@@ -15,7 +15,7 @@ from twisted.internet import defer, reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory
 
-from portmapd.client.local import Portmapper
+from portmapd.client.twisted import Portmapper
 from portmapd.errors import BadArguments, DaemonUnreachable, Terminated
 from tests.support.clients import Mortal, listed, mapped, mortal, portmapper
 from tests.support.embedded import asynchronous
@@ -148,7 +148,7 @@ async def test_no_terminator(channel: Served) -> None:
         await client.reg("a", 80)
         for terminator in (closed, 1_000_000, object()):
             with pytest.raises(BadArguments, match="terminator"):
-                await client.reg("b", 80, terminator=terminator)  # type: ignore[arg-type]
+                await client.reg("b", 80, terminator=terminator)  # type: ignore[call-overload]
         assert await listed(client) == [("a", 80)]
 
 

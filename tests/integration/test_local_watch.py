@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from portmapd.client.subscription import Watching
+from portmapd.client.core.watching import AsyncChanges
 from portmapd.errors import ClientClosed
 from tests.support.clients import changes, mortal, pause, portmapper, told, until
 from tests.support.embedded import asynchronous
@@ -16,7 +16,7 @@ from tests.support.talk import Served
 CAME, WENT = "registered", "deregistered"
 
 
-async def collect(watching: Watching, into: "Counter[str]") -> None:
+async def collect(watching: AsyncChanges, into: "Counter[str]") -> None:
     """Take changes until the end; nothing may go that did not come."""
     async for change in watching:
         kind, name = told(change)
@@ -99,9 +99,9 @@ async def test_no_reader(channel: Served) -> None:
             last = other.dereg("a", 80)
         await last
         await other.reg("a", 81)
-        await until(lambda: watching.view.changes, "changes")
+        await until(lambda: watching.state.changes, "changes")
         await client.list()
-        assert len(watching.view.changes) <= 10_000
+        assert len(watching.state.changes) <= 10_000
         known: Counter[str] = Counter()
         watching.close()
         await collect(watching, known)
@@ -148,7 +148,7 @@ async def test_before_the_daemon(tmp_path: Path) -> None:
 async def test_application_fails(channel: Served) -> None:
     """A consumer that fails harms neither the connection nor other consumers."""
 
-    async def consume(watching: Watching) -> None:
+    async def consume(watching: AsyncChanges) -> None:
         async for _ in watching:
             raise ZeroDivisionError
 

@@ -107,11 +107,11 @@ async def test_channel_over_tcp(logged_errors: list[LogEvent]) -> None:
     """TCP does not tell who connects: the channel refuses it, and the log says so once."""
 
     def is_refused() -> bool:
-        with connect(socket.SOCK_STREAM, HOST, port.getHost().port) as skt:
-            try:
+        try:
+            with connect(socket.SOCK_STREAM, HOST, port.getHost().port) as skt:
                 return skt.recv(1) == b""
-            except ConnectionResetError:
-                return True
+        except ConnectionResetError:
+            return True
 
     async with made() as server:
         endpoint = TCP4ServerEndpoint(reactor, 0, interface=HOST)

@@ -1,4 +1,4 @@
-"""The examples of the Twisted client, run as its page shows."""
+"""The examples of the clients for Twisted and asyncio, run as their pages show."""
 
 import shutil
 import signal
@@ -12,7 +12,9 @@ from tests.support.console_session import play, steps
 from tests.support.daemon import TWISTD
 from tests.support.namespace import PATH, TOP, Namespace, Started, eventually
 
-EXAMPLES = TOP / "docs" / "examples" / "twisted"
+DOCS = TOP / "docs"
+EXAMPLES = DOCS / "examples" / "twisted"
+ASYNCIO = DOCS / "examples" / "asyncio"
 PROGRAMS = f"{Path(TWISTD).parent}:{PATH}"
 START = "$ twistd --pidfile=portmapd.pid --logfile=portmapd.log portmapd\n"
 
@@ -20,7 +22,7 @@ START = "$ twistd --pidfile=portmapd.pid --logfile=portmapd.log portmapd\n"
 @pytest.fixture
 def folder(namespace: Namespace, tmp_path: Path) -> Iterator[Path]:
     """Give a folder with the programs, on a host whose daemon runs; it logs no error."""
-    for program in EXAMPLES.glob("*.py"):
+    for program in (*EXAMPLES.glob("*.py"), *ASYNCIO.glob("*.py")):
         shutil.copy(program, tmp_path)
     play(namespace, START, PROGRAMS, tmp_path)
     yield tmp_path
@@ -68,8 +70,32 @@ def test_nobody(namespace: Namespace, folder: Path) -> None:
     assert said == "no service shouter.example.com is registered\n"
 
 
-def test_every_example_is_shown() -> None:
-    """Each example is on the page."""
-    page = (TOP / "docs" / "howto" / "twisted-client.rst").read_text()
-    hidden = [path.name for path in EXAMPLES.iterdir() if f"twisted/{path.name}" not in page]
-    assert hidden == []
+def test_echo(namespace: Namespace, folder: Path) -> None:
+    """The asyncio server is found by its name, also after the daemon was restarted."""
+    started(namespace, folder, "echo_server.py")
+    prints(folder, "echo_server.py", "registered")
+    play(namespace, (ASYNCIO / "echo.console").read_text(), PROGRAMS, folder)
+    assert "not registered" not in (folder / "echo_server.py.out").read_text()
+
+
+def test_echo_watch(namespace: Namespace, folder: Path) -> None:
+    """Whoever watches it sees it come and go."""
+    (step,) = steps((ASYNCIO / "echo_watch.console").read_text())
+    watching = started(namespace, folder, step.command.split()[-1])
+    server = started(namespace, folder, "echo_server.py")
+    prints(folder, "echo_watch.py", "registered")
+    server.stop(signal.SIGKILL)
+    prints(folder, "echo_watch.py", "deregistered")
+    watching.stop(signal.SIGINT)
+    said = (folder / "echo_watch.py.out").read_text()
+    assert OutputChecker().check_output(step.output, said, NORMALIZE_WHITESPACE), said
+
+
+@pytest.mark.parametrize(
+    ("examples", "page"), [(EXAMPLES, "twisted-client.rst"), (ASYNCIO, "asyncio.rst")]
+)
+def test_every_example_is_shown(examples: Path, page: str) -> None:
+    """Each example is on its page."""
+    text = (DOCS / "howto" / page).read_text()
+    names = [f"{path.parent.name}/{path.name}" for path in examples.iterdir()]
+    assert [name for name in names if name not in text] == []

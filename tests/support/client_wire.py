@@ -10,14 +10,22 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.box import BoxReader, encode_box
-from portmapd.client.local import Portmapper
-from portmapd.client.patience import JITTER, LONGEST_WAIT
-from portmapd.client.standing import Group
+from portmapd.client.core.connecting import JITTER, LONGEST_WAIT
+from portmapd.client.core.registrations import Group
+from portmapd.client.twisted import Portmapper
 from portmapd.errors import PortmapdError
 from portmapd.registry.holder import Allowance
 from tests.support.channel_sessions import Host, Process
 
 PATH = "/run/test.sock"
+
+
+class Transport(StringTransport):
+    """A transport whose protocol may be another one later, as Twisted's own."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
 
 
 class Wire:
@@ -28,8 +36,7 @@ class Wire:
     """
 
     def __init__(self, protocol: Any, host: Host, pid: int = 7) -> None:
-        self.protocol = protocol
-        self.transport = StringTransport()
+        self.transport = Transport(protocol)
         self.commands: list[bytes] = []
         self._out: deque[bytes] = deque()
         self._reader = BoxReader()
@@ -65,7 +72,7 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Let these bytes come to the client."""
-        self.protocol.dataReceived(data)
+        self.transport.protocol.dataReceived(data)
 
     def queue(self, box: bytes) -> None:
         """Send *box* behind what the daemon has sent."""
@@ -99,7 +106,7 @@ class Wire:
             self._is_up = False
             self.session.end()
             kind = ConnectionAborted if self.transport.disconnecting else ConnectionDone
-            self.protocol.connectionLost(Failure(kind()))
+            self.transport.protocol.connectionLost(Failure(kind()))
 
 
 class Socket:

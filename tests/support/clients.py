@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from portmapd.client import blocking
-from portmapd.client.local import Portmapper
-from portmapd.client.subscription import Watching
+from portmapd.client.core.watching import AsyncChanges
+from portmapd.client.twisted import Portmapper
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable
 from tests.support.daemon import ERRORS, TWISTD
@@ -61,7 +61,7 @@ async def mapped(client: Portmapper) -> list[tuple[int, int, str, str]]:
     return [(m.program, m.version, m.netid, m.address) for m in mappings if m.program != 100000]
 
 
-async def changes(watching: Watching, count: int) -> list[tuple[str, str]]:
+async def changes(watching: AsyncChanges, count: int) -> list[tuple[str, str]]:
     """The kinds and names, or addresses, of the next changes that are not the port mapper's own."""
     taken: list[tuple[str, str]] = []
     while len(taken) < count:

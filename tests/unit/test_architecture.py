@@ -45,12 +45,14 @@ COMPUTING = {
     "collections",
     "contextlib",
     "enum",
+    "errno",
     "functools",
     "heapq",
     "ipaddress",
     "itertools",
     "math",
     "operator",
+    "random",
     "re",
     "string",
     "struct",
@@ -69,6 +71,10 @@ EXCEPTIONS = {
         "inet_ntop",
         "inet_pton",
     },
+    # The kernel tells whose daemon a connection reached.
+    ("client.core.connecting", "socket"): {"SOL_SOCKET", "SO_PEERCRED"},
+    # A connection belongs to the process that made it, and not to its forks.
+    ("client.core.async_connection", "os"): {"getpid"},
     # Where a user's socket is depends on the environment and on who owns the file.
     ("channel.socket_path", "os"): {"PathLike", "environ", "fspath", "geteuid", "path", "stat"},
 }

@@ -8,7 +8,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 
-from portmapd.client import Portmapper
+from portmapd import Portmapper
 from portmapd.errors import DaemonUnreachable, NoService
 
 

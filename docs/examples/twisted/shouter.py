@@ -8,8 +8,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 
-from portmapd.client import Flags, Portmapper
-from portmapd.client.standing import Group
+from portmapd import Flags, Group, Portmapper
 from portmapd.errors import PortmapdError
 
 SOCKET = os.path.abspath("shouter.sock")

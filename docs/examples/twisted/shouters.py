@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from portmapd.client import Change, Portmapper, RpcMapping, Service
+from portmapd import Change, Portmapper, RpcMapping, Service
 
 present: set[Service | RpcMapping] = set()
 

@@ -12,10 +12,11 @@ import portmapd.client
 from portmapd import errors
 from portmapd.channel.box import Box, BoxReader
 from portmapd.channel.commands import MAPPING_ROW, SERVICE_ROW, encode_event
-from portmapd.client import blocking, local, values
+from portmapd.client import aio, blocking, twisted, values
 from portmapd.client.values import (
     Change,
     Flags,
+    Kind,
     RpcMapping,
     Service,
     change_of,
@@ -66,10 +67,12 @@ class ValueTests(SynchronousTestCase):
 
     def test_changes(self) -> None:
         """Each kind of event, with what it tells of."""
-        for kind in ("registered", "deregistered"):
+        services: tuple[Kind, ...] = ("registered", "deregistered")
+        mappings: tuple[Kind, ...] = ("mapped", "unmapped")
+        for kind in services:
             box = box_of(encode_event(kind, SERVICE_ROW, SERVICE_FIELDS))
             self.assertEqual(change_of(box), Change(kind, SERVICE))
-        for kind in ("mapped", "unmapped"):
+        for kind in mappings:
             box = box_of(encode_event(kind, MAPPING_ROW, MAPPING_FIELDS))
             self.assertEqual(change_of(box), Change(kind, MAPPING))
 
@@ -116,12 +119,12 @@ class FilterTests(SynchronousTestCase):
 class NameTests(SynchronousTestCase):
     """Where applications find it all."""
 
-    def test_same_in_both_clients(self) -> None:
-        """Both clients have the same Flags and Service; the package has them, too."""
-        for name in ("Flags", "Service"):
-            self.assertIs(getattr(blocking, name), getattr(local, name))
-            self.assertIs(getattr(portmapd.client, name), getattr(values, name))
-        self.assertIs(portmapd.client.Portmapper, local.Portmapper)
+    def test_same_in_all_clients(self) -> None:
+        """All clients have the same values; the package has them, too."""
+        for name in ("Change", "Flags", "RpcMapping", "Service"):
+            for client in (aio, blocking, twisted, portmapd.client):
+                self.assertIs(getattr(client, name), getattr(values, name))
+        self.assertIs(portmapd.client.Portmapper, twisted.Portmapper)
         self.assertIs(portmapd.client.errors, errors)
 
     def test_every_name_is_there(self) -> None:
@@ -129,6 +132,16 @@ class NameTests(SynchronousTestCase):
         for name in portmapd.client.__all__:
             self.assertIsNotNone(getattr(portmapd.client, name))
         self.assertRaises(AttributeError, getattr, portmapd.client, "Portmapperr")
+
+    def test_asyncio_client_without_twisted(self) -> None:
+        """The client for asyncio imports no Twisted."""
+        code = (
+            "import sys, portmapd.client.aio, portmapd.client.reg_arguments;"
+            "print([n for n in sys.modules if n.partition('.')[0] in ('twisted', 'zope')])"
+        )
+        command = [sys.executable, "-c", code]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
+        self.assertEqual(said.stdout.strip(), "[]")
 
     def test_blocking_client_without_twisted(self) -> None:
         """What the blocking client imports is small, and has no Twisted; it prints its time."""

@@ -20,7 +20,7 @@ from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import NETIDS, PROTOCOLS, format_address, split_address
 from portmapd.oncrpc.program import PROGRAM, Pmap, read_pmap, read_rpcb
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping, mapping
 from tests.support.rpc_samples import (
@@ -72,14 +72,14 @@ class Machine(RuleBasedStateMachine):
         self.mapper = PortMapper()
         self.rows: dict[Key, Row] = {}
         self.heard: dict[Key, Mapping] = {}
-        self.mapper.registry.follow(self.hear, *Kind)
+        self.mapper.registry.follow(self.hear, *ChangeKind)
 
-    def hear(self, changes: Sequence[Change]) -> None:
+    def hear(self, changes: Sequence[ChangeRecord]) -> None:
         """Keep a copy of the registry by its changes alone."""
         for change in changes:
             subject = change.subject
             assert isinstance(subject, Mapping)
-            if change.kind is Kind.MAPPED:
+            if change.kind is ChangeKind.MAPPED:
                 assert subject.key not in self.heard
                 self.heard[subject.key] = subject
             else:

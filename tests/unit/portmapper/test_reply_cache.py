@@ -15,7 +15,7 @@ from portmapd.portmapper.reply_cache import (
     MAX_TABLES,
     ReplyTable,
 )
-from portmapd.registry.change import Kind
+from portmapd.registry.change import ChangeKind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import (
@@ -175,7 +175,8 @@ class ChangeTests(CacheTestCase):
     def test_told_of_kinds(self) -> None:
         """The kinds that matter are these, of all that there are."""
         self.assertEqual(
-            {kind for kind in Kind if "mapped" in kind.value}, {Kind.MAPPED, Kind.UNMAPPED}
+            {kind for kind in ChangeKind if "mapped" in kind.value},
+            {ChangeKind.MAPPED, ChangeKind.UNMAPPED},
         )
 
 

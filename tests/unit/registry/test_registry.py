@@ -9,7 +9,7 @@ from portmapd.errors import (
     InvalidMapping,
     LimitExceeded,
 )
-from portmapd.registry.change import Change, Kind
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Allowance, Holder, owner_of
 from portmapd.registry.mapping import SUPERUSER, Mapping, mapping
 from portmapd.registry.registry import Registry
@@ -23,8 +23,8 @@ class RegistryTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.registry = Registry()
-        self.told: list[list[Change]] = []
-        self.registry.follow(lambda changes: self.told.append(list(changes)), *Kind)
+        self.told: list[list[ChangeRecord]] = []
+        self.registry.follow(lambda changes: self.told.append(list(changes)), *ChangeKind)
 
     def holder(self, uid: int = 104, pid: int = 1, limit: int | None = None) -> Holder:
         """An open holder."""
@@ -168,14 +168,14 @@ class FollowerTests(RegistryTestCase):
         self.registry.map(one, two)
         self.registry.replace(two, three)
         self.registry.unmap(one)
-        mapped, unmapped = Kind.MAPPED, Kind.UNMAPPED
+        mapped, unmapped = ChangeKind.MAPPED, ChangeKind.UNMAPPED
         self.assertEqual(
             self.told,
             [
-                [Change(mapped, one), Change(mapped, two)],
-                [Change(unmapped, two)],
-                [Change(mapped, three)],
-                [Change(unmapped, one)],
+                [ChangeRecord(mapped, one), ChangeRecord(mapped, two)],
+                [ChangeRecord(unmapped, two)],
+                [ChangeRecord(mapped, three)],
+                [ChangeRecord(unmapped, one)],
             ],
         )
 
@@ -191,31 +191,34 @@ class FollowerTests(RegistryTestCase):
         self.assertEqual(
             self.told,
             [
-                [Change(Kind.REGISTERED, one), Change(Kind.REGISTERED, two)],
-                [Change(Kind.MAPPED, held)],
-                [Change(Kind.DEREGISTERED, two)],
-                [Change(Kind.DEREGISTERED, one)],
-                [Change(Kind.UNMAPPED, held)],
+                [
+                    ChangeRecord(ChangeKind.REGISTERED, one),
+                    ChangeRecord(ChangeKind.REGISTERED, two),
+                ],
+                [ChangeRecord(ChangeKind.MAPPED, held)],
+                [ChangeRecord(ChangeKind.DEREGISTERED, two)],
+                [ChangeRecord(ChangeKind.DEREGISTERED, one)],
+                [ChangeRecord(ChangeKind.UNMAPPED, held)],
             ],
         )
 
     def test_told_when_done(self) -> None:
         """Whoever is told finds it done, all of the transaction."""
-        counts: list[tuple[Kind, int]] = []
+        counts: list[tuple[ChangeKind, int]] = []
 
-        def look(changes: Sequence[Change]) -> None:
+        def look(changes: Sequence[ChangeRecord]) -> None:
             counts.append((changes[0].kind, len(self.registry.mappings)))
 
-        self.registry.follow(look, Kind.MAPPED, Kind.UNMAPPED)
+        self.registry.follow(look, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
         self.registry.map(udp(1, 1), udp(2, 1))
         self.registry.unmap(udp(1, 1), udp(2, 1))
-        self.assertEqual(counts, [(Kind.MAPPED, 2), (Kind.UNMAPPED, 0)])
+        self.assertEqual(counts, [(ChangeKind.MAPPED, 2), (ChangeKind.UNMAPPED, 0)])
 
     def test_kinds(self) -> None:
         """Only the kinds that one follows are told, in the order of following."""
         order: list[str] = []
-        self.registry.follow(lambda changes: order.append("one"), Kind.UNMAPPED)
-        self.registry.follow(lambda changes: order.append("two"), Kind.UNMAPPED)
+        self.registry.follow(lambda changes: order.append("one"), ChangeKind.UNMAPPED)
+        self.registry.follow(lambda changes: order.append("two"), ChangeKind.UNMAPPED)
         self.registry.map(udp(1, 1))
         self.assertEqual(order, [])
         self.registry.unmap(udp(1, 1))
@@ -225,12 +228,12 @@ class FollowerTests(RegistryTestCase):
         """Who ends following is told no more, even while all are told."""
         seen: list[str] = []
 
-        def once(changes: Sequence[Change]) -> None:
+        def once(changes: Sequence[ChangeRecord]) -> None:
             seen.append("once")
             end()
 
-        end = self.registry.follow(once, *Kind)
-        self.registry.follow(lambda changes: seen.append("always"), Kind.MAPPED)
+        end = self.registry.follow(once, *ChangeKind)
+        self.registry.follow(lambda changes: seen.append("always"), ChangeKind.MAPPED)
         self.registry.map(udp(1, 1))
         self.registry.map(udp(2, 1))
         self.assertEqual(seen, ["once", "always", "always"])

@@ -2,9 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.channel.service import check_service
 from portmapd.errors import AlreadyRegistered, InvalidService, NotRegistered
 from portmapd.registry.holder import Holder
-from portmapd.registry.service import EXCLUSIVE, PUBLIC, Service, check_service
+from portmapd.registry.service import EXCLUSIVE, PUBLIC, NamedService
 from tests.unit.registry.test_registry import RegistryTestCase
 
 
@@ -188,4 +189,6 @@ class ServiceFieldTests(SynchronousTestCase):
     def test_services_are_themselves(self) -> None:
         """Two services with the same fields are two."""
         holder = Holder(1, 1)
-        self.assertNotEqual(Service("a", "1", 0, 1, holder), Service("a", "1", 0, 1, holder))
+        self.assertNotEqual(
+            NamedService("a", "1", 0, 1, holder), NamedService("a", "1", 0, 1, holder)
+        )

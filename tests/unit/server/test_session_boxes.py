@@ -2,7 +2,7 @@
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import MAX_VALUE, Box
-from portmapd.registry.change import Kind
+from portmapd.registry.change import ChangeKind
 from tests.support.channel_sessions import SessionTestCase
 
 
@@ -78,7 +78,7 @@ class BoxTests(SessionTestCase):
             raise RuntimeError("a follower failed")
 
         self.connection.watch()
-        self.host.registry.follow(fail, Kind.DEREGISTERED)
+        self.host.registry.follow(fail, ChangeKind.DEREGISTERED)
         rows = c.DEREGISTER.arguments[0].kind.encode([("a", "80")])
         box = {b"_ask": b"5", b"_command": b"Deregister", b"services": rows}
         self.assertEqual(self.said(box), (b"5", b"INTERNAL_ERROR"))

@@ -23,6 +23,7 @@ from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
+from portmapd.server import pipelining
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
 from portmapd.server.stream import (
@@ -89,6 +90,8 @@ class StreamTestCase(SynchronousTestCase):
     """A listening socket in memory."""
 
     def setUp(self) -> None:
+        # On a busy machine, calls may take longer than a turn; TurnTests are about that.
+        self.patch(pipelining, "TURN", 60.0)
         self.serving = Serving()
         self.serving.registry.map(mapping(7, 1, "udp", "0.0.0.0.0.9"))
         self.factory = self.made(limit=LIMIT)
@@ -271,6 +274,7 @@ class TurnTests(StreamTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(pipelining, "TURN", TURN)
         dispatch = self.serving.mapper.dispatcher.dispatch
 
         def slow(message: bytes, caller: Caller) -> Outcome:

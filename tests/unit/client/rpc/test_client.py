@@ -231,7 +231,7 @@ class ImportTests(SynchronousTestCase):
     def test_lazy(self) -> None:
         """Importing the package imports no Twisted."""
         code = "import portmapd.client, sys; print('twisted' in sys.modules)"
-        top = Path(__file__).resolve().parents[3]
+        top = Path(__file__).resolve().parents[4]
         said = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=top
         )

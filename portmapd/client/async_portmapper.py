@@ -1,0 +1,53 @@
+"""What the clients for Twisted and asyncio have in common. Internal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from os import PathLike
+from typing import Any
+
+from portmapd.channel.socket_path import asking_socket
+from portmapd.client.core.reconnecting import ReconnectingConnection
+from portmapd.client.core.registrations import Lost
+from portmapd.client.core.runtime import Runtime
+from portmapd.client.core.watching import AsyncChanges, Watchers
+from portmapd.client.portmapper import BasePortmapper, MappingsT, NoneT, PathT, ServicesT
+from portmapd.client.values import watched_names
+from portmapd.errors import PortmapdError
+
+
+class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT]):
+    """A client whose connection is kept by a reactor or an event loop."""
+
+    def __init__(
+        self, runtime: Runtime[Any], path: str | PathLike[str] | None, lost: Lost | None
+    ) -> None:
+        self._watchers = Watchers(runtime)
+        self._connection = ReconnectingConnection(
+            runtime, asking_socket(path), lost, self._watchers
+        )
+        self._spawn = runtime.spawn
+
+    def watch(self, names: str | Iterable[str] | None = None) -> AsyncChanges:
+        """Watch what is registered now, and every change, as an asynchronous iterator.
+
+        If there is no daemon, it begins once there is one. Changes that cancel out are left out if
+        very many wait to be taken.
+
+        :param names: the name, or the names, whose services are watched; None: all services, and
+            the RPC mappings.
+        :return: ``async for`` takes :class:`~portmapd.client.values.Change` values from it.
+            ``close()`` ends it, and must be called when it is not read any more.
+        :raises BadArguments: *names* are no names, or can never be registered.
+        :raises ClientClosed: the client is closed.
+        """
+        self._connection.check()
+        changes = self._watchers.watch(frozenset(watched_names(names)))
+        self._spawn(self._begin_to_watch())
+        return changes
+
+    async def _begin_to_watch(self) -> None:
+        # The connection is made again as long as anything is watched.
+        with suppress(PortmapdError):
+            self._watchers.begin(await self._connection.open())

@@ -1,0 +1,174 @@
+"""Making connections: to the daemon, again when it broke, and to one of several services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from errno import EAGAIN
+from socket import SO_PEERCRED, SOL_SOCKET
+from struct import Struct
+from typing import Any, Protocol, TypeVar
+
+from portmapd.channel.socket_path import MAX_PATH, serving_uids
+from portmapd.client.values import Service
+from portmapd.errors import CallTimedOut, DaemonUnreachable, NotAccepted, NotListed
+
+_UCRED = Struct("=iII")
+
+#: How long one attempt to connect may take, in seconds: everything is on this machine.
+TIMEOUT = 10.0
+#: How long to wait before a UNIX socket whose queue is full is tried again, in seconds.
+QUEUE_WAIT = 0.01
+
+#: The wait before the first attempt to connect again, in seconds; it doubles up to the longest.
+FIRST_WAIT = 0.05
+LONGEST_WAIT = 2.0
+#: How far waits are spread around their length, so that not all clients come at once.
+JITTER = 0.5
+
+#: Where to connect to: the path of a UNIX socket, or a host and a port.
+Target = str | tuple[str, int]
+
+
+class Stream(Protocol):
+    """A stream that was connected; sockets have these methods."""
+
+    def getsockname(self) -> Any:
+        """Return its own address."""
+
+    def getpeername(self) -> Any:
+        """Return the address of its peer."""
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        """Return an option of its socket."""
+
+    def close(self) -> object:
+        """Close it."""
+
+
+S_co = TypeVar("S_co", bound=Stream, covariant=True)
+S = TypeVar("S", bound=Stream)
+
+
+class Dialer(Protocol[S_co]):
+    """Makes connections.
+
+    :ivar left: the seconds that are left for all of them; infinity without a limit.
+    """
+
+    @property
+    def left(self) -> float: ...
+
+    async def dial(self, target: Target, seconds: float) -> S_co:
+        """Connect to *target* within so many seconds.
+
+        :raises OSError: it cannot be connected to; ``EAGAIN``: the queue of a UNIX socket is full.
+        :raises CallTimedOut: it took too long.
+        """
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def time(self) -> float:
+        """Return the seconds of a clock."""
+
+
+async def dial(dialer: Dialer[S], target: Target, seconds: float) -> S:
+    """Connect to *target*; wait for a place in the queue of a UNIX socket.
+
+    :raises OSError: it cannot be connected to.
+    :raises CallTimedOut: it took too long.
+    """
+    end = dialer.time() + seconds
+    while True:
+        try:
+            stream = await dialer.dial(target, max(end - dialer.time(), 0.001))
+            break
+        except BlockingIOError as error:
+            if dialer.time() >= end:
+                reason = f"not done in {round(seconds, 2):g} s: its queue of connections is full"
+                raise OSError(EAGAIN, reason) from error
+        await dialer.sleep(QUEUE_WAIT)
+    if isinstance(target, tuple) and stream.getsockname() == stream.getpeername():
+        # TCP connects a socket to itself if the kernel happens to choose the port in question.
+        stream.close()
+        raise ConnectionRefusedError("nothing listens there")
+    return stream
+
+
+async def dial_daemon(dialer: Dialer[S], path: str, seconds: float) -> S:
+    """Connect to the daemon.
+
+    :raises DaemonUnreachable: no daemon answers there, or it is another user's at a path of ours.
+    """
+    if len(path.encode(errors="surrogateescape")) > MAX_PATH or "\0" in path:
+        raise DaemonUnreachable(
+            f"no daemon can be at {path!r}: it is too long, or has a zero byte; the path of a "
+            f"socket has at most {MAX_PATH} bytes"
+        )
+    try:
+        stream = await dial(dialer, path, seconds)
+    except OSError as error:
+        raise DaemonUnreachable(
+            f"no daemon answers at {path} ({reason_of(error)}); is portmapd running there?"
+        ) from error
+    uids = serving_uids(path)
+    if uids and (uid := _peer_uid(stream)) not in uids:
+        stream.close()
+        raise DaemonUnreachable(f"the daemon at {path} is another user's, of uid {uid}")
+    return stream
+
+
+def _peer_uid(stream: Stream) -> int:
+    """Return the user whose daemon listens there, as the kernel knows it."""
+    _, uid, _ = _UCRED.unpack(stream.getsockopt(SOL_SOCKET, SO_PEERCRED, _UCRED.size))
+    return int(uid)
+
+
+async def dial_any(dialer: Dialer[S], name: str, services: Sequence[Service]) -> S:
+    """Connect to one of *services*, which are tried in random order.
+
+    Those that hang leave time for the others.
+
+    :raises NotListed: there are none.
+    :raises NotAccepted: none accepts; the message says why the last one did not.
+    """
+    if not services:
+        raise NotListed(f"no service {name} is registered")
+    targets = list(_targets(services))
+    reason = "it has no address"
+    for count, target in zip(range(len(targets), 0, -1), targets, strict=True):
+        try:
+            return await dial(dialer, target, min(TIMEOUT, dialer.left / count))
+        except (OSError, CallTimedOut) as error:
+            reason = reason_of(error)
+    raise NotAccepted(
+        f"of the services {name}, {len(services)} in number, none accepts a connection; "
+        f"the last one: {reason}"
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Return what *error* says, as a part of a sentence."""
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def _targets(services: Sequence[Service]) -> Iterator[Target]:
+    # It takes as long to import as half of a client.
+    import random
+
+    for service in random.sample(services, len(services)):
+        if isinstance(service.port, int):
+            yield "127.0.0.1", service.port
+            yield "::1", service.port
+        elif service.port.startswith("/"):
+            yield service.port
+
+
+def waits() -> Iterator[float]:
+    """Yield the seconds to wait before each attempt to connect again."""
+    import random
+
+    wait = FIRST_WAIT
+    while True:
+        yield wait * (1 + JITTER * (random.random() - 0.5))
+        wait = min(2 * wait, LONGEST_WAIT)

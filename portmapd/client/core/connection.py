@@ -1,0 +1,129 @@
+"""One connection to the daemon: what operations need of it, and its protocol without I/O."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from portmapd.channel import commands as c
+from portmapd.channel.box import Box, BoxReader
+from portmapd.client.values import Change, change_of
+from portmapd.errors import BadArguments, BrokenStream, DaemonUnreachable, Refusal
+
+T = TypeVar("T")
+#: What waits for an answer: whatever a client uses for that.
+W = TypeVar("W")
+
+#: What the encoders raise for a value that is too long or not of its type.
+_UNWRITABLE = (ValueError, TypeError, AttributeError, struct.error)
+
+
+class Connection(Protocol):
+    """What operations need of a connection."""
+
+    async def ask(self, command: c.Command, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask *command* with these arguments, and return its answer by name.
+
+        :raises Refusal: the daemon refuses.
+        :raises BadArguments: an argument cannot be encoded; nothing is sent.
+        :raises DaemonUnreachable: the connection broke before the answer came.
+        """
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    async def gather(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Do several things, at once if possible, and return their results in order."""
+
+    def check(self) -> None:
+        """Raise :exc:`~portmapd.errors.DaemonUnreachable` if the connection has ended."""
+
+
+class Answer(NamedTuple, Generic[W]):
+    """The answer to a command, and what waits for it."""
+
+    waiter: W
+    outcome: dict[str, Any] | Refusal
+
+
+class Overflow(NamedTuple):
+    """The daemon left changes out, because they were not read in time."""
+
+
+class ChannelProtocol(Generic[W]):
+    """The client's side of the channel's protocol: bytes in, bytes out, no I/O.
+
+    :param path: the daemon's socket, for messages.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._reader = BoxReader()
+        self._waiting: dict[bytes, tuple[c.Command, W]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return the number of commands that wait for an answer."""
+        return len(self._waiting)
+
+    def ask(self, command: c.Command, values: Mapping[str, Any], waiter: W) -> tuple[bytes, bytes]:
+        """Encode a command.
+
+        :return: its tag, and the bytes to send.
+        :raises BadArguments: an argument is too long or not of its type.
+        """
+        self._count += 1
+        tag = b"%x" % self._count
+        try:
+            box = command.ask(tag, values)
+        except _UNWRITABLE as error:
+            raise BadArguments(
+                f"an argument of {command.name} is too long or not of its type: {error}"
+            ) from error
+        self._waiting[tag] = command, waiter
+        return tag, box
+
+    def forget(self, tag: bytes) -> None:
+        """Ignore the answer that has this tag."""
+        self._waiting.pop(tag, None)
+
+    def end(self) -> list[W]:
+        """The connection has ended: return what still waits."""
+        waiting = [waiter for _, waiter in self._waiting.values()]
+        self._waiting.clear()
+        return waiting
+
+    def receive(self, data: bytes) -> Iterator[Answer[W] | Change | Overflow]:
+        """Take *data* in, and yield what it completes.
+
+        :raises DaemonUnreachable: it is not the channel's protocol.
+        """
+        try:
+            for box in self._reader.feed(data):
+                received = self._received(box)
+                if received is not None:
+                    yield received
+        except (BrokenStream, BadArguments) as error:
+            raise DaemonUnreachable(
+                f"what serves at {self._path} is no portmapd that this client understands "
+                f"({error}); check the path"
+            ) from error
+
+    def _received(self, box: Box) -> Answer[W] | Change | Overflow | None:
+        tag = box.get(c.ANSWER, box.get(c.ERROR))
+        if tag is None:
+            return _event(box)
+        if tag not in self._waiting:
+            return None
+        command, waiter = self._waiting[tag]
+        outcome = c.read_refusal(box) if c.ERROR in box else command.read_answer(box)
+        del self._waiting[tag]
+        return Answer(waiter, outcome)
+
+
+def _event(box: Box) -> Change | Overflow | None:
+    command = box.get(c.COMMAND)
+    if command == c.OVERFLOW:
+        return Overflow()
+    return change_of(box) if command == c.EVENT else None

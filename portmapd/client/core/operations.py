@@ -1,0 +1,180 @@
+"""The operations of a client, as coroutines over a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeVar
+
+from portmapd.channel import commands as c
+from portmapd.channel.service import check_service
+from portmapd.client.core.connection import Connection
+from portmapd.client.core.registrations import Group, MappingFields, Refused, Registrations
+from portmapd.client.values import RpcMapping, Service, mapping_of, service_of
+from portmapd.errors import AlreadyRegistered, LimitExceeded, NotRegistered, Refusal
+
+T = TypeVar("T")
+
+#: How often, and after how many seconds, what was refused is tried again: the daemon may not have
+#: noticed yet that our previous connection is closed.
+RETRIES = 5
+RETRY_WAIT = 0.1
+#: Refusals that may be due to that.
+PASSING = (AlreadyRegistered, LimitExceeded)
+
+
+class Session(Protocol):
+    """What operations need of a client.
+
+    :ivar registrations: what is registered through it.
+    """
+
+    @property
+    def registrations(self) -> Registrations: ...
+
+    def connected(self, changes: bool = False) -> AbstractAsyncContextManager[Connection]:
+        """Give the block a connection on which everything is registered.
+
+        :param changes: the block changes what is registered: if it is interrupted, the connection
+            is closed, so that nothing is left half done.
+        :raises DaemonUnreachable: there is no daemon.
+        """
+
+
+async def greet(connection: Connection) -> None:
+    """Check that a daemon serves, and that it speaks our version of the protocol."""
+    await connection.ask(c.HELLO, {"version": c.VERSION})
+
+
+async def register(session: Session, group: Group) -> None:
+    """Register *group*, all or nothing, and again whenever the connection is made again."""
+    async with session.connected(changes=True) as connection:
+        await _register(connection, group)
+        connection.check()
+        session.registrations.add(group)
+
+
+async def deregister(session: Session, keys: Sequence[tuple[str, str]]) -> None:
+    """Undo registrations by name and port, and unset the RPC mappings that came with them."""
+    async with session.connected(changes=True) as connection:
+        await _deregister(connection, session.registrations, keys)
+
+
+async def deregister_name(session: Session, name: str) -> None:
+    """Undo every registration of *name* that was made through this client.
+
+    :raises InvalidService: it is no name.
+    :raises NotRegistered: there is none.
+    """
+    check_service(name, "1", 0)
+    async with session.connected(changes=True) as connection:
+        keys = [key for group in session.registrations for key in group.keys if key[0] == name]
+        if not keys:
+            raise NotRegistered(f"name {name}: it is not registered through this client")
+        await _deregister(connection, session.registrations, keys)
+
+
+async def _deregister(
+    connection: Connection, registrations: Registrations, keys: Sequence[tuple[str, str]]
+) -> None:
+    await connection.ask(c.DEREGISTER, {"services": keys})
+    for mapping in registrations.deregistered(keys):
+        try:
+            await _unset(connection, mapping)
+        except NotRegistered:
+            # The superuser may have unset it.
+            continue
+
+
+async def unset(session: Session, mapping: MappingFields) -> None:
+    """Undo one RPC mapping."""
+    async with session.connected(changes=True) as connection:
+        await _unset(connection, mapping)
+        session.registrations.unset(mapping)
+
+
+async def list_services(session: Session, wanted: Mapping[str, Any]) -> list[Service]:
+    """List every service that matches the filters *wanted*."""
+    async with session.connected() as connection:
+        return await pages(connection, c.LIST, wanted, service_of)
+
+
+async def list_mappings(session: Session) -> list[RpcMapping]:
+    """List every RPC mapping."""
+    async with session.connected() as connection:
+        return await pages(connection, c.LIST_MAPPINGS, {}, mapping_of)
+
+
+async def pid2exe(session: Session, pids: Sequence[int] | None) -> str:
+    """Return the executable that a process announces; empty if it is not known."""
+    announced = await list_services(session, {"names": [c.PID2EXE], "pids": pids})
+    return next((service.exe for service in announced if service.exe), "")
+
+
+async def pages(
+    connection: Connection,
+    command: c.Command,
+    wanted: Mapping[str, Any],
+    make: Callable[[tuple[Any, ...]], T],
+    first: Callable[[], object] = lambda: None,
+) -> list[T]:
+    """Return the rows of all pages of a listing.
+
+    :param wanted: the arguments that filter it.
+    :param make: makes a value of a row.
+    :param first: is called when the first page has come.
+    """
+    column = command.answer[0].name
+    answer = await connection.ask(command, wanted)
+    first()
+    rows = [make(row) for row in answer[column]]
+    while answer["more"] is not None:
+        answer = await connection.ask(command, {**wanted, "after": answer["more"]})
+        rows += [make(row) for row in answer[column]]
+    return rows
+
+
+async def restore(connection: Connection, groups: Iterable[Group]) -> list[Refused]:
+    """Register *groups* on a new connection, each all or nothing.
+
+    :return: the groups that are refused for good.
+    """
+    refused = await _register_each(connection, groups)
+    for _ in range(RETRIES):
+        again = [group for group, why in refused if isinstance(why, PASSING)]
+        if not again:
+            break
+        await connection.sleep(RETRY_WAIT)
+        for_good = [(group, why) for group, why in refused if not isinstance(why, PASSING)]
+        refused = for_good + await _register_each(connection, again)
+    return refused
+
+
+async def _register_each(connection: Connection, groups: Iterable[Group]) -> list[Refused]:
+    outcomes = await connection.gather([_refused(connection, group) for group in groups])
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+async def _refused(connection: Connection, group: Group) -> Refused | None:
+    try:
+        await _register(connection, group)
+    except Refusal as refusal:
+        return group, refusal
+    return None
+
+
+async def _register(connection: Connection, group: Group) -> None:
+    if group.services:
+        await connection.ask(c.REGISTER, {"services": group.services})
+    if not group.mappings:
+        return
+    try:
+        await connection.ask(c.SET_MAPPINGS, {"mappings": group.mappings})
+    except Refusal:
+        if group.services:
+            await connection.ask(c.DEREGISTER, {"services": group.keys})
+        raise
+
+
+async def _unset(connection: Connection, mapping: MappingFields) -> None:
+    await connection.ask(c.UNSET_MAPPINGS, {"mappings": [mapping]})

@@ -1,0 +1,261 @@
+"""The methods that every client of the local channel has. Internal."""
+
+# What a client makes of a result is beyond what type variables can say.
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from portmapd.channel import commands as c
+from portmapd.client.core import operations
+from portmapd.client.core.connecting import Dialer, S, dial_any
+from portmapd.client.core.operations import Session
+from portmapd.client.core.registrations import Group
+from portmapd.client.values import (
+    Flags,
+    Service,
+    Terminator,
+    names_of,
+    pids_of,
+    user_ids,
+)
+
+if TYPE_CHECKING:
+    from portmapd.client.reg_arguments import NamedPorts, Ports, Rpc
+
+T = TypeVar("T")
+
+# What the methods of a client return for an operation that has no result, services, RPC mappings,
+# or a path: the result itself, or what gives it later.
+NoneT = TypeVar("NoneT")
+ServicesT = TypeVar("ServicesT")
+MappingsT = TypeVar("MappingsT")
+PathT = TypeVar("PathT")
+
+#: A user, by uid or name.
+User = int | str
+
+_ANNOUNCEMENT = (c.PID2EXE, c.ANY_PORT, int(Flags.PUBLIC))
+
+
+class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
+    """The operations; each client says what its methods return.
+
+    The errors below come in the way of each client, whatever the argument: a Deferred fails, and a
+    call or an ``await`` raises them.
+    """
+
+    @abstractmethod
+    def _run(
+        self, operation: Callable[[Session], Coroutine[Any, Any, T]], terminator: Terminator | None
+    ) -> Any:
+        """Do *operation*.
+
+        :param terminator: ends it by becoming readable.
+        """
+
+    @overload
+    def reg(
+        self,
+        name: str,
+        port: Ports,
+        flags: int = 0,
+        terminator: Terminator | None = None,
+        rpc: Rpc | None = None,
+    ) -> NoneT: ...
+
+    @overload
+    def reg(
+        self,
+        name: Iterable[NamedPorts],
+        port: None = None,
+        flags: int = 0,
+        terminator: Terminator | None = None,
+        rpc: None = None,
+    ) -> NoneT: ...
+
+    def reg(
+        self,
+        name: str | Iterable[NamedPorts],
+        port: Ports | None = None,
+        flags: int = 0,
+        terminator: Terminator | None = None,
+        rpc: Rpc | None = None,
+    ) -> NoneT:
+        """Register a name, all or nothing.
+
+        :param name: the name; or a list of (name, port) or (name, port, flags), to register
+            several at once.
+        :param port: a number, the absolute path of a UNIX socket, a listening socket, a Twisted
+            ``IListeningPort``, or a list of these; the same port twice counts once. None: the
+            names have theirs.
+        :param flags: :class:`~portmapd.client.values.Flags`; 0: none. In a list of names, for
+            those without their own.
+        :param terminator: a descriptor, or an object with ``fileno()``, that ends the operation by
+            becoming readable; None: there is none.
+        :param rpc: (program, version) or (program, version, netid): the ports become its RPC
+            mappings, too, one on each netid; None: they do not.
+        :raises InvalidService: *name*, *port* or *flags* is malformed.
+        :raises InvalidMapping: *rpc* is malformed.
+        :raises AlreadyRegistered: the name is taken, or the program's version on that netid.
+        :raises LimitExceeded: the process would hold more than the daemon allows.
+        :raises ExecutableUnknown: it is to be public, but the executable is not known.
+        """
+        return self._run(lambda session: _reg(session, name, port, flags, rpc), terminator)
+
+    @overload
+    def dereg(
+        self, name: str, port: Ports | None = None, terminator: Terminator | None = None
+    ) -> NoneT: ...
+
+    @overload
+    def dereg(
+        self,
+        name: Iterable[NamedPorts],
+        port: None = None,
+        terminator: Terminator | None = None,
+    ) -> NoneT: ...
+
+    def dereg(
+        self,
+        name: str | Iterable[NamedPorts],
+        port: Ports | None = None,
+        terminator: Terminator | None = None,
+    ) -> NoneT:
+        """Undo a registration, and keep the others.
+
+        RPC mappings that :meth:`reg` made with it are unset.
+
+        :param name: as for :meth:`reg`.
+        :param port: as for :meth:`reg`; None for one name: every port under which this client
+            registered it.
+        :raises NotRegistered: it is not registered through this client.
+        """
+        return self._run(lambda session: _dereg(session, name, port), terminator)
+
+    def list(
+        self,
+        name: str | Iterable[str] | None = None,
+        user: User | Iterable[User] | None = None,
+        pid: int | Iterable[int] | None = None,
+        terminator: Terminator | None = None,
+    ) -> ServicesT:
+        """Every :class:`~portmapd.client.values.Service` that matches all arguments.
+
+        :param name: a name, or several; None: any.
+        :param user: a uid or a user's name, or several; None: any.
+        :param pid: a process, or several; None: any.
+        :raises BadArguments: an argument is none of these, or there is no such user.
+        """
+        return self._run(lambda session: _list(session, name, user, pid), terminator)
+
+    def regpid2exe(self, terminator: Terminator | None = None) -> NoneT:
+        """Announce the path of this process's executable.
+
+        :raises ExecutableUnknown: it is not known: deleted, replaced, or not readable.
+        """
+        group = Group((_ANNOUNCEMENT,))
+        return self._run(lambda session: operations.register(session, group), terminator)
+
+    def deregpid2exe(self, terminator: Terminator | None = None) -> NoneT:
+        """Undo :meth:`regpid2exe`.
+
+        :raises NotRegistered: this client has not announced it.
+        """
+        keys = [_ANNOUNCEMENT[:2]]
+        return self._run(lambda session: operations.deregister(session, keys), terminator)
+
+    def pid2exe(self, pid: int, terminator: Terminator | None = None) -> PathT:
+        """The path of the executable that process *pid* announces; empty if it is not known."""
+        return self._run(lambda session: _pid2exe(session, pid), terminator)
+
+    def set(
+        self,
+        program: int,
+        version: int,
+        netid: str,
+        address: str,
+        terminator: Terminator | None = None,
+    ) -> NoneT:
+        """Map a version of an RPC program on *netid* to a universal address (RFC 5665).
+
+        :param program: 0 to 4294967295, but not the port mapper's own.
+        :param version: 0 to 4294967295.
+        :param netid: ``udp``, ``tcp``, ``udp6``, ``tcp6`` or ``local``.
+        :param address: such as ``127.0.0.1.3.232`` for port 1000; a path for netid local.
+        :raises InvalidMapping: an argument is none of these.
+        :raises AlreadyRegistered: it is mapped already, by anyone.
+        :raises LimitExceeded: the process would hold more than the daemon allows.
+        """
+        group = Group(mappings=((program, version, netid, address),))
+        return self._run(lambda session: operations.register(session, group), terminator)
+
+    def unset(
+        self,
+        program: int,
+        version: int,
+        netid: str,
+        address: str,
+        terminator: Terminator | None = None,
+    ) -> NoneT:
+        """Undo :meth:`set`; the arguments are the same.
+
+        :raises NotRegistered: it is not set through this client.
+        """
+        mapping = program, version, netid, address
+        return self._run(lambda session: operations.unset(session, mapping), terminator)
+
+    def mappings(self, terminator: Terminator | None = None) -> MappingsT:
+        """Every :class:`~portmapd.client.values.RpcMapping`, whoever set it."""
+        return self._run(operations.list_mappings, terminator)
+
+
+async def connect(session: Session, dialer: Dialer[S], name: str, user: User | None) -> S:
+    """Connect to a service of that name and user; None: any user.
+
+    :raises NotListed: none is registered.
+    :raises NotAccepted: none of them accepts.
+    """
+    return await dial_any(dialer, name, await _list(session, name, user, None))
+
+
+# Arguments are read within the coroutines: an error comes where the others of an operation come.
+
+
+async def _reg(
+    session: Session,
+    name: str | Iterable[NamedPorts],
+    port: Ports | None,
+    flags: int,
+    rpc: Rpc | None,
+) -> None:
+    # It takes long to import, and a program that only looks names up does without.
+    from portmapd.client.reg_arguments import group_of
+
+    await operations.register(session, group_of(name, port, flags, rpc))
+
+
+async def _dereg(session: Session, name: str | Iterable[NamedPorts], port: Ports | None) -> None:
+    if isinstance(name, str) and port is None:
+        await operations.deregister_name(session, name)
+        return
+    from portmapd.client.reg_arguments import group_of
+
+    await operations.deregister(session, group_of(name, port, 0, None).keys)
+
+
+async def _list(
+    session: Session,
+    name: str | Iterable[str] | None,
+    user: User | Iterable[User] | None,
+    pid: int | Iterable[int] | None,
+) -> list[Service]:
+    wanted = {"names": names_of(name), "users": user_ids(user), "pids": pids_of(pid)}
+    return await operations.list_services(session, wanted)
+
+
+async def _pid2exe(session: Session, pid: int) -> str:
+    return await operations.pid2exe(session, pids_of(pid))
