@@ -14,7 +14,7 @@ from portmapd.cli.exit import REFUSED, Exit
 from portmapd.client.reg_arguments import registrations
 from portmapd.client.values import user_ids
 from portmapd.errors import BadArguments, InvalidMapping, InvalidService
-from portmapd.oncrpc.netid import LOCAL, parse_address
+from portmapd.oncrpc.netid import check_path
 
 #: The largest number of an RPC program or version, and the largest uid.
 _LARGEST = (1 << 32) - 1
@@ -45,7 +45,7 @@ def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
     try:
         ((_, found, _),) = registrations("any", value)
         if found.startswith("/"):
-            parse_address(LOCAL, found)
+            check_path(found)
     except (InvalidService, InvalidMapping) as error:
         raise click.BadParameter(str(error)) from None
     return found
