@@ -29,6 +29,7 @@ from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.liveness import Liveness
+from portmapd.server.log_events import SERVING
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.socket_file import make_directory
@@ -100,6 +101,17 @@ class PortmapperService(MultiService):
             self._close()
             raise
         super().startService()
+        self._log.info(SERVING.text, event=SERVING.name, what=self._served())
+
+    def _served(self) -> str:
+        """What is served, for people."""
+        hosts = [host.host for host in map(_host_of, self._ports) if host and host.type == "UDP"]
+        where = [*hosts, *filter(None, [self.config.rpc_socket])]
+        port = f"port {self.port} on " if hosts else ""
+        places = [port + _listed(where)] if where else []
+        if self.config.local_socket is not None:
+            places.append(f"local channel at {self.config.local_socket}")
+        return "; ".join(places) or "nothing"
 
     def stopService(self) -> Deferred[Any]:
         """Close every socket and connection; the deferred fires when they are closed."""
@@ -216,6 +228,18 @@ class PortmapperService(MultiService):
             ended.append(self._server.close())
             self._server = None
         return gatherResults(ended)
+
+
+def _host_of(listening: IListeningPort) -> IPv4Address | IPv6Address | None:
+    """The address that a port is bound to; None if it is no internet address."""
+    host = listening.getHost()
+    return host if isinstance(host, IPv4Address | IPv6Address) else None
+
+
+def _listed(words: list[str]) -> str:
+    """Words as a list in a sentence."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _port_of(listening: IListeningPort) -> int:

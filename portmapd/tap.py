@@ -20,6 +20,7 @@ from twisted.python.usage import UsageError
 from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
 from portmapd.config import PORT, UNPRIVILEGED_PORT, Config, may_bind
 from portmapd.errors import ConfigurationError
+from portmapd.server.log_events import NO_CHANNEL
 from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
 from portmapd.server.pid_file import prepare_pid_file
 from portmapd.server.signals import handle_signals
@@ -275,9 +276,8 @@ def makeService(options: Options) -> IService:
         config = options.config()
         if config.local_socket is None and options["local-socket"] is None:
             TwistdPortmapper._log.warn(
-                "no local channel: {folder} belongs to another user; choose a path with "
-                "--local-socket, or set XDG_RUNTIME_DIR",
-                event="no-local-channel",
+                NO_CHANNEL.text,
+                event=NO_CHANNEL.name,
                 folder=private_directory(),
             )
         service: IService = TwistdPortmapper(config, reactor, options.output, _terminal(options))

@@ -50,6 +50,15 @@ def asking_socket(path: str | os.PathLike[str] | None = None) -> str:
     return SYSTEM_SOCKET
 
 
+def serving_uids(path: str) -> tuple[int, ...]:
+    """The users whose daemon may be at *path*, if it is one of ours; empty: any user's may.
+
+    Between a look at the path and the connection, another user may have changed what is there.
+    """
+    own = [os.path.join(folder, _NAME) for folder in filter(None, _directories())]
+    return (os.geteuid(), 0) if path in own else ()
+
+
 def is_private(folder: str) -> bool:
     """Is it a directory of this user, and no link to one?"""
     return is_ours(folder, root=False) and os.path.isdir(folder) and not os.path.islink(folder)

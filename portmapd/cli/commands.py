@@ -125,7 +125,7 @@ def pid2exe(connect: Connect, pid: int, as_json: bool) -> None:
 
 
 @portmapctl.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, callback=parameters.service_names)
 @as_json
 @click.pass_obj
 def watch(connect: Connect, names: Sequence[str], as_json: bool) -> None:

@@ -33,6 +33,13 @@ def service_name(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
+def service_names(
+    context: click.Context, parameter: click.Parameter, value: Sequence[str]
+) -> Sequence[str]:
+    """Names that may be registered."""
+    return [service_name(context, parameter, name) for name in value]
+
+
 def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """A port number, or an absolute path."""
     try:

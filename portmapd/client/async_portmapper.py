@@ -12,7 +12,7 @@ from portmapd.client.core.reconnecting import ReconnectingConnection
 from portmapd.client.core.registrations import Lost
 from portmapd.client.core.watching import AsyncChanges, Watchers
 from portmapd.client.portmapper import BasePortmapper, MappingsT, NoneT, PathT, ServicesT
-from portmapd.client.values import names_of
+from portmapd.client.values import watched_names
 from portmapd.errors import PortmapdError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT]):
             the RPC mappings.
         :return: ``async for`` takes :class:`~portmapd.client.values.Change` values from it.
             ``close()`` ends it, and must be called when it is not read any more.
-        :raises BadArguments: *names* are no names.
+        :raises BadArguments: *names* are no names, or can never be registered.
         :raises ClientClosed: the client is closed.
         """
         self._connection.check()
-        changes = self._watchers.watch(frozenset(names_of(names) or ()))
+        changes = self._watchers.watch(frozenset(watched_names(names)))
         self._spawn(self._begin_to_watch())
         return changes
 

@@ -107,7 +107,9 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
         return self._run(lambda session: _reg(session, name, port, flags, rpc), terminator)
 
     @overload
-    def dereg(self, name: str, port: Ports, terminator: Terminator | None = None) -> NoneT: ...
+    def dereg(
+        self, name: str, port: Ports | None = None, terminator: Terminator | None = None
+    ) -> NoneT: ...
 
     @overload
     def dereg(
@@ -128,7 +130,8 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
         RPC mappings that :meth:`reg` made with it are unset.
 
         :param name: as for :meth:`reg`.
-        :param port: as for :meth:`reg`.
+        :param port: as for :meth:`reg`; None for one name: every port under which this client
+            registered it.
         :raises NotRegistered: it is not registered through this client.
         """
         return self._run(lambda session: _dereg(session, name, port), terminator)
@@ -236,6 +239,9 @@ async def _reg(
 
 
 async def _dereg(session: Session, name: str | Iterable[NamedPorts], port: Ports | None) -> None:
+    if isinstance(name, str) and port is None:
+        await operations.deregister_name(session, name)
+        return
     from portmapd.client.reg_arguments import group_of
 
     await operations.deregister(session, group_of(name, port, 0, None).keys)

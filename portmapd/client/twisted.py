@@ -349,6 +349,10 @@ class Dialled(Protocol):
         """Return the address of its peer."""
         return self.transport.getPeer()
 
+    def getsockopt(self, level: int, option: int, size: int) -> Any:
+        """Return an option of its socket."""
+        return self.transport.getHandle().getsockopt(level, option, size)
+
     def close(self) -> None:
         """Close it."""
         self.transport.abortConnection()

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from portmapd.channel.arguments import Rows
 from portmapd.channel.box import Box
 from portmapd.channel.commands import CHANGE, MAPPING_ROW, SERVICE_ROW
-from portmapd.channel.service import Flags, is_number
-from portmapd.errors import BadArguments
+from portmapd.channel.service import Flags, check_service, is_number
+from portmapd.errors import BadArguments, InvalidService
 
 __all__ = ["Change", "Flags", "HasFileno", "Kind", "RpcMapping", "Service", "Subject", "Terminator"]
 
@@ -110,6 +110,20 @@ def names_of(name: str | Iterable[str] | None) -> list[str] | None:
     :raises BadArguments: one of them is not a string.
     """
     return None if name is None else _list_of(str, "name", name)
+
+
+def watched_names(name: str | Iterable[str] | None) -> list[str]:
+    """Return the names that are to be watched; empty for all.
+
+    :raises BadArguments: one of them is not a string, or can never be registered.
+    """
+    names = names_of(name) or []
+    for one in names:
+        try:
+            check_service(one, "1", 0)
+        except InvalidService as error:
+            raise BadArguments(str(error)) from None
+    return names
 
 
 def pids_of(pid: int | Iterable[int] | None) -> list[int] | None:

@@ -1,6 +1,8 @@
 """What procedures work on, and the request that they serve."""
 
 from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol
 
 from attrs import field, frozen
 
@@ -35,6 +37,28 @@ class Dumps:
         self._results.clear()
 
 
+class Event(Enum):
+    """What is reported of the changes that callers make."""
+
+    SET = "set"
+    REPLACED = "replaced"
+    UNSET = "unset"
+
+
+class Reporter(Protocol):
+    """Is told what callers change."""
+
+    def __call__(self, event: Event, caller: Caller, **fields: object) -> None:
+        """Take note.
+
+        :param fields: program, version, netid, address; for REPLACED the old address as ``old``.
+        """
+
+
+def report_nothing(event: Event, caller: Caller, **fields: object) -> None:
+    """A reporter that nobody reads."""
+
+
 @frozen
 class Context:
     """What procedures work on.
@@ -43,12 +67,14 @@ class Context:
     :param policy: who may do what.
     :param bound: tells whether the address of a mapping is bound on this host now.
     :param now: tells the time, in seconds since 1970.
+    :param report: is told what callers change.
     """
 
     registry: Registry
     policy: Policy
     bound: Callable[[Mapping], bool]
     now: Callable[[], float]
+    report: Reporter = report_nothing
     statistics: Statistics = field(factory=Statistics)
     dumps: Dumps = field(init=False)
 

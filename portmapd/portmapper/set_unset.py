@@ -10,7 +10,7 @@ from portmapd.errors import (
 from portmapd.oncrpc.message import AUTH_TOOWEAK
 from portmapd.portmapper.access import Modify, Register, Remove, Replace, permits
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.context import Context
+from portmapd.portmapper.context import Context, Event
 from portmapd.registry.mapping import SUPERUSER, Mapping, mapping
 
 #: The most characters of a netid or an address in a message.
@@ -61,6 +61,7 @@ def _register(context: Context, caller: Caller, new: Mapping) -> None:
     if new.key not in context.registry.suspended:
         _check_limits(context, new.owner)
     context.registry.map(new)
+    context.report(Event.SET, caller, **_fields(new))
 
 
 def _check_limits(context: Context, owner: str) -> None:
@@ -83,6 +84,7 @@ def _replace(context: Context, caller: Caller, existing: Mapping, new: Mapping) 
     if context.bound(existing):
         raise AlreadyRegistered(f"{existing.address} is registered, and still bound")
     context.registry.replace(existing, new)
+    context.report(Event.REPLACED, caller, old=existing.address, **_fields(new))
 
 
 def unset_mappings(
@@ -105,6 +107,20 @@ def unset_mappings(
             )
     registry.unmap(*existing)
     registry.forget(*suspended)
+    for m in (*existing, *suspended):
+        # What a connection held is logged with that.
+        if m.holder is None:
+            context.report(Event.UNSET, caller, **_fields(m))
+
+
+def _fields(m: Mapping) -> dict[str, object]:
+    """The fields of a mapping in a report."""
+    return {
+        "program": m.program,
+        "version": m.version,
+        "netid": m.netid,
+        "address": m.address,
+    }
 
 
 def _shown(text: str) -> str:

@@ -12,6 +12,7 @@ from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
 from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
 from portmapd.server.call_forwarder import CallForwarder, Respond
+from portmapd.server.log_events import REPLY_LOST
 from portmapd.server.rate_limited_log import RateLimitedLog
 
 #: The most hosts whose audience is remembered.
@@ -114,6 +115,10 @@ class CallServer:
             self._peer_log.refused(caller, outcome.refused)
         if outcome.cacheable is not None and outcome.reply is not None:
             self._cache.keep(caller, message, outcome.reply, outcome.cacheable)
+
+    def reply_lost(self, address: object, error: Exception) -> None:
+        """Log that a transport could not send a reply."""
+        self._peer_log.log(REPLY_LOST, address=str(address), error=str(error))
 
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent what is not a message, or a malformed one."""

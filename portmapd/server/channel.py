@@ -8,7 +8,6 @@ from contextlib import suppress
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import ConfigurationError
@@ -16,13 +15,14 @@ from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Allowances
 from portmapd.registry.registry import Registry
+from portmapd.server.log_events import COMMAND_REFUSED, CONNECTION_REFUSED, PEER_GONE
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Process, Processes, read_executable
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.session import ChannelContext, Session
+from portmapd.server.session import ChannelContext, Peer, Session
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
 
@@ -35,7 +35,6 @@ class ChannelProtocol(PipelinedProtocol[Box]):
     """
 
     factory: ChannelFactory
-    _log = Logger()
     uid: int
     pid: int
     #: The UNIX socket; None if the connection has none, and is refused.
@@ -54,12 +53,12 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         self._socket = skt
         try:
             self._session = self.factory.open(self)
-        except ProcessLookupError as error:
-            self._log.debug("pid {pid} is refused: {error}", pid=self.pid, error=error)
-            self.end()
-            return
         except PermissionError as error:
             self.factory.log_refused(self, str(error))
+            self.end()
+            return
+        except OSError as error:
+            self.factory.log.log(CONNECTION_REFUSED, pid=self.pid, why=str(error))
             self.end()
             return
         self.transport.registerProducer(self, True)
@@ -78,7 +77,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             try:
                 self._process = self.factory.processes.join(self, self._socket, self.pid)
             except OSError as error:
-                self._log.debug("pid {pid} is gone: {error}", pid=self.pid, error=error)
+                self.factory.log.log(PEER_GONE, pid=self.pid, why=str(error))
                 self.end()
                 raise ProcessLookupError(f"pid {self.pid} is gone") from error
         return self._process.allowances
@@ -136,11 +135,12 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param registry: what they register in.
     :param processes: the processes at their other ends.
     :param peer_lookups: the connections whose processes have not been looked up yet.
-    :param malformed_log: is told who sends malformed boxes.
+    :param log: is told who sends malformed boxes, and who is refused.
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
     :ivar processes: the processes at their other ends.
+    :ivar log: bounds the lines of its connections.
     """
 
     def __init__(
@@ -148,17 +148,21 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         registry: Registry,
         processes: Processes,
         peer_lookups: PeerLookups,
-        malformed_log: RateLimitedLog,
+        log: RateLimitedLog,
         turns: TurnQueue,
         limit: int,
     ) -> None:
         super().__init__(turns)
         self.processes = processes
         self._context = ChannelContext(
-            registry, Watchers(registry), instance=uuid4().hex, limit=processes.max_services
+            registry,
+            Watchers(registry),
+            instance=uuid4().hex,
+            limit=processes.max_services,
+            refused=self._log_refused,
         )
         self._peer_lookups = peer_lookups
-        self._malformed_log = malformed_log
+        self.log = log
         self._limit = limit
         #: The superuser need not leave any to others, nor the user whose daemon it is.
         self._unlimited = frozenset({0, os.geteuid()})
@@ -225,12 +229,15 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     def log_refused(self, channel: ChannelProtocol, why: str) -> None:
         """*channel* is closed, for others."""
         caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
-        self._malformed_log.sent_away(caller, f"{why} (pid {channel.pid})")
+        self.log.sent_away(caller, f"{why} (pid {channel.pid})")
 
     def log_malformed(self, channel: ChannelProtocol, fault: str) -> None:
         """*channel* sent what is no box."""
         caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
-        self._malformed_log.malformed(caller, f"{fault} (pid {channel.pid})")
+        self.log.malformed(caller, f"{fault} (pid {channel.pid})")
+
+    def _log_refused(self, peer: Peer, command: str, why: str) -> None:
+        self.log.log(COMMAND_REFUSED, command=command, uid=peer.uid, pid=peer.pid, why=why)
 
     def end(self) -> Deferred[None]:
         self._peer_lookups.stop()

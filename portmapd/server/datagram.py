@@ -10,7 +10,6 @@ from ipaddress import ip_address
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import ISystemHandle, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import UDP, UDP6
@@ -44,7 +43,6 @@ class PortmapDatagramProtocol(DatagramProtocol):
 
     noisy = False
     transport: IUDPTransport | None
-    _log = Logger()
 
     def __init__(self, call_server: CallServer, address: str | None = None) -> None:
         if address is not None:
@@ -117,7 +115,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
         try:
             self.transport.write(reply, address)
         except (OSError, MessageLengthError) as error:
-            self._log.debug("a reply to {address} is lost: {error}", address=address, error=error)
+            self.call_server.reply_lost(address, error)
 
 
 def _covers(host: str, address: str) -> bool:

@@ -18,14 +18,20 @@ from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
+from portmapd.server.log_events import (
+    MAPPING_BACK,
+    MAPPING_DEAD,
+    MAPPING_FORGOTTEN,
+    MAPPING_REMOVED,
+    LogEvent,
+)
+from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.sock_diag import Local
 
 #: A look gives others a turn when it has taken so long, in seconds.
 SLICE = 0.001
 #: New addresses are asked for one by one up to so many; for more, the tables are read.
 MAX_QUERIES = 16
-#: The most mappings that one look names in the log for each thing that happened to them.
-MAX_LINES = 10
 
 #: For each of the kernel's tables, the users of the watched addresses.
 Found = dict[str, dict[Local, Users]]
@@ -52,6 +58,7 @@ class Liveness(Service):
         self._registry = registry
         self._clock = clock
         self._period = period
+        self._events = RateLimitedLog(clock)
         self._forget = forget
         self._presences: Presences = {}
         #: The presences at each watched address, and the suspended ones in the order of their ends.
@@ -98,6 +105,7 @@ class Liveness(Service):
         _cancel(self._next_turn)
         _cancel(self._next_slice)
         self._next_turn = self._next_slice = None
+        self._events.close()
 
     def close(self) -> None:
         """Stop following the registry; the service must be stopped, and stay stopped."""
@@ -169,12 +177,12 @@ class Liveness(Service):
         gone = [p for p in wrong if p.forgotten_at is None]
         back = [p for p in wrong if p.forgotten_at is not None]
         if self._forget:
-            self._report(gone, "is not answered: its address is no longer bound by its service")
+            self._report(MAPPING_DEAD, gone)
             self._registry.suspend(*[p.mapping for p in gone])
         else:
-            self._report(gone, "is removed: its address is no longer bound by its service")
+            self._report(MAPPING_REMOVED, gone)
             self._registry.unmap(*[p.mapping for p in gone])
-        self._report(back, "is answered again: its address is bound again")
+        self._report(MAPPING_BACK, back)
         self._registry.resume(*[p.mapping for p in back])
         for presence in wrong:
             if presence.mapping.key in self._presences:
@@ -187,24 +195,19 @@ class Liveness(Service):
             if presence.forgotten_at is None or presence.forgotten_at > now:
                 break
             old.append(presence)
-        self._report(old, "is forgotten: its service did not come back")
+        self._report(MAPPING_FORGOTTEN, old)
         self._registry.forget(*[p.mapping for p in old])
 
-    def _report(self, presences: Sequence[Presence], what: str) -> None:
-        for presence in presences[:MAX_LINES]:
+    def _report(self, event: LogEvent, presences: Sequence[Presence]) -> None:
+        for presence in presences:
             m = presence.mapping
-            self._log.info(
-                "program {program} version {version} on {netid} at {address} of {owner} {what}",
+            self._events.log(
+                event,
                 program=m.program,
                 version=m.version,
                 netid=m.netid,
                 address=m.address,
                 owner=m.owner,
-                what=what,
-            )
-        if len(presences) > MAX_LINES:
-            self._log.info(
-                "{count} more mappings; each {what}", count=len(presences) - MAX_LINES, what=what
             )
 
     # New mappings

@@ -27,6 +27,7 @@ from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
+from portmapd.server.log_events import LOG_NOT_REOPENED, LOG_REOPENED
 
 #: The names of the levels, least urgent first.
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())
@@ -47,8 +48,8 @@ class ReopenedLogFile(LogFile):
             open(self.path, "a").close()
         except OSError as error:
             self._log.warn(
-                "the log file {path} cannot be opened again: {error}",
-                event="log-not-reopened",
+                LOG_NOT_REOPENED.text,
+                event=LOG_NOT_REOPENED.name,
                 path=self.path,
                 error=str(error),
             )
@@ -119,7 +120,7 @@ class LogOutput:
         """Open the log file again, if there is one."""
         if self._file is not None:
             self._file.reopen()
-        self._log.info("SIGHUP: the log is open again", event="log-reopened")
+        self._log.info(LOG_REOPENED.text, event=LOG_REOPENED.name)
 
     def _unfiltered(self) -> ILogObserver:
         if self._factory is None and self._is_syslog:

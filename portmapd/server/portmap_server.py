@@ -28,6 +28,7 @@ from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Processes
 from portmapd.server.pipelining import PipelinedFactory
 from portmapd.server.rate_limited_log import RateLimitedLog
+from portmapd.server.registration_log import RegistrationLog
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 
@@ -83,10 +84,13 @@ class PortmapServer:
         self._reactor = reactor
         self._idle = idle
         self._max_streams = max_streams
-        self._malformed_log = RateLimitedLog(reactor)
+        self._log = RateLimitedLog(reactor)
         self._turns = TurnQueue(reactor)
         self._forwarder = CallForwarder(IReactorUDP(reactor), reactor)
-        self._context = context = Context(registry, policy, is_bound, reactor.seconds)
+        self._registrations = RegistrationLog(registry, self._log)
+        self._context = context = Context(
+            registry, policy, is_bound, reactor.seconds, self._registrations.report
+        )
         self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
         #: None if the application runs it, or there is none.
         self._liveness: Liveness | None = None
@@ -98,7 +102,7 @@ class PortmapServer:
             Dispatcher(context),
             self._cache,
             self._forwarder,
-            self._malformed_log,
+            self._log,
             before_reply=None if liveness is None else liveness.look_at_new,
             advertisements=advertisements,
         )
@@ -142,7 +146,7 @@ class PortmapServer:
                 self._registry,
                 self._shared_processes(),
                 PeerLookups(self._reactor),
-                self._malformed_log,
+                self._log,
                 self._turns,
                 _max_descriptors(),
             )
@@ -158,6 +162,8 @@ class PortmapServer:
         if self._liveness is not None:
             self._liveness.stopService()
             self._liveness.close()
+        self._registrations.close()
+        self._log.close()
         self._cache.close()
         self._context.dumps.close()
         for protocol in self._protocols:

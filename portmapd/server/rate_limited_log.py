@@ -1,31 +1,39 @@
-"""What peers do wrong in the log, at a bounded rate: whoever does it could fill the disk."""
+"""The log of what peers cause, at a bounded rate: otherwise one of them could fill the disk."""
+
+from __future__ import annotations
 
 from attrs import define
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from portmapd.portmapper.caller import Caller
+from portmapd.server.log_events import (
+    CONNECTION_SENT_AWAY,
+    MALFORMED,
+    OMITTED,
+    REQUEST_REFUSED,
+    LogEvent,
+)
 
 #: The most lines of one kind in a period, and its length in seconds.
 MAX_LINES = 10
 PERIOD = 60.0
+#: The most lines of a kind that tells of registrations: a server of NFS makes some sixty of them.
+MAX_CHANGES = 100
 
 
 @define
-class _Kind:
-    """The lines of one kind.
+class _Period:
+    """What one kind of event has logged since *ends* less the length of a period."""
 
-    :param name: what they tell of, in the plural.
-    """
-
-    name: str
-    ends: float = 0.0
+    event: LogEvent
+    ends: float
     lines: int = 0
     omitted: int = 0
 
 
 class RateLimitedLog:
-    """Logs who sent what malformed message, and who was refused what.
+    """Logs events, each kind at a rate of its own.
 
     :param clock: measures the periods.
     """
@@ -34,62 +42,73 @@ class RateLimitedLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._malformed = _Kind("malformed messages")
-        self._refused = _Kind("refused requests")
-        self._sent_away = _Kind("connections sent away")
+        self._periods: dict[str, _Period] = {}
+        self._flushing: IDelayedCall | None = None
+
+    def log(self, event: LogEvent, **fields: object) -> None:
+        """Log *event*, unless its period has its lines already.
+
+        :param fields: the fields of its text.
+        """
+        if self.takes(event):
+            self.write(event, **fields)
+
+    def write(self, event: LogEvent, **fields: object) -> None:
+        """Log *event*, for which :meth:`takes` was true: for those that are costly to describe."""
+        self._log.emit(event.urgency, event.text, event=event.name, **fields)
+
+    def takes(self, event: LogEvent) -> bool:
+        """Count one event of that kind; does the period take a line for it?"""
+        now = self._clock.seconds()
+        period = self._periods.get(event.name)
+        if period is None or now >= period.ends:
+            self._tell_omitted(event.name)
+            period = self._periods[event.name] = _Period(event, now + PERIOD)
+        if period.lines >= (MAX_LINES if event.level == "warn" else MAX_CHANGES):
+            self._omit(period)
+            return False
+        period.lines += 1
+        return True
 
     def malformed(self, caller: Caller, fault: str) -> None:
-        """Log that *caller* sent a malformed message, unless the period has its lines already.
+        """Log that *caller* sent a malformed message.
 
         :param fault: what is malformed about it.
         """
-        if self._has_room(self._malformed):
-            self._log.warn(
-                "malformed message from {caller} over {netid}: {fault}",
-                caller=str(caller),
-                netid=caller.netid.name,
-                fault=fault,
-            )
+        self.log(MALFORMED, caller=str(caller), netid=caller.netid.name, fault=fault)
 
     def refused(self, caller: Caller, why: str) -> None:
-        """Log that *caller* was refused what it asked for, unless the period has its lines already.
+        """Log that *caller* was refused what it asked for.
 
         :param why: what it asked for, and why it is refused.
         """
-        if self._has_room(self._refused):
-            self._log.warn(
-                "refused for {caller} over {netid}: {why}",
-                caller=str(caller),
-                netid=caller.netid.name,
-                why=why,
-            )
+        self.log(REQUEST_REFUSED, caller=str(caller), netid=caller.netid.name, why=why)
 
     def sent_away(self, caller: Caller, why: str) -> None:
-        """Log that a connection of *caller* is closed for others, at the same rate.
+        """Log that a connection of *caller* is closed for others.
 
         :param why: what there is too much of.
         """
-        if self._has_room(self._sent_away):
-            self._log.warn(
-                "a connection of {caller} over {netid} is closed: {why}",
-                caller=str(caller),
-                netid=caller.netid.name,
-                why=why,
-            )
+        self.log(CONNECTION_SENT_AWAY, caller=str(caller), netid=caller.netid.name, why=why)
 
-    def _has_room(self, kind: _Kind) -> bool:
-        """Count a line, and say whether it is to be written."""
-        now = self._clock.seconds()
-        if now >= kind.ends:
-            self._start_period(kind, now)
-        if kind.lines >= MAX_LINES:
-            kind.omitted += 1
-            return False
-        kind.lines += 1
-        return True
+    def close(self) -> None:
+        """Log what was left out, and measure no further period."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self._flush()
 
-    def _start_period(self, kind: _Kind, now: float) -> None:
-        if kind.omitted:
-            self._log.warn("{count} more {kind}", count=kind.omitted, kind=kind.name)
-        kind.ends = now + PERIOD
-        kind.lines = kind.omitted = 0
+    def _omit(self, period: _Period) -> None:
+        period.omitted += 1
+        if self._flushing is None:
+            self._flushing = self._clock.callLater(PERIOD, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        for name in tuple(self._periods):
+            self._tell_omitted(name)
+
+    def _tell_omitted(self, name: str) -> None:
+        period = self._periods.get(name)
+        if period is not None and period.omitted:
+            self.write(OMITTED, count=period.omitted, kind=name, what=period.event.more)
+            period.omitted = 0

@@ -63,6 +63,10 @@ class Peer(Protocol):
         raise NotImplementedError
 
 
+def ignore_refusal(peer: Peer, command: str, why: str) -> None:
+    """What is done about a refusal that nobody logs."""
+
+
 @frozen
 class ChannelContext:
     """What all sessions of a channel share.
@@ -71,12 +75,14 @@ class ChannelContext:
     :param watchers: those of them that watch it.
     :param instance: a name that is new at every start of the channel.
     :param limit: the most services that one process may hold.
+    :param refused: is called with a peer, the command that it is refused, and why.
     """
 
     registry: Registry
     watchers: Watchers
     instance: str
     limit: int
+    refused: Callable[[Peer, str, str], object] = ignore_refusal
 
     def open(self, peer: Peer) -> "Session":
         """The session of a new connection.
@@ -169,6 +175,7 @@ class Session:
             values = operate(self, *command.read_arguments(box))
             return command.reply(tag, values) if tag is not None else b""
         except Refusal as refusal:
+            self._context.refused(self._peer, _shown(box), str(refusal))
             return c.encode_refusal(tag, refusal) if tag is not None else b""
         except ProcessLookupError:
             return b""
@@ -290,8 +297,12 @@ def _unknown(box: Box) -> NoReturn:
     name = box.get(c.COMMAND)
     if name is None:
         raise BadArguments("_command is missing")
-    shown = name[:64].decode("utf-8", "backslashreplace")
-    raise UnknownCommand(f"{shown!r} is none of {', '.join(_NAMES)}")
+    raise UnknownCommand(f"{_shown(box)!r} is none of {', '.join(_NAMES)}")
+
+
+def _shown(box: Box) -> str:
+    """The name of the command, as messages show it."""
+    return box.get(c.COMMAND, b"")[:64].decode("utf-8", "backslashreplace")
 
 
 _NAMES = [command.name for command in c.COMMANDS.values()]

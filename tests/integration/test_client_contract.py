@@ -136,6 +136,33 @@ def test_rpc(shell: Shell, client: Any, other: Any) -> None:
 
 
 @may_block
+def test_every_port_of_a_name(shell: Shell, client: Any, other: Any) -> None:
+    """Without a port, every port of the name goes that this client registered, mappings too."""
+    shell.wait(other.reg("a", 79))
+    shell.wait(client.reg([("a", [80, "/run/a"]), ("b", 81)]))
+    shell.wait(client.reg("a", 82, rpc=(400001, 1)))
+    shell.wait(client.dereg("a"))
+    assert listed(shell, other) == [("a", 79), ("b", 81)]
+    assert mapped(shell, other) == []
+
+
+@may_block
+def test_udp_socket(shell: Shell, client: Any, other: Any) -> None:
+    """A bound UDP socket is a port; one that is not bound is none."""
+    with socket.socket(type=socket.SOCK_DGRAM) as skt:
+        with pytest.raises(InvalidService, match="not bound"):
+            shell.wait(client.reg("a", skt))
+        skt.bind(("127.0.0.1", 0))
+        port = skt.getsockname()[1]
+        shell.wait(client.reg("a", skt, rpc=(400001, 1)))
+        assert listed(shell, other) == [("a", port)]
+        address = f"127.0.0.1.{port >> 8}.{port & 255}"
+        assert mapped(shell, other) == [(400001, 1, "udp", address)]
+        shell.wait(client.dereg("a"))
+    assert (listed(shell, other), mapped(shell, other)) == ([], [])
+
+
+@may_block
 def test_all_or_nothing(shell: Shell, client: Any, other: Any) -> None:
     """If one service or mapping of a registration is refused, none of it is registered."""
     shell.wait(other.set(400001, 1, "tcp", "127.0.0.1.8.1"))
@@ -215,6 +242,9 @@ REFUSED: dict[str, tuple[type[Exception], Use, str]] = {
     "announced": (AlreadyRegistered, lambda c: c.regpid2exe(), "pid2exe"),
     "limit": (LimitExceeded, lambda c: c.reg("a", list(range(1, 10))), "10"),
     "not registered": (NotRegistered, lambda c: c.dereg("held", 81), "held"),
+    "no port of it": (NotRegistered, lambda c: c.dereg("other"), "name other: it is not"),
+    "no name": (InvalidService, lambda c: c.dereg("a b"), "name 'a b'"),
+    "empty name": (InvalidService, lambda c: c.dereg(""), "name"),
     "no such port": (InvalidService, lambda c: c.dereg("held", 0), "port 0"),
     "not set": (NotRegistered, lambda c: c.unset(9, 1, "tcp", "0.0.0.0.0.80"), "program 9"),
     "other address": (NotRegistered, lambda c: c.unset(8, 1, "tcp", "0.0.0.0.0.81"), "program 8"),
@@ -260,7 +290,7 @@ def test_wrong_constructor_arguments(shell: Shell) -> None:
 @may_block
 def test_watch_refuses(shell: Shell, client: Any) -> None:
     """Names that are none are refused by the call, in every client."""
-    for names in ([], [7], 7):
+    for names in ([], [7], 7, "a b", ["a", "b\n"], "", "a" * 256, "\udcff"):
         with pytest.raises(BadArguments, match="name"):
             client.watch(names)
 

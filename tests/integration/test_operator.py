@@ -1,6 +1,8 @@
 """The daemon to its operator: signals, pid files, starts in the background, what is left behind."""
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from tests.support.daemon import TWISTD
 from tests.support.exchange import connect_local, exchange, free_port, question
 from tests.support.host import daemon, twistd
@@ -243,3 +246,56 @@ def test_private_directory_is_taken(namespace: Namespace, tmp_path: Path) -> Non
     eventually(lambda: said in log.read_text(), said)
     assert started.stop() == -signal.SIGTERM
     assert not namespace.run("ls", "/tmp/portmapd-65533")
+
+
+def test_what_is_served(tmp_path: Path) -> None:
+    """One line says what is served and where; no line shows an object."""
+    with background(tmp_path):
+        log = (tmp_path / "log").read_text()
+    line = (
+        rf"serving port \d+ on 127\.0\.0\.1(, ::1)? and {tmp_path}/rpc\.sock; local channel at "
+        rf"{tmp_path}/local\.sock$"
+    )
+    assert len(re.findall(line, log, re.MULTILINE)) == 1
+    assert " object at " not in log
+
+
+def test_log_level(tmp_path: Path) -> None:
+    """Nothing below the level is written, and Twisted's own lines are there for ``debug``."""
+    for level, wanted in (("warn", ""), ("debug", "Port")):
+        folder = tmp_path / level
+        folder.mkdir()
+        done = in_background(folder, *options(folder), "--log-level", level)
+        assert (done.returncode, done.stdout) == (0, "")
+        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+        eventually(lambda: names(folder) == ["log"], "it has ended")  # noqa: B023
+        log = (folder / "log").read_text()
+        assert wanted in log if wanted else not log
+
+
+def test_json(tmp_path: Path) -> None:
+    """With Twisted's observer for JSON, each line is an event with its name and fields."""
+    files = (f"--pidfile={tmp_path}/pid", f"--logfile={tmp_path}/log")
+    logger = ("--logger", "twisted.logger.jsonFileLogObserver")
+    done = twistd(*files, *logger, *options(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "")
+    with connect_local(f"{tmp_path}/rpc.sock") as skt:
+        exchange(skt, question(2, 1, encode_pmap(Pmap(200100, 1, 17, 4000))))
+        exchange(skt, question(2, 1, encode_pmap(Pmap(200100, 1, 99, 4000))))
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    eventually(lambda: names(tmp_path) == ["log"], "it has ended")
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    named = {event["event"]: event for event in events if "event" in event}
+    assert named["serving"]["what"].endswith(f"local channel at {tmp_path}/local.sock")
+    assert (named["mapping-set"]["program"], named["mapping-set"]["netid"]) == (200100, "udp")
+
+
+def test_lines_are_bounded(tmp_path: Path) -> None:
+    """However often one user is refused, the log grows by a few lines of each kind."""
+    with background(tmp_path), connect_local(f"{tmp_path}/rpc.sock") as skt:
+        for port in range(4000, 4500):
+            exchange(skt, question(2, 1, encode_pmap(Pmap(100000, 1, 17, port))))
+            exchange(skt, question(2, 1, encode_pmap(Pmap(200100, port, 17, port))))
+    log = (tmp_path / "log").read_text()
+    assert log.count("\n") < 250
+    assert "400 more events of the kind mapping-set" in log

@@ -218,6 +218,14 @@ def test_watch(shell: Shell, portmapper: Portmapper) -> None:
     assert end(watching, signal.SIGINT) == Said(0, "", "")
 
 
+def test_watch_refuses_impossible_names(shell: Shell) -> None:
+    """A name that can never be registered is wrong usage, and is named."""
+    for name in ("a b", "a\n", "", "a" * 256):
+        done = shell.run("watch", NAME, name)
+        assert (done.status, done.out) == (2, "")
+        assert "name" in done.why
+
+
 def test_watch_as_json(shell: Shell, portmapper: Portmapper) -> None:
     """With --json, one object a line; without names, mappings as well."""
     with shell.start("watch", "--json") as watching:

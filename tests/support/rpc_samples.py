@@ -9,7 +9,7 @@ from portmapd.oncrpc.netid import LOCAL, NETIDS, TCP, TCP6, UDP, UDP6, Netid
 from portmapd.oncrpc.program import PROGRAM, Pmap, Rpcb, encode_pmap, encode_rpcb
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.portmapper.context import Context
+from portmapd.portmapper.context import Context, Reporter, report_nothing
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
@@ -87,11 +87,13 @@ class PortMapper:
     :ivar now: its time, in seconds since 1970.
     """
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, report: Reporter = report_nothing) -> None:
         self.registry = Registry()
         self.bound: set[str] = set()
         self.now = 1_000_000_000.5
-        self.context = Context(self.registry, policy or Policy(), self._is_bound, lambda: self.now)
+        self.context = Context(
+            self.registry, policy or Policy(), self._is_bound, lambda: self.now, report
+        )
         self.statistics = self.context.statistics
         self.dispatcher = Dispatcher(self.context)
 

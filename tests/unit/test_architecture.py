@@ -71,6 +71,8 @@ EXCEPTIONS = {
         "inet_ntop",
         "inet_pton",
     },
+    # The kernel tells whose daemon a connection reached.
+    ("client.core.connecting", "socket"): {"SOL_SOCKET", "SO_PEERCRED"},
     # A connection belongs to the process that made it, and not to its forks.
     ("client.core.async_connection", "os"): {"getpid"},
     # Where a user's socket is depends on the environment and on who owns the file.

@@ -13,7 +13,7 @@ from portmapd.client.blocking.deadline import check_timeout
 from portmapd.client.blocking.session import SharedConnection, SyncSession
 from portmapd.client.core.registrations import Lost
 from portmapd.client.portmapper import BasePortmapper, User, connect
-from portmapd.client.values import RpcMapping, Service, Terminator, names_of
+from portmapd.client.values import RpcMapping, Service, Terminator, watched_names
 
 if TYPE_CHECKING:
     from portmapd.client.blocking.changes import Changes
@@ -119,12 +119,12 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
 
         :param names: the name, or the names, whose services are watched; None: all services, and
             the RPC mappings.
-        :raises BadArguments: *names* are no names.
+        :raises BadArguments: *names* are no names, or can never be registered.
         """
         # It takes long to import, and most programs do not watch.
         from portmapd.client.blocking.changes import Changes
 
-        return Changes(self._shared, names_of(names) or (), terminator)
+        return Changes(self._shared, watched_names(names), terminator)
 
     def hold(self, terminator: Terminator | None = None) -> None:
         """Wait, and keep everything registered over restarts of the daemon.

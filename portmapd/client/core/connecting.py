@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from errno import EAGAIN
+from socket import SO_PEERCRED, SOL_SOCKET
+from struct import Struct
 from typing import TYPE_CHECKING, TypeVar
 
-from portmapd.channel.socket_path import MAX_PATH
+from portmapd.channel.socket_path import MAX_PATH, serving_uids
 from portmapd.client.values import Service
 from portmapd.errors import CallTimedOut, DaemonUnreachable, NotAccepted, NotListed
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Dialer, Stream
 
 S = TypeVar("S", bound="Stream")
+_UCRED = Struct("=iII")
 
 #: How long one attempt to connect may take, in seconds: everything is on this machine.
 TIMEOUT = 10.0
@@ -56,7 +59,7 @@ async def dial(dialer: Dialer[S], target: Target, seconds: float) -> S:
 async def dial_daemon(dialer: Dialer[S], path: str, seconds: float) -> S:
     """Connect to the daemon.
 
-    :raises DaemonUnreachable: no daemon answers there.
+    :raises DaemonUnreachable: no daemon answers there, or it is another user's at a path of ours.
     """
     if len(path.encode(errors="surrogateescape")) > MAX_PATH or "\0" in path:
         raise DaemonUnreachable(
@@ -64,11 +67,22 @@ async def dial_daemon(dialer: Dialer[S], path: str, seconds: float) -> S:
             f"socket has at most {MAX_PATH} bytes"
         )
     try:
-        return await dial(dialer, path, seconds)
+        stream = await dial(dialer, path, seconds)
     except OSError as error:
         raise DaemonUnreachable(
             f"no daemon answers at {path} ({reason_of(error)}); is portmapd running there?"
         ) from error
+    uids = serving_uids(path)
+    if uids and (uid := _peer_uid(stream)) not in uids:
+        stream.close()
+        raise DaemonUnreachable(f"the daemon at {path} is another user's, of uid {uid}")
+    return stream
+
+
+def _peer_uid(stream: Stream) -> int:
+    """Return the user whose daemon listens there, as the kernel knows it."""
+    _, uid, _ = _UCRED.unpack(stream.getsockopt(SOL_SOCKET, SO_PEERCRED, _UCRED.size))
+    return int(uid)
 
 
 async def dial_any(dialer: Dialer[S], name: str, services: Sequence[Service]) -> S:

@@ -67,6 +67,9 @@ class Stream(Protocol):
     def getpeername(self) -> Any:
         """Return the address of its peer."""
 
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        """Return an option of its socket."""
+
     def close(self) -> object:
         """Close it."""
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portmapd.channel import commands as c
-from portmapd.client.core.registrations import Group, MappingFields, Refused
+from portmapd.channel.service import check_service
+from portmapd.client.core.registrations import Group, MappingFields, Refused, Registrations
 from portmapd.client.values import RpcMapping, Service, mapping_of, service_of
 from portmapd.errors import AlreadyRegistered, LimitExceeded, NotRegistered, Refusal
 
@@ -39,13 +40,33 @@ async def register(session: Session, group: Group) -> None:
 async def deregister(session: Session, keys: Sequence[tuple[str, str]]) -> None:
     """Undo registrations by name and port, and unset the RPC mappings that came with them."""
     async with session.connected(changes=True) as connection:
-        await connection.ask(c.DEREGISTER, {"services": keys})
-        for mapping in session.registrations.deregistered(keys):
-            try:
-                await _unset(connection, mapping)
-            except NotRegistered:
-                # The superuser may have unset it.
-                continue
+        await _deregister(connection, session.registrations, keys)
+
+
+async def deregister_name(session: Session, name: str) -> None:
+    """Undo every registration of *name* that was made through this client.
+
+    :raises InvalidService: it is no name.
+    :raises NotRegistered: there is none.
+    """
+    check_service(name, "1", 0)
+    async with session.connected(changes=True) as connection:
+        keys = [key for group in session.registrations for key in group.keys if key[0] == name]
+        if not keys:
+            raise NotRegistered(f"name {name}: it is not registered through this client")
+        await _deregister(connection, session.registrations, keys)
+
+
+async def _deregister(
+    connection: Connection, registrations: Registrations, keys: Sequence[tuple[str, str]]
+) -> None:
+    await connection.ask(c.DEREGISTER, {"services": keys})
+    for mapping in registrations.deregistered(keys):
+        try:
+            await _unset(connection, mapping)
+        except NotRegistered:
+            # The superuser may have unset it.
+            continue
 
 
 async def unset(session: Session, mapping: MappingFields) -> None:

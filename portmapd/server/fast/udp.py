@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet
 from twisted.internet.udp import Port
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.oncrpc.netid import UDP, UDP6
@@ -176,7 +175,6 @@ class DatagramPort(Port):
 
     protocol: PortmapDatagramProtocol
     _preexistingSocket: Any
-    _log = Logger()
 
     def __init__(
         self,
@@ -222,7 +220,7 @@ class DatagramPort(Port):
         try:
             self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
-            self._log.debug("a reply to {address} is lost: {error}", address=address, error=error)
+            self.protocol.call_server.reply_lost(address, error)
 
 
 def _sockaddr(host: str, port: int) -> Any:

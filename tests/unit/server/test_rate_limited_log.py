@@ -48,7 +48,8 @@ class RateLimitedLogTests(SynchronousTestCase):
         said = lines(events)
         line = "refused for uid 104 over local: SET of everything"
         self.assertEqual(
-            said[MAX_LINES:], [line] * MAX_LINES + ["3 more refused requests", said[-1]]
+            said[MAX_LINES:],
+            [line] * MAX_LINES + ["5 more malformed messages", "3 more refused requests", said[-1]],
         )
 
     def test_bounded(self) -> None:

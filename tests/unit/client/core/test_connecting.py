@@ -3,6 +3,8 @@
 import errno
 import itertools
 import math
+import os
+import struct
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,9 +31,10 @@ FULL = BlockingIOError(errno.EAGAIN, "try again")
 class Stream:
     """A connection that was made."""
 
-    def __init__(self, own: Any = "own", peer: Any = "peer") -> None:
+    def __init__(self, own: Any = "own", peer: Any = "peer", uid: int = 0) -> None:
         self._own = own
         self._peer = peer
+        self._uid = uid
         self.is_closed = False
 
     def getsockname(self) -> Any:
@@ -41,6 +44,10 @@ class Stream:
     def getpeername(self) -> Any:
         """Its peer's."""
         return self._peer
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        """The credentials of its peer."""
+        return struct.pack("=iII", 7, self._uid, self._uid)
 
     def close(self) -> None:
         """Close it."""
@@ -151,6 +158,19 @@ class DaemonTests(SynchronousTestCase):
         """Paths may have bytes that are no text."""
         stream = Stream()
         self.assertIs(run(dial_daemon(World({"/\udcff": [stream]}), "/\udcff", 5)), stream)
+
+    def test_daemon_of_another_user(self) -> None:
+        """At a path of ours, only our daemon or root's is used; elsewhere, anybody's."""
+        self.patch(os, "environ", {"XDG_RUNTIME_DIR": "/run/u"})
+        own, other = "/run/u/portmapd.sock", "/run/v/portmapd.sock"
+        me = os.geteuid()
+        for path, uid in ((own, me), (own, 0), (other, me + 77)):
+            stream = Stream(uid=uid)
+            self.assertIs(run(dial_daemon(World({path: [stream]}), path, 5)), stream)
+        stream = Stream(uid=me + 77)
+        with self.assertRaisesRegex(DaemonUnreachable, f"is another user's, of uid {me + 77}"):
+            run(dial_daemon(World({own: [stream]}), own, 5))
+        self.assertTrue(stream.is_closed)
 
 
 class AnyTests(SynchronousTestCase):
