@@ -46,7 +46,7 @@ async def dial(dialer: Dialer[S], target: Target, seconds: float) -> S:
             break
         except BlockingIOError as error:
             if dialer.time() >= end:
-                reason = f"not done in {round(seconds, 2):g} s: its queue of connections is full"
+                reason = f"not done in {round(seconds, 1):g} s: its queue of connections is full"
                 raise OSError(EAGAIN, reason) from error
         await dialer.sleep(QUEUE_WAIT)
     if isinstance(target, tuple) and stream.getsockname() == stream.getpeername():
