@@ -38,7 +38,7 @@ class RateLimitedLog:
     :param clock: measures the periods.
     """
 
-    _log = Logger()
+    _log = Logger("portmapd")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
