@@ -43,8 +43,11 @@ class Group(NamedTuple):
         return Group(services, tuple([m for m in self.mappings if _port(m) in ports]))
 
     def without_mapping(self, gone: MappingFields) -> Group:
-        """Return the group without this mapping."""
-        return Group(self.services, tuple([m for m in self.mappings if m != gone]))
+        """Return the group without this mapping, however its address is written.
+
+        A version has one address on each netid, so these three fields tell it.
+        """
+        return Group(self.services, tuple([m for m in self.mappings if m[:3] != gone[:3]]))
 
 
 #: A group, and why it was refused.

@@ -77,6 +77,12 @@ class RegistrationsTests(SynchronousTestCase):
         self.registrations.unset(ON_81)
         self.registered(Group((A,)))
 
+    def test_unset_in_another_spelling(self) -> None:
+        """However its address is written, the mapping is not registered again."""
+        self.registrations.add(Group((), ((7, 1, "tcp6", "::.0.80"), (7, 2, "tcp6", "::.0.80"))))
+        self.registrations.unset((7, 1, "tcp6", "0:0:0:0:0:0:0:0.0.80"))
+        self.registered(Group((), ((7, 2, "tcp6", "::.0.80"),)))
+
     def test_unset_then_deregistered(self) -> None:
         """What was unset already is not unset with its service."""
         self.registrations.add(Group((A,), (ON_80,)))
