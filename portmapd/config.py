@@ -114,7 +114,7 @@ def _check_overlap(addresses: list[IPv4Address | IPv6Address]) -> None:
 def _check_path(config: object, attribute: Any, path: str | None) -> None:
     if path is not None and not _is_path(path):
         raise ConfigurationError(
-            f"{attribute.name.replace('_', '-')} {path!r} is no absolute path of at most "
+            f"{attribute.name.replace('_', '-')} {path!r} is not an absolute path of at most "
             f"{MAX_PATH} bytes without control characters; give one, or none"
         )
 
@@ -163,14 +163,14 @@ def parse_network(text: str) -> Network:
     """
     try:
         if not isinstance(text, str):
-            raise ValueError("it is no text")
+            raise ValueError("it is not text")
         network = ip_network(text, strict=False)
         if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
             raise ValueError("IPv4 callers have IPv4 addresses here, and no IPv4-mapped ones")
         return network
     except ValueError as error:
         raise ConfigurationError(
-            f"{text!r} is no network: {error}; give it like 192.0.2.0/24 or 2001:db8::/32"
+            f"{text!r} is not a network: {error}; give it like 192.0.2.0/24 or 2001:db8::/32"
         ) from None
 
 
@@ -198,7 +198,7 @@ def parse_advertisement(text: str) -> Advertisement:
     if network.version != address.version:
         raise ConfigurationError(_no_advertisement(text, "the network is of another family"))
     if not _is_of_a_host(address):
-        raise ConfigurationError(_no_advertisement(text, f"{address} is no address of a host"))
+        raise ConfigurationError(_no_advertisement(text, f"{address} is not an address of a host"))
     return Advertisement(network, str(address))
 
 
@@ -241,7 +241,7 @@ class Config:
     """The configuration of a port mapper.
 
     Most fields are options of ``twistd portmapd``, by the same names; ``interfaces`` is
-    ``--interface``, and ``idle`` and ``max_streams`` are no options.
+    ``--interface``, and ``idle`` and ``max_streams`` are not options.
 
     :param port: the UDP and TCP port; 0: a free one, the same for all.
     :param interfaces: the addresses to serve on; empty: neither UDP nor TCP is served.

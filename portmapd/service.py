@@ -159,7 +159,7 @@ class PortmapperService(MultiService):
     def _listen_on(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
         if not (_is_wildcard(host) or is_own_address(host)):
-            self._log.warn("{host} is no address of this host yet", host=host)
+            self._log.warn("{host} is not an address of this host yet", host=host)
         try:
             udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host)
         except CannotListenError as error:
@@ -231,7 +231,7 @@ class PortmapperService(MultiService):
 
 
 def _host_of(listening: IListeningPort) -> IPv4Address | IPv6Address | None:
-    """The address that a port is bound to; None if it is no internet address."""
+    """The address that a port is bound to; None if it is not an internet address."""
     host = listening.getHost()
     return host if isinstance(host, IPv4Address | IPv6Address) else None
 

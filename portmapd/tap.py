@@ -227,14 +227,14 @@ def _whole(option: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"portmapd: --{option} {text!r} is no whole number") from None
+        raise UsageError(f"portmapd: --{option} {text!r} is not a whole number") from None
 
 
 def _seconds(option: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"portmapd: --{option} {text!r} is no number of seconds") from None
+        raise UsageError(f"portmapd: --{option} {text!r} is not a number of seconds") from None
 
 
 def _period(option: str, text: str) -> float | None:

@@ -17,7 +17,7 @@ class Type(NamedTuple):
     """One of AMP's types.
 
     :param encode: makes a value into bytes.
-    :param decode: the inverse; it raises ``ValueError`` for bytes that are no value of the type.
+    :param decode: the inverse; it raises ``ValueError`` for bytes that are not a value of the type.
     """
 
     encode: Callable[[Any], bytes]

@@ -59,7 +59,7 @@ class BoxReader:
 
         The iterator must be used up before the next call.
 
-        :raises BrokenStream: what comes is no box, or one that is too large; the boxes before it
+        :raises BrokenStream: what comes is not a box, or one that is too large; the boxes before it
             have been yielded.
         """
         buffer = self._buffer + data if self._buffer else data

@@ -11,7 +11,7 @@ from portmapd.errors import InvalidService
 MAX_NAME = 255
 MAX_PORT = 65_535
 
-#: Unicode's categories of control characters, and of surrogates, which are no characters.
+#: Unicode's categories of control characters, and of surrogates, which are not characters.
 _CONTROL = ("Cc", "Cs")
 #: The digits of the largest port number.
 _DIGITS = 5

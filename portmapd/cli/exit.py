@@ -43,7 +43,7 @@ def exit_for(error: PortmapdError) -> Exit:
 def output_failed(error: OSError) -> Exit:
     """The exit for an error of standard output. Its buffer is dropped.
 
-    A reader that closed the pipe is no error.
+    A reader that closed the pipe is not an error.
     """
     # Otherwise the interpreter would flush the buffer again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -93,7 +93,7 @@ def command_line(
 
 def _number(text: str, largest: int) -> int:
     if not _is_number(text) or len(text) > len(str(largest)) or int(text) > largest:
-        raise click.BadParameter(f"{text[:_SHOWN]!r} is no number from 0 to {largest}")
+        raise click.BadParameter(f"{text[:_SHOWN]!r} is not a number from 0 to {largest}")
     return int(text)
 
 

@@ -85,7 +85,7 @@ class Portmapper(
         not be registered again, and the exception that says why; None: the logger ``portmapd`` of
         the logging module warns of it.
     :raises RuntimeError: no event loop runs.
-    :raises TypeError: *path* is no path.
+    :raises TypeError: *path* is not a path.
     """
 
     def __init__(self, path: str | PathLike[str] | None = None, lost: Lost | None = None) -> None:

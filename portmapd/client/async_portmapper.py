@@ -41,7 +41,7 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT]):
             the RPC mappings.
         :return: ``async for`` takes :class:`~portmapd.client.values.Change` values from it.
             ``close()`` ends it, and must be called when it is not read any more.
-        :raises BadArguments: *names* are no names, or can never be registered.
+        :raises BadArguments: *names* are not names, or can never be registered.
         :raises ClientClosed: the client is closed.
         """
         self._connection.check()

@@ -90,13 +90,13 @@ def registrations(
 
 def _flags(flags: object) -> int:
     if not isinstance(flags, int) or isinstance(flags, bool):
-        raise InvalidService(f"flags {flags!r} is no number")
+        raise InvalidService(f"flags {flags!r} is not a number")
     return int(flags)
 
 
 def _entries(names: Any) -> list[Any]:
     if isinstance(names, bytes):
-        raise InvalidService(f"name {names!r} is no text")
+        raise InvalidService(f"name {names!r} is not text")
     try:
         entries = list(names)
     except TypeError:
@@ -179,7 +179,7 @@ def endpoints(port: Any) -> list[Endpoint]:
     if hasattr(port, "getHost"):
         return [_of_listening_port(port)]
     raise InvalidService(
-        f"port {port!r} is no number, path, listening socket, listening port, or list of these"
+        f"port {port!r} is not a number, path, listening socket, listening port, or list of these"
     )
 
 
@@ -268,7 +268,7 @@ def _of_address(address: Any) -> Endpoint:
     if hasattr(address, "name"):
         return _path(address.name or b"")
     if not hasattr(address, "host"):
-        raise InvalidService(f"port: {address!r} is no address of a port")
+        raise InvalidService(f"port: {address!r} is not an address of a port")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     netid = _BY_FAMILY[family][address.type == "TCP"]
     return _number(address.port, netid, address.host.partition("%")[0])

@@ -86,7 +86,7 @@ class Portmapper(
         else the system's.
     :param lost: is called with each :class:`~portmapd.client.core.registrations.Group` that could
         not be registered again, and the exception that says why; None: it is logged.
-    :raises TypeError: *reactor* lacks an interface, or *path* is no path.
+    :raises TypeError: *reactor* lacks an interface, or *path* is not a path.
     """
 
     def __init__(

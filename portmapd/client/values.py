@@ -164,13 +164,13 @@ def _uid(name: str) -> int:
 def descriptor_of(terminator: Terminator) -> int:
     """Return the descriptor that *terminator* is or has.
 
-    :raises BadArguments: it is no open descriptor.
+    :raises BadArguments: it is not an open descriptor.
     """
     try:
         number = terminator if isinstance(terminator, int) else terminator.fileno()
         os.fstat(number)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BadArguments(
-            f"terminator {terminator!r} is no open descriptor, and has none: {error}"
+            f"terminator {terminator!r} is not an open descriptor, and has none: {error}"
         ) from error
     return number

@@ -103,7 +103,7 @@ def decode_call(message: bytes) -> Call:
         raise Unanswerable("shorter than the start of a header")
     _, kind, rpc_version = _PREFIX.unpack_from(message)
     if kind != CALL:
-        raise Unanswerable(f"message type {kind} is no call")
+        raise Unanswerable(f"message type {kind} is not a call")
     if rpc_version != RPC_VERSION:
         raise RpcMismatch(f"RPC version {rpc_version}")
     if len(message) < _HEADER.size:
@@ -228,7 +228,7 @@ def decode_reply(message: bytes) -> bytes:
     try:
         reader.uint()
         if reader.uint() != REPLY:
-            raise Unanswerable("the message is no reply")
+            raise Unanswerable("the message is not a reply")
         status = reader.uint()
         if status == MSG_DENIED:
             raise _denied(reader)

@@ -91,7 +91,7 @@ def parse_address(netid: Netid, address: str) -> UniversalAddress:
     it does not reach would wait in vain, where a caller over TCP is refused at once. An
     IPv4-mapped IPv6 address is the IPv4 address.
 
-    :raises InvalidMapping: it is no address of that netid.
+    :raises InvalidMapping: it is not an address of that netid.
     """
     host, *port = address.rsplit(".", 2)
     if len(port) != 2 or not all(_is_byte(part) for part in port):
@@ -101,7 +101,7 @@ def parse_address(netid: Netid, address: str) -> UniversalAddress:
         raise InvalidMapping(f"address {address!r} has port 0")
     canonical = _ipv4_host(host) if netid.family == "inet" else _ipv6_host(netid, host)
     if canonical is None:
-        raise InvalidMapping(f"{host!r} in address {address!r} is no {netid.family} address")
+        raise InvalidMapping(f"{host!r} in address {address!r} is not an {netid.family} address")
     return UniversalAddress(canonical[0], number, canonical[1])
 
 
@@ -109,7 +109,7 @@ def canonical_address(netid: Netid, address: str) -> tuple[str, int]:
     """The one text that all spellings of *address* share, and its port.
 
     :param address: a universal address; for netid local a path, whose port is 0.
-    :raises InvalidMapping: it is no address of that netid.
+    :raises InvalidMapping: it is not an address of that netid.
     """
     if netid is LOCAL:
         return check_path(address), 0
@@ -123,7 +123,7 @@ def check_path(address: str) -> str:
     :raises InvalidMapping: it is not absolute, not printable, or longer than 107 bytes.
     """
     if not address.startswith("/") or not address.isprintable():
-        raise InvalidMapping(f"address {address!r} is no absolute path")
+        raise InvalidMapping(f"address {address!r} is not an absolute path")
     if len(address.encode()) > MAX_PATH:
         raise InvalidMapping(f"address: a socket's path has at most {MAX_PATH} bytes")
     return address
@@ -133,7 +133,7 @@ def _is_byte(text: str) -> bool:
     return len(text) <= 3 and text.isascii() and text.isdecimal() and int(text) <= 255
 
 
-#: A host in its canonical text, and its scope; None if it is no address of the family.
+#: A host in its canonical text, and its scope; None if it is not an address of the family.
 _Host = tuple[str, str] | None
 
 
@@ -196,7 +196,7 @@ def from_sockaddr(netid: Netid, data: bytes) -> str:
     """
     form = _SOCKADDRS[netid.family]
     if len(data) not in form.sizes or _FAMILY.unpack_from(data)[0] != form.family:
-        raise InvalidMapping(f"{len(data)} bytes that are no sockaddr of netid {netid.name}")
+        raise InvalidMapping(f"{len(data)} bytes that are not a sockaddr of netid {netid.name}")
     return form.read(data)
 
 

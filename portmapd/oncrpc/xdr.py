@@ -47,7 +47,7 @@ class Reader:
         """A boolean, 0 or 1 (RFC 4506, 4.4)."""
         value = self.uint()
         if value > 1:
-            raise XdrError(f"{value} is no boolean")
+            raise XdrError(f"{value} is not a boolean")
         return value == 1
 
     def opaque(self, limit: int = MAX_OPAQUE) -> bytes:

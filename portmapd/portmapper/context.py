@@ -48,14 +48,15 @@ class Event(Enum):
 class Reporter(Protocol):
     """Is told what callers change."""
 
-    def __call__(self, event: Event, caller: Caller, **fields: object) -> None:
+    def __call__(self, event: Event, caller: Caller, mapping: Mapping, **fields: object) -> None:
         """Take note.
 
-        :param fields: program, version, netid, address; for REPLACED the old address as ``old``.
+        :param mapping: what is registered now, or no longer.
+        :param fields: for REPLACED the old address as ``old``.
         """
 
 
-def report_nothing(event: Event, caller: Caller, **fields: object) -> None:
+def report_nothing(event: Event, caller: Caller, mapping: Mapping, **fields: object) -> None:
     """A reporter that nobody reads."""
 
 

@@ -61,7 +61,7 @@ def _register(context: Context, caller: Caller, new: Mapping) -> None:
     if new.key not in context.registry.suspended:
         _check_limits(context, new.owner)
     context.registry.map(new)
-    context.report(Event.SET, caller, **_fields(new))
+    context.report(Event.SET, caller, new)
 
 
 def _check_limits(context: Context, owner: str) -> None:
@@ -84,7 +84,7 @@ def _replace(context: Context, caller: Caller, existing: Mapping, new: Mapping) 
     if context.bound(existing):
         raise AlreadyRegistered(f"{existing.address} is registered, and still bound")
     context.registry.replace(existing, new)
-    context.report(Event.REPLACED, caller, old=existing.address, **_fields(new))
+    context.report(Event.REPLACED, caller, new, old=existing.address)
 
 
 def unset_mappings(
@@ -110,17 +110,7 @@ def unset_mappings(
     for m in (*existing, *suspended):
         # What a connection held is logged with that.
         if m.holder is None:
-            context.report(Event.UNSET, caller, **_fields(m))
-
-
-def _fields(m: Mapping) -> dict[str, object]:
-    """The fields of a mapping in a report."""
-    return {
-        "program": m.program,
-        "version": m.version,
-        "netid": m.netid,
-        "address": m.address,
-    }
+            context.report(Event.UNSET, caller, m)
 
 
 def _shown(text: str) -> str:

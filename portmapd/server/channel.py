@@ -232,7 +232,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         self.log.sent_away(caller, f"{why} (pid {channel.pid})")
 
     def log_malformed(self, channel: ChannelProtocol, fault: str) -> None:
-        """*channel* sent what is no box."""
+        """*channel* sent what is not a box."""
         caller = Caller(LOCAL, Audience.LOCAL, uid=channel.uid)
         self.log.malformed(caller, f"{fault} (pid {channel.pid})")
 

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import ISystemHandle
 from portmapd.errors import ConfigurationError
 
 _UCRED = Struct("=iII")
-#: What the kernel gives for a socket that is no UNIX socket: -1, which is no user's number.
+#: What the kernel gives for a socket that is not a UNIX socket: -1, which is no user's number.
 _NO_UID = 0xFFFF_FFFF
 _NO_UNIX_SOCKET = (
     "only a UNIX socket tells which user and process connected: listen on a UNIXServerEndpoint, "
@@ -39,7 +39,7 @@ def peer_socket(transport: object) -> socket.socket:
 def peer_credentials(skt: socket.socket) -> Credentials:
     """The credentials of the process that connected *skt*, as the kernel knows them.
 
-    :raises ConfigurationError: it does not, because *skt* is no UNIX socket.
+    :raises ConfigurationError: it does not, because *skt* is not a UNIX socket.
     """
     data = skt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     credentials = Credentials(*_UCRED.unpack(data))

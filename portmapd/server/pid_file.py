@@ -38,10 +38,10 @@ def _try(path: str) -> None:
 def _is_current(path: str) -> bool:
     """Does the file name a running process that may have written it?
 
-    :raises ConfigurationError: it is no regular file.
+    :raises ConfigurationError: it is not a regular file.
     """
     if not stat.S_ISREG(os.lstat(path).st_mode):
-        raise _unusable(path, "it is no regular file")
+        raise _unusable(path, "it is not a regular file")
     with open(path, "rb") as file:
         text = file.read(32).strip()
     return text.isdigit() and int(text) != os.getpid() and _is_daemon(int(text))

@@ -89,7 +89,7 @@ class PipelinedProtocol(Protocol, Generic[Request]):
             self.factory.turns.discard(self)
 
     def send(self, data: bytes) -> None:
-        """Write what is no answer, behind the answers to the requests before it."""
+        """Write what is not an answer, behind the answers to the requests before it."""
         if self._outgoing is not None:
             self._outgoing.append(data)
         else:

@@ -28,6 +28,7 @@ class _Period:
 
     event: LogEvent
     ends: float
+    limit: int
     lines: int = 0
     omitted: int = 0
 
@@ -59,16 +60,23 @@ class RateLimitedLog:
 
     def takes(self, event: LogEvent) -> bool:
         """Count one event of that kind; does the period take a line for it?"""
-        now = self._clock.seconds()
         period = self._periods.get(event.name)
-        if period is None or now >= period.ends:
-            self._tell_omitted(event.name)
-            period = self._periods[event.name] = _Period(event, now + PERIOD)
-        if period.lines >= (MAX_LINES if event.level == "warn" else MAX_CHANGES):
-            self._omit(period)
-            return False
-        period.lines += 1
-        return True
+        if period is None or self._clock.seconds() >= period.ends:
+            period = self._begin(event)
+        if period.lines < period.limit:
+            period.lines += 1
+            return True
+        period.omitted += 1
+        if self._flushing is None:
+            self._flushing = self._clock.callLater(PERIOD, self._flush)
+        return False
+
+    def _begin(self, event: LogEvent) -> _Period:
+        """Begin a period of that kind."""
+        self._tell_omitted(event.name)
+        limit = MAX_LINES if event.level == "warn" else MAX_CHANGES
+        period = self._periods[event.name] = _Period(event, self._clock.seconds() + PERIOD, limit)
+        return period
 
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent a malformed message.
@@ -96,11 +104,6 @@ class RateLimitedLog:
         if self._flushing is not None:
             self._flushing.cancel()
         self._flush()
-
-    def _omit(self, period: _Period) -> None:
-        period.omitted += 1
-        if self._flushing is None:
-            self._flushing = self._clock.callLater(PERIOD, self._flush)
 
     def _flush(self) -> None:
         self._flushing = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.context import Event
-from portmapd.registry.change import VISIBLE, ChangeKind, ChangeRecord
+from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import RESERVED
+from portmapd.registry.service import RESERVED, NamedService
 from portmapd.server import log_events as events
+from portmapd.server.log_events import LogEvent
 from portmapd.server.rate_limited_log import RateLimitedLog
 
 _EVENTS = {
@@ -35,42 +37,50 @@ class RegistrationLog:
 
     def __init__(self, registry: Registry, log: RateLimitedLog) -> None:
         self._log = log
-        self._end = registry.follow(self._changed, *VISIBLE)
+        follow = registry.follow
+        self._ends = [
+            *(follow(partial(self._services, event), kind) for kind, event in _SERVICES.items()),
+            *(follow(partial(self._mappings, event), kind) for kind, event in _MAPPINGS.items()),
+        ]
 
-    def report(self, event: Event, caller: Caller, **fields: object) -> None:
+    def report(self, event: Event, caller: Caller, mapping: Mapping, **fields: object) -> None:
         """Log what *caller* did; it is a reporter of the port mapper."""
         kind = _EVENTS[event]
         if self._log.takes(kind):
-            self._log.write(kind, who=f"{caller} over {caller.netid.name}", **fields)
+            who = f"{caller} over {caller.netid.name}"
+            self._log.write(kind, who=who, **_fields(mapping), **fields)
 
     def close(self) -> None:
         """Stop following the registry."""
-        self._end()
+        for end in self._ends:
+            end()
 
-    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
+    def _services(self, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:
-            subject = change.subject
-            if isinstance(subject, Mapping):
-                self._mapping(change.kind, subject)
-            elif not subject.name.endswith(RESERVED) and self._log.takes(_SERVICES[change.kind]):
-                self._log.write(
-                    _SERVICES[change.kind],
-                    name=subject.name,
-                    port=subject.port,
-                    uid=subject.uid,
-                    pid=subject.pid,
-                )
+            # Most changes of a busy host are left out: nothing is made of them.
+            if self._log.takes(event):
+                self._service(event, change.subject)
 
-    def _mapping(self, kind: ChangeKind, mapping: Mapping) -> None:
-        """Log a mapping of a connection; callers of program 100000 are reported by themselves."""
-        holder = mapping.holder
-        if holder is None or mapping.program == PROGRAM:
-            return
-        self._log.log(
-            _MAPPINGS[kind],
-            program=mapping.program,
-            version=mapping.version,
-            netid=mapping.netid,
-            address=mapping.address,
-            who=f"uid {holder.uid}, pid {holder.pid}",
-        )
+    def _service(self, event: LogEvent, service: Mapping | NamedService) -> None:
+        if isinstance(service, NamedService) and not service.name.endswith(RESERVED):
+            self._log.write(
+                event, name=service.name, port=service.port, uid=service.uid, pid=service.pid
+            )
+
+    def _mappings(self, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
+        """Log mappings of a connection; callers of program 100000 are reported by themselves."""
+        for change in changes:
+            mapping = change.subject
+            if isinstance(mapping, Mapping) and mapping.holder and mapping.program != PROGRAM:
+                who = f"uid {mapping.holder.uid}, pid {mapping.holder.pid}"
+                self._log.log(event, who=who, **_fields(mapping))
+
+
+def _fields(mapping: Mapping) -> dict[str, object]:
+    """The fields of a mapping in an event."""
+    return {
+        "program": mapping.program,
+        "version": mapping.version,
+        "netid": mapping.netid,
+        "address": mapping.address,
+    }

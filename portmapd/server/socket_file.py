@@ -56,7 +56,7 @@ def _make_private(folder: str) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise PermissionError(f"{folder} is no directory of this user") from error
+        raise PermissionError(f"{folder} is not a directory of this user") from error
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
             raise PermissionError(f"{folder} belongs to another user")

@@ -59,7 +59,7 @@ def later(do: Callable[[], object], seconds: float = 0.2) -> Iterator[None]:
 
 @contextmanager
 def impostor(path: Path, behave: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Serve something that is no daemon, in the block; gives its path.
+    """Serve something that is not a daemon, in the block; gives its path.
 
     :param behave: is given each connection.
     """
@@ -445,11 +445,11 @@ def wrong_types(skt: socket.socket) -> None:
     ids=["text", "empty boxes", "flood", "wrong types"],
 )
 def test_impostor(tmp_path: Path, behave: Callable[[socket.socket], object]) -> None:
-    """What is no portmapd is told so, or runs out of time; memory and time are bounded."""
+    """What is not a portmapd is told so, or runs out of time; memory and time are bounded."""
     with (
         impostor(tmp_path / "s", behave) as path,
         Portmapper(path, timeout=1) as portmapper,
-        pytest.raises((DaemonUnreachable, CallTimedOut), match=r"no portmapd|1 s"),
+        pytest.raises((DaemonUnreachable, CallTimedOut), match=r"not a portmapd|1 s"),
     ):
         portmapper.list()
 

@@ -243,9 +243,9 @@ def test_live_socket(channel: Served) -> None:
 
 
 def test_no_socket(tmp_path: Path) -> None:
-    """So it is with what is no socket, or cannot be made."""
+    """So it is with what is not a socket, or cannot be made."""
     (tmp_path / "file").write_text("kept")
     assert "it is not a socket" in refused(str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "kept"
     assert "--local-socket" in refused(str(tmp_path / "file" / "s"))
-    assert "portmapd: local-socket 'here' is no absolute path" in refused("here")
+    assert "portmapd: local-socket 'here' is not an absolute path" in refused("here")

@@ -46,7 +46,7 @@ def witness(channel: Served) -> Iterator[Talk]:
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken(channel: Served, witness: Talk, kind: str) -> None:
-    """What is no box, or too large a one, ends that connection and all that it held."""
+    """What is not a box, or too large a one, ends that connection and all that it held."""
     with channel.talk() as talk:
         talk.register(("a", "80", 0))
         try:

@@ -257,7 +257,7 @@ def test_execute(channel: Served, registrant: Registrant, copy: Path) -> None:
 
 
 def test_deleted(channel: Served, registrant: Registrant, copy: Path) -> None:
-    """A file that was deleted is no executable; the connection is as good as any but for that."""
+    """A file that was deleted is not an executable; the connection is good but for that."""
     registrant.execute(str(copy), sys.base_prefix)
     copy.unlink()
     with Talk(registrant.connect()) as talk:
@@ -283,7 +283,7 @@ def test_replaced(channel: Served, registrant: Registrant, copy: Path) -> None:
 
 
 def test_odd_executable(channel: Served, registrant: Registrant, copy: Path) -> None:
-    """A path that is no text is not known; one that is odd text is what it is."""
+    """A path that is not text is not known; one that is odd text is what it is."""
     odd = copy.rename(copy.with_name("a\nb \N{PRINTER}"))
     registrant.execute(str(odd), sys.base_prefix)
     with Talk(registrant.connect()) as talk:

@@ -125,7 +125,7 @@ async def test_no_answer(channel: Served) -> None:
 
 @asynchronous
 async def test_no_encryption(channel: Served) -> None:
-    """StartTLS is no command; the connection stays as it is."""
+    """StartTLS is not a command; the connection stays as it is."""
     async with connected(channel.path) as client:
         with pytest.raises(stock.UNKNOWN_COMMAND, match="is none of"):
             await client.callRemote(StartTLS)

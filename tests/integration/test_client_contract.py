@@ -124,7 +124,7 @@ def test_operations(shell: Shell, client: Any, other: Any) -> None:
 
 @may_block
 def test_rpc(shell: Shell, client: Any, other: Any) -> None:
-    """RPC mappings come and go with the service; those that were unset already are no error."""
+    """RPC mappings come and go with the service; those that were unset already are not an error."""
     with socket.create_server(("127.0.0.1", 0)) as skt:
         port = skt.getsockname()[1]
         shell.call(lambda: client.reg("a", [skt, port], rpc=(400001, 1)))
@@ -535,7 +535,7 @@ def test_another_version(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize("says", [b"220 mail.example.com ESMTP\r\n", b"\0\1a\0\0" * 1_000])
 @may_block
 def test_something_else(shell: Shell, tmp_path: Path, says: bytes) -> None:
-    """What is no portmapd at all is told so."""
+    """What is not a portmapd at all is told so."""
 
     def behave(skt: socket.socket) -> None:
         skt.sendall(says)
@@ -543,7 +543,7 @@ def test_something_else(shell: Shell, tmp_path: Path, says: bytes) -> None:
             pass
 
     with impostor(tmp_path / "s", behave) as path, shell.client(path) as client:
-        with pytest.raises(DaemonUnreachable, match="is no portmapd that this client") as caught:
+        with pytest.raises(DaemonUnreachable, match="is not a portmapd that this client") as caught:
             shell.call(client.list)
         assert path in str(caught.value)
 

@@ -173,7 +173,7 @@ async def test_malformed_replies(transport: str, reply: Callable[[bytes], bytes]
 
 @asynchronous
 async def test_broken_framing() -> None:
-    """A stream that is no records fails the call; the next one has a connection of its own."""
+    """A stream that is not records fails the call; the next one has a connection of its own."""
 
     def respond(call: bytes, send: Send) -> None:
         send(b"HTTP/1.1 400 Bad Request\r\n")

@@ -66,7 +66,7 @@ def test_later_addresses(namespace: Namespace, elsewhere: Namespace, tmp_path: P
             for kind in (UDP, TCP):
                 assert told(elsewhere, kind, host) == f"{host}.0.111"
         log = (tmp_path / "portmapd.log").read_text()
-        assert all(f"{host} is no address of this host yet" in log for host in later)
+        assert all(f"{host} is not an address of this host yet" in log for host in later)
 
 
 def test_advertise(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:

@@ -239,9 +239,9 @@ async def serving(path: str, says: bytes | None) -> AsyncIterator[Others]:
 
 
 GARBAGE: dict[str, tuple[bytes | None, str]] = {
-    "text": (b"220 mail.example.com ESMTP\r\n", "is no portmapd that this client understands"),
-    "endless": (b"\0\1a\0\0" * 100_000, "is no portmapd that this client understands"),
-    "no answer": (b"\0\7_answer\0\0011\0\0" * 3, "is no portmapd that this client understands"),
+    "text": (b"220 mail.example.com ESMTP\r\n", "is not a portmapd that this client understands"),
+    "endless": (b"\0\1a\0\0" * 100_000, "is not a portmapd that this client understands"),
+    "no answer": (b"\0\7_answer\0\0011\0\0" * 3, "is not a portmapd that this client understands"),
     "end": (None, "the connection .* was lost"),
 }
 
@@ -249,7 +249,7 @@ GARBAGE: dict[str, tuple[bytes | None, str]] = {
 @pytest.mark.parametrize("what", GARBAGE)
 @asynchronous
 async def test_something_else(tmp_path: Path, what: str) -> None:
-    """What serves there is not portmapd: a clear error, and no further connections."""
+    """What serves there is not a portmapd: a clear error, and no further connections."""
     path = str(tmp_path / "socket")
     says, why = GARBAGE[what]
     async with serving(path, says) as other, portmapper(path) as client:

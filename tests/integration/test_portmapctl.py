@@ -341,7 +341,7 @@ def test_run_path(shell: Shell, portmapper: Portmapper) -> None:
 
 
 def test_run_a_dash(shell: Shell) -> None:
-    """Behind a first --, a name may begin with a dash; the second one is no command."""
+    """Behind a first --, a name may begin with a dash; the second one is not a command."""
     list_it = ("sh", "-c", 'exec "$@" | grep -o "^-n "', "sh", *COMMAND)
     for words in (("--", "-n", "80", "--"), ("--", "-n", "80")):
         said = shell.run("run", *words, *list_it, *shell.options, "services", "--", "-n")
@@ -525,7 +525,7 @@ def test_interrupted(daemon: Mortal, shell: Shell) -> None:
 
 
 def test_help(shell: Shell) -> None:
-    """Help is no error; every command has a summary."""
+    """Help is not an error; every command has a summary."""
     said = shell.run("--help")
     assert (said.status, said.why) == (0, "")
     for command in ("services", "run", "watch", "pid2exe", "mappings"):

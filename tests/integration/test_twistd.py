@@ -23,12 +23,12 @@ START = ("-n", "--pidfile=", "portmapd")
 NO_SOCKETS = ("--rpc-socket", "none", "--local-socket", "none")
 
 CORRUPT = {
-    "--port=seven": "--port 'seven' is no whole number",
+    "--port=seven": "--port 'seven' is not a whole number",
     "--port=65536": "port 65536 is not in the range 0 to 65535",
     "--interface=eth0": "interface 'eth0' is no IPv4 or IPv6 address; give the address of",
-    "--rpc-socket=here": "rpc-socket 'here' is no absolute path",
-    "--trust=10.0.0.0/33": "'10.0.0.0/33' is no network",
-    "--allow=everyone": "'everyone' is no network",
+    "--rpc-socket=here": "rpc-socket 'here' is not an absolute path",
+    "--trust=10.0.0.0/33": "'10.0.0.0/33' is not a network",
+    "--allow=everyone": "'everyone' is not a network",
     "--callit=some": "callit 'some' is none of off, local, null, all",
     "--liveness=0": "liveness 0.0: give seconds from",
     "--liveness=nan": "liveness nan: give seconds from",
@@ -45,7 +45,7 @@ def test_corrupt_option(option: str) -> None:
 
 
 def test_unknown_option() -> None:
-    """An option that there is not is named in the last line."""
+    """An option that does not exist is named in the last line."""
     done = twistd(*START, "--nonsense")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].endswith("option --nonsense not recognized")
@@ -155,7 +155,7 @@ def test_privileges_drop(namespace: Namespace, tmp_path: Path) -> None:
 
 @pytest.mark.programs("sysctl")
 def test_no_ipv6(namespace: Namespace, tmp_path: Path) -> None:
-    """A host without IPv6 is no error: IPv4 is served, and nothing of IPv6 listed."""
+    """A host without IPv6 is not an error: IPv4 is served, and nothing of IPv6 listed."""
     namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     with portmapd(namespace, tmp_path):
         assert "::1 is not served: no IPv6 here" in (tmp_path / "portmapd.log").read_text()

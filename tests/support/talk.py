@@ -62,7 +62,7 @@ class Talk:
         return self._boxes.pop(0)
 
     def answer(self) -> Box:
-        """The next box that is no event."""
+        """The next box that is not an event."""
         while b"_command" in (box := self.box()):
             self._events.append(read_event(box))
         return box

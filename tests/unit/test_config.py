@@ -63,10 +63,10 @@ TAKEN: list[tuple[str, Any, Any]] = [
 ]
 
 NO_INTERFACE = "interface {!r} is no IPv4 or IPv6 address; give the address of an interface"
-NO_PATH = "{} {!r} is no absolute path of at most 107 bytes"
+NO_PATH = "{} {!r} is not an absolute path of at most 107 bytes"
 SECONDS = "{} {}: give seconds from 0.05 to 3600"
 COUNT = "{} {}: give a number from 1 on"
-NO_NETWORK = "{!r} is no network: .*; give it like 192.0.2.0/24 or 2001:db8::/32"
+NO_NETWORK = "{!r} is not a network: .*; give it like 192.0.2.0/24 or 2001:db8::/32"
 OVERLAP = "interface {} is given twice, or covers another one: leave one of them out"
 
 #: Field, value, what is said of it.
@@ -82,7 +82,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     ("liveness", "1", re.escape(SECONDS.format("liveness", "1"))),
     ("max_streams", True, re.escape(COUNT.format("max-streams", True))),
-    ("trust", (5,), "5 is no network"),
+    ("trust", (5,), "5 is not a network"),
     *(
         ("interfaces", [text], re.escape(NO_INTERFACE.format(text)))
         for text in ("", "eth0", "localhost", "127.0.0", "127.0.0.1/8", "[::1]", "::1%", "1.2.3.4 ")
@@ -95,14 +95,14 @@ REFUSED: list[tuple[str, Any, str]] = [
             ("10.0.0.0/8=", "it has no address"),
             ("192.0.2.1=10.0.0.0/8", "it has no address"),
             ("10.0.0.0/8=2001:db8::1", "the network is of another family"),
-            ("0.0.0.0", "0.0.0.0 is no address of a host"),
-            ("::/0=ff02::1", "ff02::1 is no address of a host"),
-            ("fe80::1%eth0", "fe80::1%eth0 is no address of a host"),
-            ("::ffff:192.0.2.1", ".* is no address of a host"),
+            ("0.0.0.0", "0.0.0.0 is not an address of a host"),
+            ("::/0=ff02::1", "ff02::1 is not an address of a host"),
+            ("fe80::1%eth0", "fe80::1%eth0 is not an address of a host"),
+            ("::ffff:192.0.2.1", ".* is not an address of a host"),
         )
     ),
-    ("advertise", ["=192.0.2.1"], "'' is no network"),
-    ("advertise", ["10/8=192.0.2.1"], "'10/8' is no network"),
+    ("advertise", ["=192.0.2.1"], "'' is not a network"),
+    ("advertise", ["10/8=192.0.2.1"], "'10/8' is not a network"),
     (
         "advertise",
         ["192.0.2.1", "0.0.0.0/0=192.0.2.2"],
@@ -120,7 +120,7 @@ REFUSED: list[tuple[str, Any, str]] = [
         for path in ("", "run/s", "none", "/" + "x" * 107, "/" + "é" * 54)
     ),
     *(
-        (field, path, f"{field.replace('_', '-')} .* is no absolute path")
+        (field, path, f"{field.replace('_', '-')} .* is not an absolute path")
         for field in ("rpc_socket", "local_socket")
         for path in ("/run/\n", "/run/\0", "/run/\udcff", "/run/\ud800")
     ),

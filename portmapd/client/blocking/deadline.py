@@ -58,7 +58,7 @@ class Deadline:
     :param close_event: ends it, too; None: the client is never closed.
     :param clock: gives the time in seconds.
     :raises ValueError: *timeout* is not positive.
-    :raises BadArguments: *terminator* is no open descriptor.
+    :raises BadArguments: *terminator* is not an open descriptor.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         connected. It may use the client; what it raises is logged. None: the logger ``portmapd``
         of the logging module warns of the group.
     :raises ValueError: *timeout* is not positive.
-    :raises TypeError: *path* is no path.
+    :raises TypeError: *path* is not a path.
     :raises OSError: the process may open no more descriptors.
     """
 
@@ -119,7 +119,7 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
 
         :param names: the name, or the names, whose services are watched; None: all services, and
             the RPC mappings.
-        :raises BadArguments: *names* are no names, or can never be registered.
+        :raises BadArguments: *names* are not names, or can never be registered.
         """
         # It takes long to import, and most programs do not watch.
         from portmapd.client.blocking.changes import Changes

@@ -90,7 +90,7 @@ class ChannelProtocol(Generic[W]):
                     yield received
         except (BrokenStream, BadArguments) as error:
             raise DaemonUnreachable(
-                f"what serves at {self._path} is no portmapd that this client understands "
+                f"what serves at {self._path} is not a portmapd that this client understands "
                 f"({error}); check the path"
             ) from error
 

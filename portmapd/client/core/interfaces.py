@@ -162,7 +162,7 @@ class Runtime(Dialer[S], Protocol[S]):
     def when_readable(self, terminator: Terminator, call: Callable[[], object]) -> Cancellable:
         """Have *call* called once the terminator is readable.
 
-        :raises BadArguments: it is no open descriptor.
+        :raises BadArguments: it is not an open descriptor.
         """
 
     def log_lost(self, group: Group, why: PortmapdError) -> None:

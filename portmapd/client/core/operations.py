@@ -46,7 +46,7 @@ async def deregister(session: Session, keys: Sequence[tuple[str, str]]) -> None:
 async def deregister_name(session: Session, name: str) -> None:
     """Undo every registration of *name* that was made through this client.
 
-    :raises InvalidService: it is no name.
+    :raises InvalidService: it is not a name.
     :raises NotRegistered: there is none.
     """
     check_service(name, "1", 0)

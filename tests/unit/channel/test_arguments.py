@@ -40,7 +40,7 @@ PAIRS: list[tuple[Type | Rows, Any, bytes]] = [
     ),
 ]
 
-#: Types, bytes that are no value of theirs, and what the refusal says.
+#: Types, bytes that are not a value of theirs, and what the refusal says.
 REFUSED: list[tuple[Type | Rows, bytes, str]] = [
     (INTEGER, b"", "not decimal digits"),
     (INTEGER, b"0x10", "not decimal digits"),
@@ -80,7 +80,7 @@ class TypeTests(SynchronousTestCase):
             self.assertEqual(kind.decode(data), value)
 
     def test_refused(self) -> None:
-        """What is no value of the type is refused, with what is wrong."""
+        """What is not a value of the type is refused, with what is wrong."""
         for kind, data, why in REFUSED:
             argument = Argument("it", kind)
             error = self.assertRaises(BadArguments, argument.take, {b"it": data})

@@ -110,7 +110,7 @@ class BoxTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """What is no box, or too large a one."""
+    """What is not a box, or too large a one."""
 
     def test_broken(self) -> None:
         """It breaks the stream at once, behind the boxes that came before."""

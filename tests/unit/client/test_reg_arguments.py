@@ -146,7 +146,7 @@ class RegistrationTests(SocketTestCase):
             self.refused(lambda port=port: registrations(NAME, port), "port")  # type: ignore[misc]
 
     def test_bad_port(self) -> None:
-        """Numbers that are no ports, and paths that are not absolute."""
+        """Numbers that are not ports, and paths that are not absolute."""
         long = "9" * 5_000
         for port in (0, -1, 65536, "0", "65536", long, "http", "run/s", "", [], [1, []], [0], "٨٠"):
             self.refused(lambda port=port: registrations(NAME, port), "port")  # type: ignore[misc]
@@ -271,7 +271,7 @@ class RpcMappingTests(SocketTestCase):
         self.assertEqual(netid, "tcp")
 
     def test_listening_ports(self) -> None:
-        """Twisted's ports, likewise; the scope of a link-local address is no part of it."""
+        """Twisted's ports, likewise; the scope of a link-local address is not part of it."""
         self.assertEqual(
             self.mapped([
                 Listening(IPv4Address("UDP", "192.0.2.1", 256)),
@@ -286,7 +286,7 @@ class RpcMappingTests(SocketTestCase):
         self.assertEqual(self.mapped([5, "5", 5]), [("tcp", "0.0.0.0.0.5")])
 
     def test_bad_rpc(self) -> None:
-        """What is no program and version."""
+        """What is not a program and version."""
         wrong: tuple[Any, ...] = (
             None,
             5,

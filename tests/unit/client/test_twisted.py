@@ -201,7 +201,7 @@ class TerminatorTests(OperationTestCase):
         os.fstat(ours.fileno())
 
     def test_no_terminator(self) -> None:
-        """What is no open descriptor is refused before anything is done."""
+        """What is not an open descriptor is refused before anything is done."""
         closed = socket.socket()
         closed.close()
         for terminator in (-1, closed, object(), "7"):

@@ -81,7 +81,7 @@ INVALID = [
     (UDP, ".", "does not end with"),
     (UDP, "..", "does not end with"),
     (UDP, "1.2", "does not end with"),
-    (UDP, "127.0.0.1", "is no inet address"),
+    (UDP, "127.0.0.1", "is not an inet address"),
     (UDP, "127.0.0.1.0.256", "does not end with"),
     (UDP, "127.0.0.1.256.0", "does not end with"),
     (UDP, "127.0.0.1.0.-1", "does not end with"),
@@ -94,44 +94,44 @@ INVALID = [
     (UDP, "127.0.0.1.0.\u00b2", "does not end with"),
     (UDP, "127.0.0.1.0.", "does not end with"),
     (UDP, "127.0.0.1.0.0", "has port 0"),
-    (UDP, "127.1.0.111", "is no inet address"),
-    (UDP, "localhost.0.111", "is no inet address"),
-    (UDP, "::1.0.111", "is no inet address"),
-    (UDP, "127.0.0.1%lo.0.111", "is no inet address"),
-    (UDP, "127.0.0.1\0.0.111", "is no inet address"),
-    (UDP, "127.0.0.1\n.0.111", "is no inet address"),
+    (UDP, "127.1.0.111", "is not an inet address"),
+    (UDP, "localhost.0.111", "is not an inet address"),
+    (UDP, "::1.0.111", "is not an inet address"),
+    (UDP, "127.0.0.1%lo.0.111", "is not an inet address"),
+    (UDP, "127.0.0.1\0.0.111", "is not an inet address"),
+    (UDP, "127.0.0.1\n.0.111", "is not an inet address"),
     (TCP, "/run/socket", "does not end with"),
-    (UDP, "010.0.0.1.0.111", "is no inet address"),
-    (UDP, " 127.0.0.1.0.111", "is no inet address"),
-    (UDP, "127.0.0.1 .0.111", "is no inet address"),
-    (UDP, "::ffff:192.0.2.1%lo.0.111", "is no inet address"),
-    (UDP, "::%lo.0.111", "is no inet address"),
-    (UDP, "2001:db8::7.0.111", "is no inet address"),
-    (UDP6, "0.0.0.0.0.111", "is no inet6 address"),
-    (UDP6, "127.0.0.1.0.111", "is no inet6 address"),
-    (UDP6, "::ffff:192.0.2.1.0.111", "is no inet6 address"),
-    (UDP6, " ::1.0.111", "is no inet6 address"),
-    (UDP6, "::1 .0.111", "is no inet6 address"),
-    (UDP6, "::%eth0.0.111", "is no inet6 address"),
-    (UDP6, "2001:db8::1%eth0.0.111", "is no inet6 address"),
-    (UDP6, "00000::1.0.111", "is no inet6 address"),
-    (UDP6, "[::1].0.111", "is no inet6 address"),
-    (UDP6, ":::1.0.111", "is no inet6 address"),
-    (UDP6, "%lo.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%a%b.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%a b.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%a/b.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%a\n.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%é.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%\udcff.0.111", "is no inet6 address"),
-    (UDP6, "fe80::1%sixteencharacter.0.111", "is no inet6 address"),
-    (LOCAL, "", "is no absolute path"),
-    (LOCAL, "run/socket", "is no absolute path"),
-    (LOCAL, "127.0.0.1.0.111", "is no absolute path"),
-    (LOCAL, "/run/\n", "is no absolute path"),
-    (LOCAL, "/run/\0", "is no absolute path"),
-    (LOCAL, "/run/\udcff", "is no absolute path"),
+    (UDP, "010.0.0.1.0.111", "is not an inet address"),
+    (UDP, " 127.0.0.1.0.111", "is not an inet address"),
+    (UDP, "127.0.0.1 .0.111", "is not an inet address"),
+    (UDP, "::ffff:192.0.2.1%lo.0.111", "is not an inet address"),
+    (UDP, "::%lo.0.111", "is not an inet address"),
+    (UDP, "2001:db8::7.0.111", "is not an inet address"),
+    (UDP6, "0.0.0.0.0.111", "is not an inet6 address"),
+    (UDP6, "127.0.0.1.0.111", "is not an inet6 address"),
+    (UDP6, "::ffff:192.0.2.1.0.111", "is not an inet6 address"),
+    (UDP6, " ::1.0.111", "is not an inet6 address"),
+    (UDP6, "::1 .0.111", "is not an inet6 address"),
+    (UDP6, "::%eth0.0.111", "is not an inet6 address"),
+    (UDP6, "2001:db8::1%eth0.0.111", "is not an inet6 address"),
+    (UDP6, "00000::1.0.111", "is not an inet6 address"),
+    (UDP6, "[::1].0.111", "is not an inet6 address"),
+    (UDP6, ":::1.0.111", "is not an inet6 address"),
+    (UDP6, "%lo.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%a%b.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%a b.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%a/b.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%a\n.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%é.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%\udcff.0.111", "is not an inet6 address"),
+    (UDP6, "fe80::1%sixteencharacter.0.111", "is not an inet6 address"),
+    (LOCAL, "", "is not an absolute path"),
+    (LOCAL, "run/socket", "is not an absolute path"),
+    (LOCAL, "127.0.0.1.0.111", "is not an absolute path"),
+    (LOCAL, "/run/\n", "is not an absolute path"),
+    (LOCAL, "/run/\0", "is not an absolute path"),
+    (LOCAL, "/run/\udcff", "is not an absolute path"),
     (LOCAL, "/" + "x" * MAX_PATH, "at most 107 bytes"),
     (LOCAL, "/" + "é" * 54, "at most 107 bytes"),
 ]
@@ -239,7 +239,7 @@ class NetbufTests(SynchronousTestCase):
             self.assertEqual(from_sockaddr(LOCAL, UNIX + b"/run/s" + tail), "/run/s")
 
     def test_to_sockaddr_refused(self) -> None:
-        """What is no address has no netbuf."""
+        """What is not an address has no netbuf."""
         for netid, address, said in INVALID:
             with self.assertRaisesRegex(InvalidMapping, said):
                 to_sockaddr(netid, address)
@@ -255,7 +255,9 @@ class NetbufTests(SynchronousTestCase):
         ):
             for size in set(range(130)) - sizes:
                 netbuf = prefix.ljust(size, b"\0")[:size]
-                with self.assertRaisesRegex(InvalidMapping, f"no sockaddr of netid {netid.name}"):
+                with self.assertRaisesRegex(
+                    InvalidMapping, f"not a sockaddr of netid {netid.name}"
+                ):
                     from_sockaddr(netid, netbuf)
 
     def test_families(self) -> None:

@@ -74,8 +74,8 @@ ERRORS = [
 SILENT = [
     (b"", "shorter than"),
     (b"\0" * 11, "shorter than"),
-    (words(XID, 1, 0, 0, 0, 0), "no call"),
-    (words(XID, 7, 2), "no call"),
+    (words(XID, 1, 0, 0, 0, 0), "not a call"),
+    (words(XID, 7, 2), "not a call"),
     (call(2, 0)[:20], "truncated"),
     (call(2, 0)[:-4], "verifier"),
     (words(XID, 0, 2, PROGRAM, 2, 0, 0, 8) + b"cred", "credential"),
@@ -102,7 +102,7 @@ class ErrorTests(SynchronousTestCase):
                 self.assertEqual(self.mapper.dispatch(message, caller).reply, reply)
 
     def test_silence(self) -> None:
-        """What is no call is not answered."""
+        """What is not a call is not answered."""
         for message, said in SILENT:
             outcome = self.mapper.dispatch(message, HERE)
             self.assertEqual(outcome, Outcome(fault=outcome.fault))

@@ -165,7 +165,7 @@ class ChangeTests(CacheTestCase):
         self.assertEqual(decode_reply(self.ask(GETPORT) or b""), xdr.uint(0))
 
     def test_services(self) -> None:
-        """Named services are no part of any answer: they change nothing here."""
+        """Named services are not part of any answer: they change nothing here."""
         self.ask(GETPORT)
         holder = self.serving.registry.open(Holder(104, 1))
         self.serving.registry.register(holder.new_service("a", "80", 0))

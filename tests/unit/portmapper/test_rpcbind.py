@@ -260,7 +260,7 @@ class NetbufTests(RpcbindTestCase):
                 self.assertEqual(self.text(caller, TADDR2UADDR, netbuf, version), address)
 
     def test_junk(self) -> None:
-        """What is no address of the caller's transport becomes nothing."""
+        """What is not an address of the caller's transport becomes nothing."""
         for address in ("junk", "", "/run/s", "::1.0.111", "\udcff"):
             arguments = xdr.string(address)
             self.assertEqual(self.mapper.ask(loopback(UDP), 4, UADDR2TADDR, arguments), bytes(8))

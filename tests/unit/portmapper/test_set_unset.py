@@ -65,9 +65,9 @@ class RefusalTests(SetTestCase):
         """What is not valid is named, with the mapping that was to be set."""
         for address, netid, said in (
             ("127.0.0.1.0.0", "tcp", "address '127.0.0.1.0.0' has port 0"),
-            ("::1.0.80", "tcp", "'::1' in address '::1.0.80' is no inet address"),
+            ("::1.0.80", "tcp", "'::1' in address '::1.0.80' is not an inet address"),
             (HTTP, "sctp", "netid 'sctp' is none of udp, tcp, udp6, tcp6, local"),
-            ("run/s", "local", "address 'run/s' is no absolute path"),
+            ("run/s", "local", "address 'run/s' is not an absolute path"),
         ):
             what = f"SET of program 7 version 1 on '{netid}' at '{address}'"
             self.assertEqual(self.set(USER, 7, address, netid), f"{what}: {said}")

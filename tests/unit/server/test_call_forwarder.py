@@ -112,7 +112,7 @@ class CallTests(ForwardingTestCase):
         self.assertEqual(len(set(xids)), 4)
 
     def test_forged(self) -> None:
-        """Answers from elsewhere, with other xids, or that are none, are no answers."""
+        """Answers from elsewhere, with other xids, or that are none, are not answers."""
         self.ask()
         (xid,) = self.xids()
         self.answer(xid, where=("127.0.0.1", 2050))

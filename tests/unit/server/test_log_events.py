@@ -85,7 +85,7 @@ class RegistrationTests(SynchronousTestCase):
         )
 
     def test_names_are_no_format(self) -> None:
-        """What a peer calls its service is no format for the log."""
+        """What a peer calls its service is not a format for the log."""
         with capturedLogs() as events:
             holder = self.registry.open(Holder(1000, 77))
             self.registry.register(holder.new_service("{pid.__class__}", "631", 0))

@@ -81,7 +81,7 @@ class RateLimitedLogTests(SynchronousTestCase):
         self.assertEqual(len(events), 3)
 
     def test_peer_is_no_format(self) -> None:
-        """What a peer sent is no format for the log."""
+        """What a peer sent is not a format for the log."""
         with capturedLogs() as events:
             self.rate_limited_log.malformed(remote(), "{caller.__class__} %s")
         self.assertTrue(lines(events)[0].endswith(": {caller.__class__} %s"))

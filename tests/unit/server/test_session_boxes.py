@@ -1,4 +1,4 @@
-"""Boxes that are no commands, or whose arguments are none; and failures of the daemon."""
+"""Boxes that are not commands, or whose arguments are none; and failures of the daemon."""
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import MAX_VALUE, Box
@@ -7,7 +7,7 @@ from tests.support.channel_sessions import SessionTestCase
 
 
 class BoxTests(SessionTestCase):
-    """Boxes that are no commands, or whose arguments are none."""
+    """Boxes that are not commands, or whose arguments are none."""
 
     def said(self, box: Box) -> tuple[bytes, bytes]:
         """Tag and name of the error that answers *box*."""
@@ -18,7 +18,7 @@ class BoxTests(SessionTestCase):
         return answer[b"_error"], answer[b"_error_code"]
 
     def test_unknown_command(self) -> None:
-        """A command that there is not is refused by its name, of which a part is shown."""
+        """A command that does not exist is refused by its name, of which a part is shown."""
         for name in (b"", b"hello", b"Event", b"Overflow", b"StartTLS", b"\xff", b"x" * 60_000):
             said = self.said({b"_ask": b"5", b"_command": name})
             self.assertEqual(said, (b"5", b"UNKNOWN_COMMAND"))

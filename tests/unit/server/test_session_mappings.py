@@ -83,7 +83,7 @@ class MappingTests(SessionTestCase):
                 self.connection.unset((9, 1, netid, canonical))
 
     def test_impossible(self) -> None:
-        """What is no address is not set."""
+        """What is not an address is not set."""
         self.connection.set(TCP)
         for address in ("", "x", "127.0.0.1", "::1.0.80", "127.0.0.1.0.080.1", "127.0.0.1.1.336"):
             missing = (*TCP[:3], address)

@@ -189,7 +189,7 @@ class DirectoryTests(SynchronousTestCase):
         self.addCleanup(rmtree, target)
         self.folder.symlink_to(target)
         self.addCleanup(self.folder.unlink)
-        with self.assertRaisesRegex(PermissionError, "is no directory of this user"):
+        with self.assertRaisesRegex(PermissionError, "is not a directory of this user"):
             make_directory(self.path)
 
 

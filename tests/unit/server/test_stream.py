@@ -394,7 +394,7 @@ class BrokenTests(StreamTestCase):
         self.assertTrue(self.stream.is_closed)
 
     def test_malformed_call(self) -> None:
-        """A malformed call within a whole record is no reason to close."""
+        """A malformed call within a whole record is not a reason to close."""
         self.stream.send(mark(b"junk") + mark(call(2, 3)))
         self.assertFalse(self.stream.is_closed)
         self.assertEqual(len(self.stream.replies()), 1)

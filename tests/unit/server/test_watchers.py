@@ -106,7 +106,7 @@ class WatchTests(SessionTestCase):
         self.assertEqual(self.connection.told(), [("registered", *service("c", pid=8))])
 
     def test_unwatch(self) -> None:
-        """Afterwards nothing is told; to watch nothing is no error."""
+        """Afterwards nothing is told; to watch nothing is not an error."""
         self.connection.unwatch()
         for names in ((), ("a",)):
             self.connection.watch(*names)

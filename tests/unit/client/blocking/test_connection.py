@@ -155,10 +155,10 @@ class SyncConnectionTests(SynchronousTestCase):
         self.assertRaises(DaemonUnreachable, run, self.connection.ask(c.UNWATCH, {}))
 
     def test_something_else(self) -> None:
-        """What is no portmapd closes the connection."""
+        """What is not a portmapd closes the connection."""
         with self.assertRaises(DaemonUnreachable) as caught:
             self.ask(lambda box: b"220 mail.example.com ESMTP\r\n")
-        self.assertIn("/s is no portmapd", str(caught.exception))
+        self.assertIn("/s is not a portmapd", str(caught.exception))
         self.assertFalse(self.connection.is_own)
 
     def test_listen(self) -> None:

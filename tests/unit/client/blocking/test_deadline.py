@@ -93,7 +93,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertRaises(Terminated, deadline.within(1).pause, 0)
 
     def test_no_terminator(self) -> None:
-        """What is no open descriptor is refused at once."""
+        """What is not an open descriptor is refused at once."""
         closed = socket.socket()
         closed.close()
         for terminator in (-1, closed, object(), 1_000_000):

@@ -86,7 +86,7 @@ class ChannelClientProtocolTests(SynchronousTestCase):
         self.fails(unknown, "odd", InternalError)
 
     def test_events(self) -> None:
-        """Boxes that are no answers are events; answers to nothing are ignored."""
+        """Boxes that are not answers are events; answers to nothing are ignored."""
         self.protocol.dataReceived(EVENT + c.UNWATCH.reply(b"77", {}))
         self.assertEqual(self.events, [Change("registered", Service("a", 104, 7, 80, ""))])
         self.assertFalse(self.transport.disconnecting)
@@ -187,7 +187,7 @@ class ChannelClientProtocolTests(SynchronousTestCase):
             self.protocol.dataReceived(data)
             self.assertTrue(self.transport.disconnecting)
             self.lose()
-            self.fails(waiting, f"what serves at {PATH} is no portmapd")
+            self.fails(waiting, f"what serves at {PATH} is not a portmapd")
 
     def test_malformed_answer(self) -> None:
         """An answer that lacks something, or has a wrong type, closes the connection, too."""
@@ -198,7 +198,7 @@ class ChannelClientProtocolTests(SynchronousTestCase):
             self.protocol.dataReceived(encode_pairs([(b"_answer", box[b"_ask"]), (name, value)]))
             self.assertTrue(self.transport.disconnecting)
             self.lose()
-            self.fails(waiting, "is no portmapd")
+            self.fails(waiting, "is not a portmapd")
 
     def test_malformed_event(self) -> None:
         """An event that cannot be read closes it, too."""

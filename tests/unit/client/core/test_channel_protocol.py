@@ -90,7 +90,7 @@ class ChannelProtocolTests(SynchronousTestCase):
             self.ask("waits", c.LIST)
             with self.assertRaises(DaemonUnreachable) as caught:
                 self.receive(data)
-            self.assertIn("/run/test.sock is no portmapd", str(caught.exception))
+            self.assertIn("/run/test.sock is not a portmapd", str(caught.exception))
             self.assertEqual(self.protocol.end(), ["waits"])
 
     def test_what_came_before(self) -> None:

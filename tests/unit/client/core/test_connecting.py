@@ -123,7 +123,7 @@ class DialTests(SynchronousTestCase):
         self.assertAlmostEqual(world.time(), 2, 1)
 
     def test_to_itself(self) -> None:
-        """A TCP socket that is connected to itself is closed, and is no connection."""
+        """A TCP socket that is connected to itself is closed, and is not a connection."""
         itself = Stream(("127.0.0.1", 80), ("127.0.0.1", 80))
         world = World({("127.0.0.1", 80): [itself]})
         with self.assertRaises(ConnectionRefusedError):
@@ -155,7 +155,7 @@ class DaemonTests(SynchronousTestCase):
             self.assertEqual(world.dialled, [])
 
     def test_any_bytes(self) -> None:
-        """Paths may have bytes that are no text."""
+        """Paths may have bytes that are not text."""
         stream = Stream()
         self.assertIs(run(dial_daemon(World({"/\udcff": [stream]}), "/\udcff", 5)), stream)
 

@@ -89,7 +89,7 @@ class RegisterTests(OperationsTestCase):
         self.assertEqual(list(self.session.registrations), [])
 
     def test_deregister_what_was_unset(self) -> None:
-        """A mapping that the superuser has unset is no error."""
+        """A mapping that the superuser has unset is not an error."""
         run(operations.register(self.session, Group((A,), (MAPPING,))))
         self.connection.session.unset(MAPPING)
         self.done(operations.deregister(self.session, [A[:2]]), "Deregister", "UnsetMappings")

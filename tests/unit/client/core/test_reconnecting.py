@@ -111,7 +111,7 @@ class ConnectingTests(PortmapperTestCase):
         wire = self.socket.accept()
         wire.send(b"220 mail.example.com ESMTP\r\n")
         wire.lose()
-        self.fails(result, f"what serves at {PATH} is no portmapd", DaemonUnreachable)
+        self.fails(result, f"what serves at {PATH} is not a portmapd", DaemonUnreachable)
         self.idle()
 
     def test_other_version(self) -> None:
@@ -277,7 +277,7 @@ class RestoringTests(PortmapperTestCase):
         self.reactor.advance(0)
 
     def test_passing_refusal(self) -> None:
-        """What is in the way only for a moment, as our own old connection may be, is no loss."""
+        """What is in the way only for a moment, as our own old connection may be, is not a loss."""
         self.registered("a")
         self.restart()
         ghost = self.host.connect(pid=7)

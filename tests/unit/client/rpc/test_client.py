@@ -165,7 +165,7 @@ class ProcedureTests(SynchronousTestCase):
                 self.failureResultOf(reply, PeerFault)
 
     def test_no_boolean(self) -> None:
-        """Neither 0 nor 1 is no answer to SET."""
+        """Neither 0 nor 1 is not an answer to SET."""
         reply = self.client.set(7, 1, 17, 9)
         self.peer.answer(xdr.uint(2))
         self.failureResultOf(reply, PeerFault)
@@ -385,8 +385,8 @@ class ArgumentTests(SynchronousTestCase):
             ("", "0.0.0.0.0.9", "netid '' is none of"),
             ("udp", "", "does not end with the two bytes of a port"),
             ("udp", "0.0.0.0.0.0", "has port 0"),
-            ("tcp6", "127.0.0.1.0.9", "is no inet6 address"),
-            ("local", "0.0.0.0.0.9", "is no absolute path"),
+            ("tcp6", "127.0.0.1.0.9", "is not an inet6 address"),
+            ("local", "0.0.0.0.0.9", "is not an absolute path"),
         ):
             reply = client.set_address(7, 1, netid, address)
             self.assertIn(said, str(self.failureResultOf(reply, ValueError).value))
