@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from portmapd.errors import (
 )
 from tests.support.clients import Mortal, mortal, names
 from tests.support.exchange import PATIENCE
+from tests.support.impostor import impostor
 from tests.support.namespace import eventually
 from tests.support.registrant import Registrant
 from tests.support.talk import Talk
@@ -55,33 +56,6 @@ def later(do: Callable[[], object], seconds: float = 0.2) -> Iterator[None]:
         yield
     finally:
         timer.join()
-
-
-@contextmanager
-def impostor(path: Path, behave: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Serve something that is not a daemon, in the block; gives its path.
-
-    :param behave: is given each connection.
-    """
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(path))
-    server.listen()
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                skt, _ = server.accept()
-                with skt, suppress(OSError):
-                    behave(skt)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield str(path)
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        server.close()
 
 
 class Pipe:

@@ -36,6 +36,7 @@ from portmapd.errors import (
 from tests.support.client_shells import SHELLS, Shell, in_child
 from tests.support.clients import Mortal, told
 from tests.support.embedded import may_block
+from tests.support.impostor import impostor
 from tests.support.namespace import eventually
 from tests.support.registrant import PATIENCE
 from tests.support.talk import Served, Talk
@@ -485,33 +486,6 @@ def test_no_path(shell: Shell) -> None:
             pytest.raises(DaemonUnreachable, match="at most 107 bytes"),
         ):
             shell.call(client.list)
-
-
-@contextmanager
-def impostor(path: Path, behave: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Serve something else in the block; gives its path.
-
-    :param behave: is given each connection.
-    """
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(path))
-    server.listen()
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                skt, _ = server.accept()
-                with skt, suppress(OSError):
-                    behave(skt)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield str(path)
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        server.close()
 
 
 def another_version(skt: socket.socket) -> None:
