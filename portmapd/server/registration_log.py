@@ -57,15 +57,14 @@ class RegistrationLog:
 
     def _services(self, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:
+            service = change.subject
+            if not isinstance(service, NamedService) or service.name.endswith(RESERVED):
+                continue
             # Most changes of a busy host are left out: nothing is made of them.
             if self._log.takes(event):
-                self._service(event, change.subject)
-
-    def _service(self, event: LogEvent, service: Mapping | NamedService) -> None:
-        if isinstance(service, NamedService) and not service.name.endswith(RESERVED):
-            self._log.write(
-                event, name=service.name, port=service.port, uid=service.uid, pid=service.pid
-            )
+                self._log.write(
+                    event, name=service.name, port=service.port, uid=service.uid, pid=service.pid
+                )
 
     def _mappings(self, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
         """Log mappings of a connection; callers of program 100000 are reported by themselves."""

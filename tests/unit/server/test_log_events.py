@@ -106,6 +106,16 @@ class RegistrationTests(SynchronousTestCase):
         omitted = {e["kind"]: e["count"] for e in events if e["event"] == "omitted"}
         self.assertEqual(omitted, {"service-registered": 5, "malformed": 7})
 
+    def test_reserved_names(self) -> None:
+        """Names of the port mapper are not logged, and take no place of those that are."""
+        with capturedLogs() as events:
+            holder = self.registry.open(Holder(1000, 77))
+            for number in range(MAX_CHANGES):
+                self.registry.register(holder.new_service(f"n{number}.portmapd", "631", 0))
+            self.registry.register(holder.new_service("printer", "631", 0))
+            self.log.close()
+        self.assertEqual([e.get("name") for e in events], ["printer"])
+
     def test_omitted_without_another_event(self) -> None:
         """The count of what was left out is told though nothing comes after it."""
         with capturedLogs() as events:
