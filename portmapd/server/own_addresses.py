@@ -5,14 +5,14 @@ from contextlib import suppress
 from ipaddress import ip_address
 from struct import Struct, pack
 
-_HEADER = Struct("=IHHII")
-_ERROR, _GET_ROUTE, _REQUEST = 2, 26, 1
+from portmapd.server.netlink import HEADER, ask
+
+_GET_ROUTE = 26
 #: ``struct rtmsg``: the family, the length of the destination in bits, and the type of a route.
 _ROUTE = Struct("=BBxxxxxBxxxx")
 _LOCAL = 2
 #: Attributes of a route: its destination, and the interface to look on.
 _DESTINATION, _INTERFACE = 1, 4
-_BUFFER = 8_192
 
 
 def is_own_address(host: str) -> bool:
@@ -43,13 +43,8 @@ def _route_type(address: str, interface: int) -> int:
     request = _ROUTE.pack(family, 8 * len(packed), 0) + _attribute(_DESTINATION, packed)
     if interface:
         request += _attribute(_INTERFACE, pack("=I", interface))
-    head = _HEADER.pack(_HEADER.size + len(request), _GET_ROUTE, _REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.send(head + request)
-        reply = netlink.recv(_BUFFER)
-    if _HEADER.unpack_from(reply)[1] == _ERROR:
-        raise OSError(f"no route to {address}")
-    return int(_ROUTE.unpack_from(reply, _HEADER.size)[2])
+    reply = ask(socket.NETLINK_ROUTE, _GET_ROUTE, request)
+    return int(_ROUTE.unpack_from(reply, HEADER.size)[2])
 
 
 def _attribute(kind: int, data: bytes) -> bytes:

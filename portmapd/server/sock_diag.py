@@ -8,36 +8,33 @@ import socket
 from collections.abc import Iterator
 from struct import Struct, unpack_from
 
+from portmapd.server.netlink import BUFFER, DONE, DUMP, ERROR, HEADER, error_of, requested
+
 #: A local address: the port in network byte order, then the address; the path of a UNIX socket.
 Local = bytes
 #: A bound socket: its local address, and its user; None if the kernel does not tell whose it is.
 BoundSocket = tuple[Local, int | None]
 
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-_REQUEST_DUMP = 0x301
-_ERROR, _DONE = 2, 3
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
 
-_HEADER = Struct("=IHHII")
 #: The size of the end of a table: a header, and a status.
 _END = 20
 #: ``struct inet_diag_req_v2``: what to list, then the identity of a socket; only its local port is
 #: used here, and 0 means any.
 _INET_REQUEST = Struct("=BBBxI2s46x")
 #: Where the local port, the local address and the user are in a reply (``struct inet_diag_msg``).
-_PORT = slice(_HEADER.size + 4, _HEADER.size + 6)
-_ADDRESS = _HEADER.size + 8
-_UID = _HEADER.size + 64
+_PORT = slice(HEADER.size + 4, HEADER.size + 6)
+_ADDRESS = HEADER.size + 8
+_UID = HEADER.size + 64
 #: ``struct unix_diag_req``: the family, the states, and what to tell; no inode, and no cookie.
 _UNIX_REQUEST = Struct("=BBxxIIIii")
 #: A ``struct unix_diag_msg`` has 16 bytes; attributes follow.
-_UNIX_ATTRIBUTES = _HEADER.size + 16
+_UNIX_ATTRIBUTES = HEADER.size + 16
 _ATTRIBUTE = Struct("=HH")
 #: What to tell of a UNIX socket, and the attributes that do (the user since Linux 5.3).
 _SHOW_NAME, _SHOW_UID = 0x01, 0x40
 _NAME_ATTRIBUTE, _UID_ATTRIBUTE = 0, 7
-#: How many bytes are received at a time: the kernel sends at most 32 KiB.
-_BUFFER = 1 << 16
 
 #: Masks of states: any, for protocols without states; and that of sockets that listen.
 ANY_STATE = 0xFFFF_FFFF
@@ -91,12 +88,10 @@ def _dump(request: bytes, containing: bytes = b"") -> Iterator[list[bytes]]:
 
     :param containing: a batch without these bytes is left out.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        head = _HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0
-        netlink.send(_HEADER.pack(*head) + request)
+    with requested(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request, DUMP) as netlink:
         is_done = False
         while not is_done:
-            data = netlink.recv(_BUFFER)
+            data = netlink.recv(BUFFER)
             if _is_end(data) or not containing or containing in data:
                 replies, is_done = _split(data)
                 yield replies
@@ -106,9 +101,9 @@ def _dump(request: bytes, containing: bytes = b"") -> Iterator[list[bytes]]:
 
 def _is_end(data: bytes) -> bool:
     """Whether the table ends in a message, or cannot be told."""
-    _, kind, _, _, _ = _HEADER.unpack_from(data)
-    length, last, _, _, _ = _HEADER.unpack_from(data, len(data) - _END)
-    return kind in (_DONE, _ERROR) or (length, last) == (_END, _DONE)
+    _, kind, _, _, _ = HEADER.unpack_from(data)
+    length, last, _, _, _ = HEADER.unpack_from(data, len(data) - _END)
+    return kind in (DONE, ERROR) or (length, last) == (_END, DONE)
 
 
 def _split(data: bytes) -> tuple[list[bytes], bool]:
@@ -116,12 +111,11 @@ def _split(data: bytes) -> tuple[list[bytes], bool]:
     replies: list[bytes] = []
     at = 0
     while at < len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-        if kind == _DONE:
+        length, kind, _, _, _ = HEADER.unpack_from(data, at)
+        if kind == DONE:
             return replies, True
-        if kind == _ERROR:
-            (code,) = unpack_from("=i", data, at + _HEADER.size)
-            raise OSError(-code, "the kernel does not tell of its sockets")
+        if kind == ERROR:
+            raise error_of(data, at)
         replies.append(data[at : at + length])
         at += (length + 3) & ~3
     return replies, False

@@ -6,16 +6,14 @@ from struct import Struct, unpack_from
 
 from attrs import frozen
 
-_NETLINK_SOCK_DIAG = 4
-_HEADER = Struct("=IHHII")
-_SOCK_DIAG_BY_FAMILY, _REQUEST, _ERROR = 20, 1, 2
+from portmapd.server.netlink import HEADER, ask
+from portmapd.server.sock_diag import ANY_STATE, NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY
+
 #: ``struct inet_diag_req_v2``: any state, and the ports and addresses of one socket.
 _QUERY = Struct("=BBxxI2s2s16s16sI8s")
-_ANY_STATE = 0xFFFF_FFFF
 _NO_COOKIE = b"\xff" * 8
 #: Where the socket's user and inode are in a reply. An inode of 0: no process has it open.
-_UID = _HEADER.size + 64
-_BUFFER = 8_192
+_UID = HEADER.size + 64
 
 
 @frozen
@@ -38,15 +36,10 @@ def peer_uid(peer: Endpoint, ours: Endpoint) -> int | None:
     family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
     ports = (end.port.to_bytes(2, "big") for end in (peer, ours))
     hosts = (ip_address(end.host).packed for end in (peer, ours))
-    query = _QUERY.pack(family, socket.IPPROTO_TCP, _ANY_STATE, *ports, *hosts, 0, _NO_COOKIE)
-    head = _HEADER.pack(_HEADER.size + len(query), _SOCK_DIAG_BY_FAMILY, _REQUEST, 1, 0)
+    query = _QUERY.pack(family, socket.IPPROTO_TCP, ANY_STATE, *ports, *hosts, 0, _NO_COOKIE)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-            netlink.send(head + query)
-            reply = netlink.recv(_BUFFER)
+        reply = ask(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, query)
     except OSError:
-        return None
-    if _HEADER.unpack_from(reply)[1] == _ERROR:
         return None
     uid, inode = unpack_from("=II", reply, _UID)
     return uid if inode else None

@@ -165,7 +165,7 @@ class BoundTests(SynchronousTestCase):
             with socket.socket(socket.AF_UNIX) as unix:
                 unix.bind(f"{folder}/s")
                 unix.listen()
-                self.patch(sock_diag, "_NETLINK_SOCK_DIAG", 99)
+                self.patch(sock_diag, "NETLINK_SOCK_DIAG", 99)
                 for netid, at in (("tcp", address), ("local", f"{folder}/s")):
                     users = users_of(mapping(7, 1, netid, at))
                     self.assertEqual(users, {os.geteuid()})
