@@ -1,9 +1,10 @@
-"""Datagrams from the wire whose source address looks as if this host had sent them."""
+"""Frames from the wire whose source address looks as if this host had sent them."""
 
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from portmapd.oncrpc.xdr import Reader, uint
 from tests.integration.conftest import OURS, OURS6, THEIRS, THEIRS6
 from tests.support.daemon import portmapd
 from tests.support.exchange import exchange, question
-from tests.support.frames import frame, hardware_address
-from tests.support.namespace import Namespace
+from tests.support.frames import frame, hardware_address, opening
+from tests.support.namespace import Namespace, eventually
 
 #: Reserved: from there, a caller of this host is the superuser.
 PORT = 700
@@ -71,17 +72,24 @@ def local(namespace: Namespace) -> socket.socket:
     return skt
 
 
-def send_frames(hosts: Hosts, sources: list[tuple[str, str]], *messages: bytes) -> None:
-    """Send every message from each of these sources to the address that stands beside it."""
+@contextmanager
+def wire(hosts: Hosts) -> Iterator[tuple[socket.socket, bytes]]:
+    """A socket that sends frames from elsewhere, and the hardware address that they go to."""
     namespace, elsewhere = hosts
     (target,) = re.findall(
         "link/ether ([0-9a-f:]+)", namespace.run("ip", "-o", "link", "show", "w0")
     )
-    with elsewhere.make_socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind(("w1", 0))
+    with elsewhere.make_socket(socket.AF_PACKET, socket.SOCK_RAW) as skt:
+        skt.bind(("w1", 0))
+        yield skt, hardware_address(target)
+
+
+def send_frames(hosts: Hosts, sources: list[tuple[str, str]], *messages: bytes) -> None:
+    """Send every message from each of these sources to the address that stands beside it."""
+    with wire(hosts) as (skt, target):
         for source, ours in sources:
             for message in messages:
-                wire.send(frame(hardware_address(target), (source, PORT), (ours, 111), message))
+                skt.send(frame(target, (source, PORT), (ours, 111), message))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -90,6 +98,17 @@ def test_no_stranger_is_superuser(hosts: Hosts, tmp_path: Path, network: str) ->
     with served(hosts, tmp_path, *NETWORKS[network]) as skt:
         send_frames(hosts, FORGED, question(2, 2, MAPPED), question(2, 1, MOVED))
         assert decode_reply(exchange(skt, question(2, 3, MAPPED))) == uint(2049)
+
+
+def test_no_stream_from_a_mapped_source(hosts: Hosts, tmp_path: Path) -> None:
+    """No stream is opened for an IPv4-mapped source; one from elsewhere is answered."""
+    forged = [(source, OURS6) for source in ("::ffff:127.0.0.1", f"::ffff:{OURS}")]
+    with served(hosts, tmp_path, *NETWORKS["wildcards"]), wire(hosts) as (skt, target):
+        for source, ours in [*forged, ("2001:db8:1::7", OURS6)]:
+            skt.send(opening(target, (source, PORT), (ours, 111)))
+        opened = partial(hosts[0].run, "ss", "-Htn", "state", "syn-recv")
+        eventually(lambda: "[2001:db8:1::7]:700" in opened(), "the other is answered")
+        assert "ffff" not in opened()
 
 
 def test_frames_arrive(hosts: Hosts, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,36 +217,54 @@ def test_uid_without_the_right(namespace: Namespace) -> None:
     assert said.startswith("portmapd: --uid may be given by root alone")
 
 
+@pytest.fixture
+def homeless() -> Iterator[tuple[int, Path]]:
+    """A user without a runtime directory, and their private directory, which is removed at the end.
+
+    The user's number is this process's own, for test runs share /tmp.
+    """
+    uid = 40_000 + os.getpid() % 20_000
+    directory = Path(f"/tmp/portmapd-{uid}")
+    yield uid, directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def as_user(uid: int) -> tuple[str, ...]:
+    """The words that run a command as that user, who may read the checkout wherever it is."""
+    drop = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    return "env", "-u", "XDG_RUNTIME_DIR", *drop, *read
+
+
 @pytest.mark.programs("setpriv")
-def test_user_without_a_runtime_directory(namespace: Namespace, tmp_path: Path) -> None:
+def test_user_without_a_runtime_directory(
+    namespace: Namespace, homeless: tuple[int, Path], tmp_path: Path
+) -> None:
     """Such a user has a local channel in a private directory, and clients find it there."""
-    drop = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
-    read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-    user = ("env", "-u", "XDG_RUNTIME_DIR", *drop, *read)
-    namespace.run("mount", "-t", "tmpfs", "tmpfs", "/tmp")
-    started = namespace.start(*user, TWISTD, "-n", "--pidfile=", "portmapd", log=tmp_path / "log")
-    control = (*user, str(Path(TWISTD).with_name("portmapctl")), "services")
-    path = "/tmp/portmapd-65533/portmapd.sock"
+    uid, directory = homeless
+    command = (*as_user(uid), TWISTD, "-n", "--pidfile=", "portmapd")
+    started = namespace.start(*command, log=tmp_path / "log")
+    control = (*as_user(uid), str(Path(TWISTD).with_name("portmapctl")), "services")
+    path = f"{directory}/portmapd.sock"
     eventually(lambda: path in namespace.run(*control, status=None), "portmapctl finds it")
-    assert namespace.run("stat", "-c", "%a %u", "/tmp/portmapd-65533") == "700 65533\n"
+    assert namespace.run("stat", "-c", "%a %u", str(directory)) == f"700 {uid}\n"
     assert started.stop() == -signal.SIGTERM
-    assert not namespace.run("ls", "/tmp/portmapd-65533")
+    assert not names(directory)
 
 
 @pytest.mark.programs("setpriv")
-def test_private_directory_is_taken(namespace: Namespace, tmp_path: Path) -> None:
+def test_private_directory_is_taken(
+    namespace: Namespace, homeless: tuple[int, Path], tmp_path: Path
+) -> None:
     """If another user has made that directory, there is a warning instead of a local channel."""
-    drop = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
-    read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-    user = ("env", "-u", "XDG_RUNTIME_DIR", *drop, *read)
-    namespace.run("mount", "-t", "tmpfs", "tmpfs", "/tmp")
-    namespace.run("mkdir", "-m", "777", "/tmp/portmapd-65533")
+    uid, directory = homeless
+    directory.mkdir(0o777)
     log = tmp_path / "log"
-    started = namespace.start(*user, TWISTD, "-n", "--pidfile=", "portmapd", log=log)
-    said = "no local channel: /tmp/portmapd-65533 belongs to another user; choose a path with"
+    started = namespace.start(*as_user(uid), TWISTD, "-n", "--pidfile=", "portmapd", log=log)
+    said = f"no local channel: {directory} belongs to another user; choose a path with"
     eventually(lambda: said in log.read_text(), said)
     assert started.stop() == -signal.SIGTERM
-    assert not namespace.run("ls", "/tmp/portmapd-65533")
+    assert not names(directory)
 
 
 def test_what_is_served(tmp_path: Path) -> None:
