@@ -103,8 +103,12 @@ class PortmapperService(MultiService):
         super().startService()
         self._log.info(SERVING.text, event=SERVING.name, what=self._served())
 
+    def state(self) -> str:
+        """What is served, and how many mappings are registered, for people."""
+        count = len(self.registry.mappings)
+        return f"serving {self._served()}; {count} mapping{'' if count == 1 else 's'}"
+
     def _served(self) -> str:
-        """What is served, for people."""
         hosts = [host.host for host in map(_host_of, self._ports) if host and host.type == "UDP"]
         where = [*hosts, *filter(None, [self.config.rpc_socket])]
         port = f"port {self.port} on " if hosts else ""

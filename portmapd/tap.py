@@ -25,6 +25,7 @@ from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
 from portmapd.server.pid_file import prepare_pid_file
 from portmapd.server.signals import handle_signals
 from portmapd.server.socket_file import make_directory
+from portmapd.server.supervision import Supervision
 from portmapd.service import PortmapperService
 
 #: twistd's pid file if none is given, in the current directory.
@@ -77,6 +78,7 @@ class TwistdPortmapper(PortmapperService):
         self._output = output
         self._observer = None if output is None else output.observer()
         self._terminal = terminal
+        Supervision(reactor, self._engine.descriptors, self.state).setServiceParent(self)
 
     def setServiceParent(self, parent: object) -> None:
         """Have the application that twistd makes log there."""
