@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -28,6 +29,7 @@ from portmapd.registry.mapping import SUPERUSER, mapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.engine import Engine, make_engine
+from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.liveness import Liveness
 from portmapd.server.log_events import SERVING
 from portmapd.server.own_addresses import is_own_address
@@ -51,6 +53,8 @@ class PortmapperService(MultiService):
     :param config: what it is to do.
     :param reactor: the application's reactor.
     :param registry: what is served; None: a registry of its own.
+    :param handed_in: sockets that are bound already, in place of those that would be made; they are
+        closed when the service stops.
     :ivar config: what it is to do.
     :ivar registry: what is registered; it may be read, changed and followed directly.
     :ivar port: the port that is served over UDP and TCP, once it is bound.
@@ -59,9 +63,14 @@ class PortmapperService(MultiService):
     _log = Logger()
 
     def __init__(
-        self, config: Config, reactor: IReactorTime, registry: Registry | None = None
+        self,
+        config: Config,
+        reactor: IReactorTime,
+        registry: Registry | None = None,
+        handed_in: HandedInSockets | None = None,
     ) -> None:
         super().__init__()
+        self._handed_in = HandedInSockets() if handed_in is None else handed_in
         self.setName("portmapd")
         self.config = config
         self.registry = Registry() if registry is None else registry
@@ -152,20 +161,25 @@ class PortmapperService(MultiService):
         if config.rpc_socket is not None:
             factory = server.streamFactory()
             with _explained(config.rpc_socket, "--rpc-socket"):
-                self._listen_locally(config.rpc_socket, factory)
+                listening = self._handed_in.rpc.pop(config.rpc_socket, None)
+                self._listen_locally(config.rpc_socket, factory, listening)
             self._listen_abstractly(config.rpc_socket, factory)
             self._addresses[LOCAL.name] = config.rpc_socket
         if config.local_socket is not None:
             with _explained(config.local_socket, "--local-socket"):
-                make_directory(config.local_socket)
-                self._listen_locally(config.local_socket, server.channelFactory())
+                listening = self._handed_in.channel.pop(config.local_socket, None)
+                if listening is None:
+                    make_directory(config.local_socket)
+                self._listen_locally(config.local_socket, server.channelFactory(), listening)
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
         if not (_is_wildcard(host) or is_own_address(host)):
             self._log.warn("{host} is not an address of this host yet", host=host)
         try:
-            udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host)
+            udp = self._engine.listen_udp(
+                self.port, server.datagramProtocol(host), host, self._handed_in.take_udp(host)
+            )
         except CannotListenError as error:
             if host in _IPV6_DEFAULTS and error.socketError.errno in _NO_IPV6:
                 self._log.info("{host} is not served: no IPv6 here", host=host)
@@ -174,15 +188,19 @@ class PortmapperService(MultiService):
         self._ports.append(udp)
         self.port = _port_of(udp)
         try:
-            tcp = self._engine.listen_tcp(self.port, server.streamFactory(), host)
+            tcp = self._engine.listen_tcp(
+                self.port, server.streamFactory(), host, self._handed_in.take_tcp(host)
+            )
         except CannotListenError as error:
             raise unusable(error, TCP.name) from error
         self._ports.append(tcp)
         for netid in (UDP6, TCP6) if ":" in host else (UDP, TCP):
             self._addresses[netid.name] = format_address(netid.wildcard, self.port)
 
-    def _listen_locally(self, path: str, factory: ServerFactory) -> None:
-        self._ports.append(self._engine.listen_unix(path, factory))
+    def _listen_locally(
+        self, path: str, factory: ServerFactory, listening: socket.socket | None = None
+    ) -> None:
+        self._ports.append(self._engine.listen_unix(path, factory, listening))
 
     def _listen_abstractly(self, path: str, factory: ServerFactory) -> None:
         """Serve the abstract socket that is named after *path*.
@@ -191,7 +209,8 @@ class PortmapperService(MultiService):
         Any user may have taken the name.
         """
         try:
-            self._listen_locally(f"\0{path}", factory)
+            name = f"\0{path}"
+            self._listen_locally(name, factory, self._handed_in.rpc.pop(name, None))
         except (OSError, CannotListenError) as error:
             self._log.warn(
                 "the abstract socket @{path} is not served: {error}", path=path, error=error

@@ -20,6 +20,13 @@ from twisted.python.usage import UsageError
 from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
 from portmapd.config import PORT, UNPRIVILEGED_PORT, Config, may_bind
 from portmapd.errors import ConfigurationError
+from portmapd.server.handed_in_sockets import (
+    CHANNEL,
+    RPC,
+    HandedInSockets,
+    sort_sockets,
+    take_descriptors,
+)
 from portmapd.server.log_events import NO_CHANNEL
 from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
 from portmapd.server.pid_file import prepare_pid_file
@@ -63,6 +70,7 @@ class TwistdPortmapper(PortmapperService):
     :param output: twistd's log; None: the log and the signals are left as they are.
     :param terminal: a descriptor for the line that says why it does not start in the background;
         None: it is in the foreground.
+    :param handed_in: sockets that are bound already.
     """
 
     _log = Logger()
@@ -73,8 +81,9 @@ class TwistdPortmapper(PortmapperService):
         reactor: IReactorTime,
         output: LogOutput | None = None,
         terminal: int | None = None,
+        handed_in: HandedInSockets | None = None,
     ) -> None:
-        super().__init__(config, reactor)
+        super().__init__(config, reactor, handed_in=handed_in)
         self._output = output
         self._observer = None if output is None else output.observer()
         self._terminal = terminal
@@ -208,19 +217,41 @@ class Options(UsageOptions):
             raise UsageError(f"portmapd: --log-level {level!r} is none of {', '.join(LEVELS)}")
         return level
 
-    def config(self) -> Config:
+    def handed_in(self, environ: MutableMapping[str, str]) -> HandedInSockets:
+        """The sockets that a service manager has handed in.
+
+        :param environ: the variables that tell of them are removed from it.
+        :raises ConfigurationError: one of them cannot be served.
+        """
+        paths = {
+            name.replace("-", "_"): _path(name, self[name])
+            for name in (RPC, CHANNEL)
+            if self[name] is not None
+        }
+        return sort_sockets(take_descriptors(environ), **paths)
+
+    def config(self, handed_in: HandedInSockets | None = None) -> Config:
         """The configuration that the options describe.
 
+        :param handed_in: what is served unless an option says otherwise.
         :raises UsageError: an option cannot be used. The message says what to do.
         """
         self.log_level()
         flags = {"insecure": bool(self["insecure"]), "loopback": not self["no-loopback"]}
         values: dict[str, Any] = {**flags, **self.lists}
+        if handed_in is not None:
+            served = handed_in.options
+            if "interfaces" in values:
+                served.pop("loopback", None)
+            values = {**values, **served, **self.lists}
         for option, read in _READERS.items():
             if self[option] is not None:
                 values[option.replace("-", "_")] = read(option, self[option])
         try:
-            return Config(**values)
+            config = Config(**values)
+            if handed_in is not None:
+                handed_in.check(config)
+            return config
         except ConfigurationError as error:
             raise UsageError(f"portmapd: {error}") from None
 
@@ -275,14 +306,17 @@ def makeService(options: Options) -> IService:
     _raise_descriptor_limit()
     gc.set_threshold(*GC_THRESHOLDS)
     with _one_line():
-        config = options.config()
+        handed_in = options.handed_in(os.environ)
+        config = options.config(handed_in)
         if config.local_socket is None and options["local-socket"] is None:
             TwistdPortmapper._log.warn(
                 NO_CHANNEL.text,
                 event=NO_CHANNEL.name,
                 folder=private_directory(),
             )
-        service: IService = TwistdPortmapper(config, reactor, options.output, _terminal(options))
+        service: IService = TwistdPortmapper(
+            config, reactor, options.output, _terminal(options), handed_in
+        )
     return service
 
 

@@ -75,8 +75,8 @@ def _own_socket(descriptor: int) -> str:
     """How to call a socket of this process. Those that Python made are not inheritable."""
     if os.get_inheritable(descriptor):
         return (
-            f"a socket that this process was handed as descriptor {descriptor} (portmapd makes its "
-            "own, and takes none from a service manager)"
+            f"a socket that this process was handed as descriptor {descriptor} (portmapd serves "
+            "those that LISTEN_FDS and LISTEN_PID tell of)"
         )
     return f"this process (pid {os.getpid()})"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from twisted.internet.interfaces import (
     IListeningPort,
     IReactorFDSet,
+    IReactorSocket,
     IReactorTCP,
     IReactorTime,
     IReactorUDP,
@@ -30,16 +34,38 @@ class Engine(Protocol):
     def descriptors(self) -> IReactorFDSet | None:
         """Where other descriptors are watched; None: the reactor watches none."""
 
-    def listen_udp(self, port: int, protocol: PortmapDatagramProtocol, host: str) -> IListeningPort:
-        """Serve UDP at that address."""
+    def listen_udp(
+        self,
+        port: int,
+        protocol: PortmapDatagramProtocol,
+        host: str,
+        bound: Sequence[socket.socket] = (),
+    ) -> IListeningPort:
+        """Serve UDP at that address.
 
-    def listen_tcp(self, port: int, factory: ServerFactory, host: str) -> IListeningPort:
-        """Serve TCP at that address."""
+        :param bound: sockets that are bound to it already, one or two; empty: they are made.
+        """
 
-    def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
+    def listen_tcp(
+        self,
+        port: int,
+        factory: ServerFactory,
+        host: str,
+        listening: socket.socket | None = None,
+    ) -> IListeningPort:
+        """Serve TCP at that address.
+
+        :param listening: a socket that listens there already; None: it is made.
+        """
+
+    def listen_unix(
+        self, path: str, factory: ServerFactory, listening: socket.socket | None = None
+    ) -> IListeningPort:
         """Serve a UNIX socket that everyone may connect to. A stale one at *path* is replaced.
 
         :param path: its path; for an abstract socket, its name behind a null character.
+        :param listening: a socket that listens there already, whose file is left to its owner;
+            None: it is made.
         """
 
 
@@ -53,14 +79,41 @@ class PlainEngine:
         self._reactor = reactor
         self.descriptors = IReactorFDSet(reactor, None)
 
-    def listen_udp(self, port: int, protocol: PortmapDatagramProtocol, host: str) -> IListeningPort:
-        return IReactorUDP(self._reactor).listenUDP(port, protocol, host, MAX_REQUEST)
+    def listen_udp(
+        self,
+        port: int,
+        protocol: PortmapDatagramProtocol,
+        host: str,
+        bound: Sequence[socket.socket] = (),
+    ) -> IListeningPort:
+        if not bound:
+            return IReactorUDP(self._reactor).listenUDP(port, protocol, host, MAX_REQUEST)
+        # A plain UDP port serves an address that has one socket alone, or refuses to.
+        with ExitStack() as closed:
+            for skt in bound:
+                closed.enter_context(skt)
+            return IReactorSocket(self._reactor).adoptDatagramPort(
+                bound[0].fileno(), bound[0].family, protocol, MAX_REQUEST
+            )
 
-    def listen_tcp(self, port: int, factory: ServerFactory, host: str) -> IListeningPort:
-        return IReactorTCP(self._reactor).listenTCP(port, factory, BACKLOG, host)
+    def listen_tcp(
+        self,
+        port: int,
+        factory: ServerFactory,
+        host: str,
+        listening: socket.socket | None = None,
+    ) -> IListeningPort:
+        if listening is None:
+            return IReactorTCP(self._reactor).listenTCP(port, factory, BACKLOG, host)
+        with listening:
+            return IReactorSocket(self._reactor).adoptStreamPort(
+                listening.fileno(), listening.family, factory
+            )
 
-    def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
-        made = UnixPort(path, factory, BACKLOG, self._reactor)
+    def listen_unix(
+        self, path: str, factory: ServerFactory, listening: socket.socket | None = None
+    ) -> IListeningPort:
+        made = UnixPort(path, factory, BACKLOG, self._reactor, listening)
         made.startListening()
         return made
 

@@ -14,7 +14,7 @@ from struct import Struct
 LOOPBACK_INDEX = 1
 
 #: Linux's own numbers, which the socket module does not have.
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER = _SO_GET_FILTER = 26
 _SO_ATTACH_REUSEPORT_CBPF = 51
 
 #: ``struct sock_filter`` and ``struct sock_fprog`` of <linux/filter.h>.
@@ -29,6 +29,8 @@ _LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _DEVICE = 0x1_0000_0000 - 0x1000 + 8
 #: Where it finds the destination address, by IP version: SKF_NET_OFF and the offset in the header.
 _DESTINATIONS = {4: 0x1_0000_0000 - 0x10_0000 + 16, 6: 0x1_0000_0000 - 0x10_0000 + 24}
+#: The most instructions of a filter that is looked at (BPF_MAXINSNS).
+_LONGEST = 4_096
 #: A filter returns how many bytes of the packet to keep.
 _KEEP, _DROP = 0x4_0000, 0
 
@@ -44,6 +46,11 @@ def hear_loopback(skt: socket.socket) -> None:
     Where the kernel's ``route_localnet`` is on, other hosts reach loopback addresses, too.
     """
     _attach(skt, _SO_ATTACH_FILTER, _by_interface(_KEEP, _DROP))
+
+
+def hears_loopback(skt: socket.socket) -> bool:
+    """Whether :func:`hear_loopback` was called with *skt*, in whatever process."""
+    return _attached(skt) == _encoded(_by_interface(_KEEP, _DROP))
 
 
 def hear_address(skt: socket.socket, host: str) -> None:
@@ -86,8 +93,25 @@ def _by_interface(on_loopback: int, on_others: int) -> list[_Instruction]:
     ]
 
 
+def _encoded(instructions: list[_Instruction]) -> bytes:
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+
+
+def _attached(skt: socket.socket) -> bytes:
+    """The filter of *skt*; empty if it has none.
+
+    The length is one of instructions, which ``socket.getsockopt`` takes for one of bytes.
+    """
+    buffer = ctypes.create_string_buffer(_LONGEST * _INSTRUCTION.size)
+    length = ctypes.c_uint32(_LONGEST)
+    failed = ctypes.CDLL(None).getsockopt(
+        skt.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, buffer, ctypes.byref(length)
+    )
+    return b"" if failed else buffer.raw[: length.value * _INSTRUCTION.size]
+
+
 def _attach(skt: socket.socket, option: int, instructions: list[_Instruction]) -> None:
-    code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+    code = _encoded(instructions)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _PROGRAM.pack(len(instructions), ctypes.addressof(buffer))
     skt.setsockopt(socket.SOL_SOCKET, option, program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet import main, tcp, unix
@@ -23,18 +24,33 @@ class UnixPort(unix.Port):
 
     :param path: its absolute path.
     :param backlog: the most connections that wait to be accepted.
+    :param listening: a socket that listens there already; its file is its owner's. None: it is
+        made.
     """
 
     factory: Any
 
-    def __init__(self, path: str, factory: IProtocolFactory, backlog: int, reactor: object) -> None:
+    def __init__(
+        self,
+        path: str,
+        factory: IProtocolFactory,
+        backlog: int,
+        reactor: object,
+        listening: socket.socket | None = None,
+    ) -> None:
         super().__init__(path.encode(), factory, backlog, reactor=reactor)
         self._path = path
+        self._listening = listening
         self._identity: tuple[int, int] | None = None
 
     def startListening(self) -> None:
-        self.socket = listen_at(self._path, self.backlog)
-        self._identity = identity(self._path)
+        if self._listening is None:
+            self.socket = listen_at(self._path, self.backlog)
+            self._identity = identity(self._path)
+        else:
+            self.socket = self._listening
+            # That would end it for the others that have it, too.
+            self._shouldShutdown = False
         tcp._reservedFD.reserve()
         self.fileno = self.socket.fileno  # type: ignore[method-assign] # as the base class does
         self.numberAccepts = ACCEPTS
@@ -44,11 +60,16 @@ class UnixPort(unix.Port):
 
     def loseConnection(self, connDone: Any = _CLOSED) -> Any:
         # At once: if the start fails, the reactor may have no later turn.
-        remove_own(self._path, self._identity)
+        self._remove()
         return super().loseConnection(connDone)
 
     stopListening = loseConnection
 
     def connectionLost(self, reason: Any) -> None:
-        remove_own(self._path, self._identity)
+        self._remove()
         tcp.Port.connectionLost(self, reason)
+
+    def _remove(self) -> None:
+        """Remove the file, once: a later one may have the same name and the same inode."""
+        remove_own(self._path, self._identity)
+        self._identity = None

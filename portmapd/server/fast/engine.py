@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import select
+import socket
+from collections.abc import Sequence
 from typing import cast
 
 from twisted.internet.interfaces import (
@@ -39,15 +41,29 @@ class FastEngine:
         self._reactor = cast("IGroupReactor", reactor)
         self.descriptors = EpollGroup(self._reactor)
 
-    def listen_udp(self, port: int, protocol: PortmapDatagramProtocol, host: str) -> IListeningPort:
-        return listen(port, protocol, host, self._reactor)
+    def listen_udp(
+        self,
+        port: int,
+        protocol: PortmapDatagramProtocol,
+        host: str,
+        bound: Sequence[socket.socket] = (),
+    ) -> IListeningPort:
+        return listen(port, protocol, host, self._reactor, bound)
 
-    def listen_tcp(self, port: int, factory: ServerFactory, host: str) -> IListeningPort:
-        made = TcpPort(port, factory, host, self.descriptors)
+    def listen_tcp(
+        self,
+        port: int,
+        factory: ServerFactory,
+        host: str,
+        listening: socket.socket | None = None,
+    ) -> IListeningPort:
+        made = TcpPort(port, factory, host, self.descriptors, listening)
         made.startListening()
         return made
 
-    def listen_unix(self, path: str, factory: ServerFactory) -> IListeningPort:
-        made = FastUnixPort(path, factory, self.descriptors)
+    def listen_unix(
+        self, path: str, factory: ServerFactory, listening: socket.socket | None = None
+    ) -> IListeningPort:
+        made = FastUnixPort(path, factory, self.descriptors, listening)
         made.startListening()
         return made

@@ -63,14 +63,26 @@ class LimitedAccept(tcp.Port):
 
 
 class TcpPort(LimitedAccept):
-    """A listening TCP socket, of one address family alone."""
+    """A listening TCP socket, of one address family alone.
+
+    :param listening: one that listens there already; None: it is made.
+    """
 
     transport = TcpStream
+    _preexistingSocket: Any
 
     def __init__(
-        self, port: int, factory: IProtocolFactory, interface: str, reactor: EpollGroup
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        interface: str,
+        reactor: EpollGroup,
+        listening: socket.socket | None = None,
     ) -> None:
         super().__init__(port, factory, BACKLOG, interface, reactor)
+        self._preexistingSocket = listening
+        if listening is not None and is_loopback(interface):
+            bind_to_loopback(listening)
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = super().createInternetSocket()
@@ -116,8 +128,14 @@ class FastUnixPort(LimitedAccept, UnixPort):
     reactor: EpollGroup
     _log = Logger()
 
-    def __init__(self, path: str, factory: IProtocolFactory, reactor: EpollGroup) -> None:
-        super().__init__(path, factory, BACKLOG, reactor)
+    def __init__(
+        self,
+        path: str,
+        factory: IProtocolFactory,
+        reactor: EpollGroup,
+        listening: socket.socket | None = None,
+    ) -> None:
+        super().__init__(path, factory, BACKLOG, reactor, listening)
 
     def doRead(self) -> None:
         """Accept one connection, and serve it at once: most clients have sent something by then.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from struct import Struct
 from sys import byteorder
@@ -24,7 +26,13 @@ from portmapd.server.fast.bind import prepare_socket
 from portmapd.server.fast.epoll_group import IGroupReactor
 from portmapd.server.fast.recvmmsg import Batch
 from portmapd.server.fast.rpc_group import RpcGroup
-from portmapd.server.interface_filter import hear_loopback, hear_others, is_loopback, steer
+from portmapd.server.interface_filter import (
+    hear_loopback,
+    hear_others,
+    hears_loopback,
+    is_loopback,
+    steer,
+)
 
 #: The largest request that is taken, in bytes: any datagram.
 MAX_REQUEST = 65_535
@@ -54,15 +62,21 @@ _MULTICAST = 0xFF
 
 
 def listen(
-    port: int, protocol: PortmapDatagramProtocol, host: str, reactor: IReactorFDSet
+    port: int,
+    protocol: PortmapDatagramProtocol,
+    host: str,
+    reactor: IReactorFDSet,
+    bound: Sequence[socket.socket] = (),
 ) -> IListeningPort:
     """Serve program 100000 over UDP at one address.
 
     :param host: the address to bind, with its scope; a wildcard serves every address.
+    :param bound: sockets that are bound to it already, in that order: one, or two that share it.
+        Empty: they are made.
     :raises CannotListenError: it cannot be bound.
     """
     try:
-        sockets = _bound_sockets(host, port)
+        sockets = _divided(host, bound) if bound else _bound_sockets(host, port)
     except OSError as error:
         raise CannotListenError(host, port, error) from error
     ports = [DatagramPort(each, protocol, host, reactor) for each in sockets]
@@ -132,6 +146,65 @@ def _bound_sockets(host: str, port: int) -> list[HeardSocket]:
         raise
     steer(others)
     return [HeardSocket(others, False), HeardSocket(loopback, True)]
+
+
+def _divided(host: str, bound: Sequence[socket.socket]) -> list[HeardSocket]:
+    """Divide the datagrams between sockets that are bound already, as between those made here.
+
+    :param bound: one socket, to which another is made if the address needs it; or two.
+    :raises OSError: another one cannot be made, or the two do not share the address.
+    """
+    for skt in bound:
+        _adapt(skt, host)
+    if is_loopback(host):
+        _confine(bound[0])
+        return [HeardSocket(bound[0], hears_loopback=True)]
+    others, *rest = bound
+    # What it heard before is served, too: as from strangers, to which it makes no difference.
+    hear_others(others)
+    if rest:
+        loopback = rest[0]
+        _check_shared(others, loopback)
+        _confine(loopback)
+    else:
+        _share_port(others)
+        port = others.getsockname()[1]
+        loopback = _bound_socket(host, port, hear_loopback, _share_port)
+    steer(others)
+    return [HeardSocket(others, False), HeardSocket(loopback, True)]
+
+
+def _adapt(skt: socket.socket, host: str) -> None:
+    """Give a bound socket the options of those that are made here."""
+    # With it, others could share the address, and take what is sent there.
+    skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    if host in _WILDCARDS:
+        skt.setsockopt(*_PACKET_INFO[skt.family], 1)
+    _enlarge(skt)
+
+
+def _confine(skt: socket.socket) -> None:
+    """Have a bound socket hear the loopback interface alone.
+
+    What it has heard before is dropped, unless it was confined then, too: it may be from elsewhere.
+    """
+    if hears_loopback(skt):
+        return
+    hear_loopback(skt)
+    with suppress(BlockingIOError):
+        while True:
+            skt.recv(1, socket.MSG_DONTWAIT)
+
+
+def _check_shared(*sockets: socket.socket) -> None:
+    """Check that the kernel divides what comes in between these sockets.
+
+    :raises OSError: it does not: one of them would get all.
+    """
+    if not all(s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for s in sockets):
+        raise OSError(
+            errno.EINVAL, "of two UDP sockets at one address, each needs SO_REUSEPORT (ReusePort=)"
+        )
 
 
 def _bound_socket(host: str, port: int, *prepare: Callable[[socket.socket], None]) -> socket.socket:
@@ -259,6 +332,9 @@ def _from(info: bytes) -> tuple[int, int, bytes]:
 
 
 def _enlarge(skt: socket.socket) -> None:
+    if skt.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= RECEIVE_BUFFER:
+        # Without the right to, it could only be made smaller.
+        return
     try:
         skt.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
     except PermissionError:
