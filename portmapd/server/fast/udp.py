@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet
 from twisted.internet.udp import Port
 from zope.interface import implementer
 
+from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.reply_cache import ReplyTable
@@ -74,6 +74,7 @@ def listen(
     :param bound: sockets that are bound to it already, in that order: one, or two that share it.
         Empty: they are made.
     :raises CannotListenError: it cannot be bound.
+    :raises ConfigurationError: it is bound, and cannot be served like that.
     """
     try:
         sockets = _divided(host, bound) if bound else _bound_sockets(host, port)
@@ -152,7 +153,7 @@ def _divided(host: str, bound: Sequence[socket.socket]) -> list[HeardSocket]:
     """Divide the datagrams between sockets that are bound already, as between those made here.
 
     :param bound: one socket, to which another is made if the address needs it; or two.
-    :raises OSError: another one cannot be made, or the two do not share the address.
+    :raises ConfigurationError: another one cannot be made, or the two do not share the address.
     """
     for skt in bound:
         _adapt(skt, host)
@@ -168,10 +169,21 @@ def _divided(host: str, bound: Sequence[socket.socket]) -> list[HeardSocket]:
         _confine(loopback)
     else:
         _share_port(others)
-        port = others.getsockname()[1]
-        loopback = _bound_socket(host, port, hear_loopback, _share_port)
+        loopback = _second_socket(host, others.getsockname()[1])
     steer(others)
     return [HeardSocket(others, False), HeardSocket(loopback, True)]
+
+
+def _second_socket(host: str, port: int) -> socket.socket:
+    """The socket for callers on this host, at an address that one handed in has."""
+    try:
+        return _bound_socket(host, port, hear_loopback, _share_port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"one UDP socket at port {port} of {host} was handed in, and a second one, to tell "
+            f"callers on this host from others, cannot be made: {error.strerror}; hand in two: "
+            "list the address twice, with ReusePort=yes"
+        ) from error
 
 
 def _adapt(skt: socket.socket, host: str) -> None:
@@ -199,11 +211,11 @@ def _confine(skt: socket.socket) -> None:
 def _check_shared(*sockets: socket.socket) -> None:
     """Check that the kernel divides what comes in between these sockets.
 
-    :raises OSError: it does not: one of them would get all.
+    :raises ConfigurationError: it does not: one of them would get all.
     """
     if not all(s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for s in sockets):
-        raise OSError(
-            errno.EINVAL, "of two UDP sockets at one address, each needs SO_REUSEPORT (ReusePort=)"
+        raise ConfigurationError(
+            "two UDP sockets at one address were handed in that do not share it: set ReusePort=yes"
         )
 
 
