@@ -31,6 +31,20 @@ _FURNISH = """
 set -e
 ip link set lo up
 mount -t tmpfs tmpfs /run
+if [ "$1" = systemd ]; then
+  # What it writes is the test's own, and nothing else can be written.
+  for folder in etc var tmp; do
+    mkdir -p /run/over/$folder /run/work/$folder
+    mount -t overlay overlay /$folder \
+      -o lowerdir=/$folder,upperdir=/run/over/$folder,workdir=/run/work/$folder
+  done
+  chmod 1777 /tmp
+  mount -o remount,bind,ro /
+  mkdir -p /etc/systemd/system
+  mount -t tmpfs tmpfs /etc/systemd/system
+  umount -l /sys/fs/cgroup
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
 mkdir -p /run/rpcbind /run/lock /run/ganesha /run/sm
 # No name server can be reached from here, and programs wait for one that does not answer.
 if [ -f /etc/nsswitch.conf ]; then
@@ -56,10 +70,19 @@ if [ "$1" = broadcast ]; then
   ip route add default dev v0
 fi
 echo furnished
+if [ "$1" = systemd ]; then
+  read -r _
+  # It sees the test's units alone: those of the machine set it up, and clean /tmp.
+  export container=test SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/units
+  exec /lib/systemd/systemd --system --unit=test.target --log-target=null --show-status=no
+fi
 cat
 # With a last command other than that, bash stays, and collects orphans.
 exit
 """
+
+#: Runs its words in a control group of their own, so that systemd may divide it.
+_CONFINE = 'mkdir "$0"; echo $$ >"$0/cgroup.procs"; exec "$@"'
 
 #: Says its process id there before it becomes the command.
 _TELL = 'echo $$ >&"$0"; eval "exec $0>&-"; exec "$@"'
@@ -85,12 +108,16 @@ class Namespace:
     """A network, mount and process namespace; what was started in it ends with it.
 
     :param broadcast: whether there is, beside loopback, an interface 10.99.0.1/24 that broadcasts.
+    :param group: a control group to be made, for systemd to be the first process once
+        :meth:`boot` is called; None: it is another one.
     """
 
-    def __init__(self, *, broadcast: bool = False) -> None:
+    def __init__(self, *, broadcast: bool = False, group: Path | None = None) -> None:
         self._started: list[Started] = []
+        kind = "systemd" if group else "broadcast" if broadcast else "plain"
+        confined = ("bash", "-c", _CONFINE, str(group)) if group else ()
         self._first = subprocess.Popen(
-            [*_UNSHARE, "bash", "-c", _FURNISH, "namespace", "broadcast" if broadcast else "plain"],
+            [*confined, *_UNSHARE, *(["-C"] if group else []), "bash", "-c", _FURNISH, "ns", kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -110,6 +137,12 @@ class Namespace:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def boot(self) -> None:
+        """Have systemd start ``test.target``."""
+        assert self._first.stdin is not None
+        self._first.stdin.write("\n")
+        self._first.stdin.flush()
 
     def close(self) -> None:
         """End every process in it."""
