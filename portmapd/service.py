@@ -34,7 +34,7 @@ from portmapd.server.liveness import Liveness
 from portmapd.server.log_events import SERVING
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.portmap_server import PortmapServer
-from portmapd.server.socket_file import make_directory
+from portmapd.server.socket_file import check_directory, make_directory
 
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
@@ -55,6 +55,7 @@ class PortmapperService(MultiService):
     :param registry: what is served; None: a registry of its own.
     :param handed_in: sockets that are bound already, in place of those that would be made; they are
         closed when the service stops.
+    :param uid: the user who serves once the sockets are bound; None: the one who binds them.
     :ivar config: what it is to do.
     :ivar registry: what is registered; it may be read, changed and followed directly.
     :ivar port: the port that is served over UDP and TCP, once it is bound.
@@ -68,8 +69,10 @@ class PortmapperService(MultiService):
         reactor: IReactorTime,
         registry: Registry | None = None,
         handed_in: HandedInSockets | None = None,
+        uid: int | None = None,
     ) -> None:
         super().__init__()
+        self._uid = uid
         self._handed_in = HandedInSockets() if handed_in is None else handed_in
         self.setName("portmapd")
         self.config = config
@@ -162,6 +165,8 @@ class PortmapperService(MultiService):
             factory = server.streamFactory()
             with _explained(config.rpc_socket, "--rpc-socket"):
                 listening = self._handed_in.rpc.pop(config.rpc_socket, None)
+                if listening is None:
+                    check_directory(config.rpc_socket, self._uid)
                 self._listen_locally(config.rpc_socket, factory, listening)
             self._listen_abstractly(config.rpc_socket, factory)
             self._addresses[LOCAL.name] = config.rpc_socket
@@ -170,6 +175,7 @@ class PortmapperService(MultiService):
                 listening = self._handed_in.channel.pop(config.local_socket, None)
                 if listening is None:
                     make_directory(config.local_socket)
+                    check_directory(config.local_socket, self._uid)
                 self._listen_locally(config.local_socket, server.channelFactory(), listening)
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:

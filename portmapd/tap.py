@@ -71,6 +71,7 @@ class TwistdPortmapper(PortmapperService):
     :param terminal: a descriptor for the line that says why it does not start in the background;
         None: it is in the foreground.
     :param handed_in: sockets that are bound already.
+    :param uid: the user who serves once the sockets are bound; None: the one who binds them.
     """
 
     _log = Logger()
@@ -82,8 +83,9 @@ class TwistdPortmapper(PortmapperService):
         output: LogOutput | None = None,
         terminal: int | None = None,
         handed_in: HandedInSockets | None = None,
+        uid: int | None = None,
     ) -> None:
-        super().__init__(config, reactor, handed_in=handed_in)
+        super().__init__(config, reactor, handed_in=handed_in, uid=uid)
         self._output = output
         self._observer = None if output is None else output.observer()
         self._terminal = terminal
@@ -100,6 +102,8 @@ class TwistdPortmapper(PortmapperService):
             handle_signals(self._reactor, self._output.reopen)
         try:
             super().privilegedStartService()
+            if self._uid is not None:
+                _give_directory(self._uid)
         except ConfigurationError as error:
             raise self._cannot_start(f"portmapd: {error}") from None
 
@@ -206,6 +210,12 @@ class Options(UsageOptions):
         with _one_line():
             self.output = LogOutput(self.parent, self.log_level())
             _prepare(self.parent)
+
+    @property
+    def uid(self) -> int | None:
+        """The user who serves once the sockets are bound; None: the one who starts."""
+        uid: int | None = None if self.parent is None else self.parent.get("uid")
+        return None if uid == os.geteuid() else uid
 
     def log_level(self) -> str:
         """The least urgent level that is logged.
@@ -315,7 +325,7 @@ def makeService(options: Options) -> IService:
                 folder=private_directory(),
             )
         service: IService = TwistdPortmapper(
-            config, reactor, options.output, _terminal(options), handed_in
+            config, reactor, options.output, _terminal(options), handed_in, options.uid
         )
     return service
 
@@ -349,7 +359,8 @@ def _prepare(twistd: MutableMapping[str, Any]) -> None:
     if uid not in (None, os.geteuid()):
         if os.geteuid() != 0:
             raise ConfigurationError("--uid may be given by root alone: start it as that user")
-        _give_directory(uid)
+        with _explained(uid):
+            make_directory(SYSTEM_SOCKET)
         if twistd["pidfile"] == PID_FILE:
             twistd["pidfile"] = os.path.join(os.path.dirname(SYSTEM_SOCKET), PID_FILE)
     if twistd["pidfile"] and not twistd["chroot"]:
@@ -357,10 +368,19 @@ def _prepare(twistd: MutableMapping[str, Any]) -> None:
 
 
 def _give_directory(uid: int) -> None:
-    """Have *uid* own the directory of the local channel: it removes its files in the end."""
-    try:
-        make_directory(SYSTEM_SOCKET)
+    """Have *uid* own the directory of the local channel: it removes its files in the end.
+
+    Not before the sockets are bound, nor the pid file written: that user could replace them.
+    """
+    with _explained(uid):
         os.chown(os.path.dirname(SYSTEM_SOCKET), uid, -1)
+
+
+@contextmanager
+def _explained(uid: int) -> Iterator[None]:
+    """In the block, say for which user the directory of the local channel cannot be made."""
+    try:
+        yield
     except OSError as error:
         raise ConfigurationError(
             f"the directory of {SYSTEM_SOCKET} cannot be made for uid {uid}: {error.strerror}"

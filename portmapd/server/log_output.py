@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
 from portmapd.server.log_events import LOG_NOT_REOPENED, LOG_REOPENED
+from portmapd.server.socket_file import check_mode
 
 #: The names of the levels, least urgent first.
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())
@@ -137,11 +138,13 @@ class LogOutput:
             return sys.stdout
         path = os.path.abspath(self._path or "twistd.log")
         try:
+            folder = os.path.dirname(path)
+            check_mode(folder, os.stat(folder).st_mode)
             self._file = file = ReopenedLogFile.fromFullPath(path)
         except OSError as error:
             raise ConfigurationError(
-                f"the log file {path} cannot be opened: {error.strerror}; choose another one with "
-                "--logfile"
+                f"the log file {path} cannot be opened: {error.strerror or error}; choose another "
+                "one with --logfile"
             ) from error
         signal.signal(signal.SIGUSR1, lambda *_: _later(file.rotate))
         return file

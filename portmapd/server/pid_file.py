@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from portmapd.errors import ConfigurationError
+from portmapd.server.socket_file import check_mode
 
 #: Words of the command line of a process that may have written the file.
 _PROGRAMS = (b"twist", b"portmapd")
@@ -17,6 +18,8 @@ def prepare_pid_file(path: str) -> None:
     :raises ConfigurationError: no such file can be made there. The message says what to do.
     """
     try:
+        folder = os.path.dirname(path)
+        check_mode(folder, os.stat(folder).st_mode)
         if not _is_current(path):
             os.unlink(path)
             _try(path)

@@ -1,4 +1,4 @@
-"""The file of a listening UNIX socket, and its directory."""
+"""The file of a listening UNIX socket, its directory, and the lock of a start."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from twisted.internet.error import CannotListenError
 
-from portmapd.channel.socket_path import private_directory
+from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
 
 #: Everyone may connect.
 SOCKET_MODE = 0o666
@@ -19,9 +19,10 @@ DIRECTORY_MODE = 0o755
 #: Nobody else may enter a directory that is made where everyone can make one.
 PRIVATE_MODE = 0o700
 
-#: How often a directory is tried to be locked, and the seconds between two tries. A start takes a
-#: few milliseconds; who holds the lock for longer wants to keep others from starting.
-_TRIES, _PAUSE = 100, 0.01
+#: The file beside a socket that one start at a time has locked.
+LOCK = ".lock"
+#: How often a lock is tried, and the seconds between two tries. A start takes a few milliseconds.
+_TRIES, _PAUSE = 200, 0.01
 
 
 def is_abstract(path: str) -> bool:
@@ -42,6 +43,8 @@ def exact_mode(mode: int) -> Iterator[None]:
 def make_directory(path: str) -> None:
     """Make the directory of the socket *path*, if it is missing.
 
+    Root takes the directory of the system's daemon back from a user that it was given to.
+
     :raises PermissionError: it is to be private, and another user has made it.
     """
     folder = os.path.dirname(path)
@@ -50,19 +53,63 @@ def make_directory(path: str) -> None:
         os.makedirs(folder, exist_ok=True)
     if private:
         _make_private(folder)
+    elif path == SYSTEM_SOCKET and os.geteuid() == 0:
+        with _opened(folder) as descriptor:
+            os.fchown(descriptor, 0, -1)
 
 
 def _make_private(folder: str) -> None:
+    with _opened(folder) as descriptor:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError(f"{folder} belongs to another user")
+        os.fchmod(descriptor, PRIVATE_MODE)
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """In the block, a descriptor of a directory that is no link to one.
+
+    :raises PermissionError: it is none, or may not be read.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise PermissionError(f"{folder} is not a directory of this user") from error
     try:
-        if os.fstat(descriptor).st_uid != os.geteuid():
-            raise PermissionError(f"{folder} belongs to another user")
-        os.fchmod(descriptor, PRIVATE_MODE)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def check_directory(path: str, owner: int | None = None) -> None:
+    """Check that nobody but its owner and root can put another file in the place of *path*.
+
+    :param owner: the user who serves there in the end; None: the one who starts.
+    :raises PermissionError: somebody can; the message says what to do.
+    :raises OSError: there is no such directory.
+    """
+    folder = os.path.dirname(path)
+    found = os.stat(folder)
+    if found.st_uid not in (0, os.geteuid(), owner):
+        raise PermissionError(
+            f"its directory {folder} belongs to uid {found.st_uid}, who could replace it: "
+            "give it to root, or to the user of portmapd"
+        )
+    check_mode(folder, found.st_mode, stat.S_IWGRP | stat.S_IWOTH)
+
+
+def check_mode(folder: str, mode: int, others: int = stat.S_IWOTH) -> None:
+    """Check that others cannot replace what this user has in a directory.
+
+    :param mode: that of the directory.
+    :param others: the bits that let others write there.
+    :raises PermissionError: they can, for there is no sticky bit, either.
+    """
+    if mode & others and not mode & stat.S_ISVTX:
+        raise PermissionError(
+            f"its directory {folder} can be written by others, who could replace it: "
+            f"chmod go-w {folder}"
+        )
 
 
 def listen_at(path: str, backlog: int) -> socket.socket:
@@ -91,7 +138,7 @@ def listen_at(path: str, backlog: int) -> socket.socket:
 
 def _listen_at_file(skt: socket.socket, path: str, backlog: int) -> None:
     # A socket that is bound and does not listen yet looks stale to another start.
-    with _locked(os.path.dirname(path)):
+    with locked(path):
         _remove_stale(path)
         # A later chmod would follow a link that somebody puts there.
         with exact_mode(SOCKET_MODE):
@@ -100,26 +147,50 @@ def _listen_at_file(skt: socket.socket, path: str, backlog: int) -> None:
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """In the block, no other daemon starts in *folder*.
+def locked(path: str) -> Iterator[None]:
+    """In the block, no other daemon starts at *path*.
 
-    The lock is one that any reader of the directory can take. So it is waited for only so long;
-    without it, starts at the same moment may still meet.
+    The lock is a file that nobody but this user and root can open, so nobody else can hold it. It
+    is gone after the block.
+
+    :raises OSError: it cannot be had: another start takes too long, or the file is another user's.
     """
+    name = path + LOCK
+    descriptor = _lock(name)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:
-        yield
-        return
-    try:
-        for _ in range(_TRIES):
-            with suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(_PAUSE)
         yield
     finally:
+        # Who waits for it finds that it has no name any more, and makes a new one.
+        os.unlink(name)
         os.close(descriptor)
+
+
+def _lock(name: str) -> int:
+    """A descriptor of the file *name*, which this process has locked."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    for _ in range(_TRIES):
+        descriptor = os.open(name, flags, 0o600)
+        try:
+            if _has_lock(descriptor, name):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(_PAUSE)
+    raise FileExistsError(f"another start there holds {name}")
+
+
+def _has_lock(descriptor: int, name: str) -> bool:
+    """Lock the file, if nobody has, and it still has that name."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise FileExistsError(f"{name} is in the way: it is not a lock of this user")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return identity(name) == (found.st_dev, found.st_ino)
 
 
 def _remove_stale(path: str) -> None:

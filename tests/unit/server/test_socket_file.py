@@ -14,9 +14,13 @@ from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.socket_path import private_directory
+from portmapd.server import socket_file
 from portmapd.server.socket_file import (
+    LOCK,
+    check_directory,
     identity,
     listen_at,
+    locked,
     make_directory,
     remove_own,
 )
@@ -134,6 +138,39 @@ class ListenTests(SynchronousTestCase):
             with self.assertRaises(CannotListenError):
                 listen_at(str(self.folder / path), 5)
 
+    def test_lock(self) -> None:
+        """Whoever else is starting there is waited for, and in the end the start fails."""
+        self.patch(socket_file, "_TRIES", 3)
+        with locked(self.path), self.assertRaisesRegex(CannotListenError, "another start there"):
+            listen_at(self.path, 5)
+        self.listen()
+        self.assertEqual(os.listdir(self.folder), ["socket"])
+
+    def test_lock_of_an_ended_start(self) -> None:
+        """A lock file that a killed start has left is none."""
+        Path(self.path + LOCK).touch(0o600)
+        self.listen()
+        self.assertEqual(os.listdir(self.folder), ["socket"])
+
+    def test_lock_in_the_way(self) -> None:
+        """What is no lock of this user is neither opened for long, nor followed, nor removed."""
+        lock = Path(self.path + LOCK)
+        target = self.folder / "target"
+        for make in (lambda: lock.symlink_to(target), lock.mkdir, lambda: os.mkfifo(lock)):
+            make()
+            self.assertRaises(CannotListenError, listen_at, self.path, 5)
+            self.assertTrue(os.path.lexists(lock))
+            self.assertFalse(target.exists())
+            if lock.is_dir():
+                lock.rmdir()
+            else:
+                lock.unlink()
+        lock.touch()
+        uid = os.geteuid()
+        self.patch(os, "geteuid", lambda: uid + 1)
+        with self.assertRaisesRegex(CannotListenError, "is not a lock of this user"):
+            listen_at(self.path, 5)
+
     def test_remove_own(self) -> None:
         """What was made is removed; what took its place is not, and nothing is an error."""
         self.listen()
@@ -144,6 +181,38 @@ class ListenTests(SynchronousTestCase):
         remove_own(self.path, own)
         remove_own(self.path, own)
         self.assertFalse(os.path.exists(self.path))
+
+
+class CheckTests(SynchronousTestCase):
+    """Who could replace a socket in its directory."""
+
+    def setUp(self) -> None:
+        self.folder = Path(mkdtemp())
+        self.addCleanup(rmtree, self.folder)
+        self.path = str(self.folder / "socket")
+
+    def test_modes(self) -> None:
+        """Those who may write there, unless the sticky bit keeps them from what is not theirs."""
+        for mode in (0o700, 0o755, 0o1777, 0o1775):
+            self.folder.chmod(mode)
+            check_directory(self.path)
+        for mode in (0o777, 0o775, 0o722, 0o2770):
+            self.folder.chmod(mode)
+            with self.assertRaisesRegex(PermissionError, f"chmod go-w {self.folder}"):
+                check_directory(self.path)
+
+    def test_owner(self) -> None:
+        """Another user, but not the one who serves in the end."""
+        uid = os.geteuid()
+        self.patch(os, "geteuid", lambda: 4_242_425)
+        self.patch(os, "stat", lambda path, stat=os.stat: _Owned(stat(path), uid or 4_242_424))
+        with self.assertRaisesRegex(PermissionError, "belongs to uid"):
+            check_directory(self.path)
+        check_directory(self.path, uid or 4_242_424)
+
+    def test_no_directory(self) -> None:
+        """There must be one."""
+        self.assertRaises(FileNotFoundError, check_directory, str(self.folder / "none" / "socket"))
 
 
 class DirectoryTests(SynchronousTestCase):
@@ -198,3 +267,4 @@ class _Owned:
 
     def __init__(self, found: os.stat_result, uid: int) -> None:
         self.st_uid = uid
+        self.st_mode = found.st_mode
