@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from portmapd.server.handed_in_sockets import (
 from portmapd.server.log_events import NO_CHANNEL
 from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
 from portmapd.server.pid_file import prepare_pid_file
+from portmapd.server.privileges import SYS_PTRACE, drop_privileges, keep_through_change
 from portmapd.server.signals import handle_signals
 from portmapd.server.socket_file import make_directory
 from portmapd.server.supervision import Supervision
@@ -72,6 +73,7 @@ class TwistdPortmapper(PortmapperService):
         None: it is in the foreground.
     :param handed_in: sockets that are bound already.
     :param uid: the user who serves once the sockets are bound; None: the one who binds them.
+    :param kept: capabilities that a user other than root keeps then.
     """
 
     _log = Logger()
@@ -84,8 +86,11 @@ class TwistdPortmapper(PortmapperService):
         terminal: int | None = None,
         handed_in: HandedInSockets | None = None,
         uid: int | None = None,
+        kept: Collection[int] = (),
     ) -> None:
         super().__init__(config, reactor, handed_in=handed_in, uid=uid)
+        self._kept = kept
+        self._has_reserved_port = False
         self._output = output
         self._observer = None if output is None else output.observer()
         self._terminal = terminal
@@ -102,8 +107,10 @@ class TwistdPortmapper(PortmapperService):
             handle_signals(self._reactor, self._output.reopen)
         try:
             super().privilegedStartService()
+            self._has_reserved_port = may_bind(PORT)
             if self._uid is not None:
                 _give_directory(self._uid)
+                keep_through_change(self._kept)
         except ConfigurationError as error:
             raise self._cannot_start(f"portmapd: {error}") from None
 
@@ -113,13 +120,29 @@ class TwistdPortmapper(PortmapperService):
         os.write(self._terminal, f"{line}\n".encode(errors="backslashreplace"))
         return CannotStartInBackground(line)
 
+    def _drop_privileges(self) -> None:
+        """Give up what was needed to bind the sockets.
+
+        :raises CannotStart: it is still held.
+        """
+        try:
+            held = drop_privileges(self._kept)
+        except OSError as error:
+            raise self._cannot_start(f"portmapd: privileges cannot be dropped: {error}") from None
+        if held != set(self._kept):
+            self._log.warn(
+                "executables of other users cannot be read: start as root, or with CAP_SYS_PTRACE"
+            )
+
     def startService(self) -> None:
+        if self._output is not None and os.geteuid() != 0:
+            self._drop_privileges()
         super().startService()
         if self._terminal is not None:
             # Whoever reads the command's output waits until everyone has closed it.
             os.close(self._terminal)
             self._terminal = None
-        if self.port == UNPRIVILEGED_PORT and not may_bind(PORT):
+        if self.port == UNPRIVILEGED_PORT and not self._has_reserved_port:
             self._log.info(
                 "serving port {ours}, because port {usual} needs root or CAP_NET_BIND_SERVICE",
                 ours=UNPRIVILEGED_PORT,
@@ -161,6 +184,11 @@ class Options(UsageOptions):
     ]  # fmt: skip
     optFlags: ClassVar[list[Any]] = [
         ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."],
+        [
+            "read-executables",
+            None,
+            "Keep the right to read which executables other users run, for their public services.",
+        ],
         [
             "no-loopback",
             None,
@@ -325,7 +353,13 @@ def makeService(options: Options) -> IService:
                 folder=private_directory(),
             )
         service: IService = TwistdPortmapper(
-            config, reactor, options.output, _terminal(options), handed_in, options.uid
+            config,
+            reactor,
+            options.output,
+            _terminal(options),
+            handed_in,
+            options.uid,
+            (SYS_PTRACE,) if options["read-executables"] else (),
         )
     return service
 
@@ -357,6 +391,8 @@ def _prepare(twistd: MutableMapping[str, Any]) -> None:
     """
     uid = twistd["uid"]
     if uid not in (None, os.geteuid()):
+        if twistd["euid"]:
+            raise ConfigurationError("--euid keeps root's rights: leave it out")
         if os.geteuid() != 0:
             raise ConfigurationError("--uid may be given by root alone: start it as that user")
         with _explained(uid):

@@ -29,6 +29,7 @@ OPTIONS = (
     "insecure",
     "callit",
     "log-level",
+    "read-executables",
     "liveness",
     "forget",
 )
@@ -60,6 +61,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--callit off", {"callit": "off"}),
     ("--callit all", {"callit": "all"}),
     ("--log-level debug", {}),
+    ("--read-executables", {}),
     ("--liveness 0.5", {"liveness": 0.5}),
     ("--liveness 2", {"liveness": 2.0}),
     ("--liveness off", {"liveness": None}),
@@ -95,6 +97,7 @@ REFUSED = [
     ("--liveness 0", "portmapd: liveness 0.0: give seconds from 0.05 to 3600"),
     ("--insecure=yes", "insecure"),
     ("--no-loopback=yes", "no-loopback"),
+    ("--read-executables=all", "read-executables"),
     ("--unknown", "unknown"),
     ("--port", "port"),
     ("start", "portmapd takes options only, not 'start'"),
