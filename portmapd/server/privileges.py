@@ -50,12 +50,13 @@ def drop_privileges(kept: Collection[int]) -> set[int]:
     :raises OSError: the kernel refuses.
     """
     _prctl(_SET_NO_NEW_PRIVS, 1)
+    _prctl(_AMBIENT, _CLEAR_ALL)
     held = _held("self")
     permitted = _mask(kept) & held["Prm"]
-    if held != {"Inh": 0, "Prm": permitted, "Eff": permitted, "Amb": 0}:
-        _prctl(_AMBIENT, _CLEAR_ALL)
+    # A sandbox that gave nothing more may forbid the call.
+    if held["Eff"] != permitted or any(bits & ~permitted for bits in held.values()):
         _set(permitted)
-        _prctl(_SET_KEEPCAPS, 0)
+    _prctl(_SET_KEEPCAPS, 0)
     _check(permitted)
     return {capability for capability in kept if permitted >> capability & 1}
 

@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 from tests.integration.real_programs.table import ALL_NETIDS, Table, every
-from tests.support.namespace import Namespace, eventually
+from tests.support.namespace import TOP, Namespace, eventually
 from tests.support.systemd import UNITS, booted
 
 MOUNTD = 100_005
 DEBIAN = Path("/lib/systemd/system")
 LOG = "/run/portmapd.log"
 
-#: The service logs where a test can read it, and starts late: mountd is there before.
-_LATE = f"""
+#: The service logs where a test can read it.
+_LOGGED = f"""
 [Service]
 StandardOutput=append:{LOG}
 StandardError=append:{LOG}
-ExecStartPre=/bin/sleep 0.5
 """
+#: It starts late: mountd is there before.
+_LATE = f"{_LOGGED}ExecStartPre=/bin/sleep 0.5\n"
 
 
 @pytest.fixture
@@ -85,15 +86,39 @@ def test_watchdog(tmp_path: Path) -> None:
         assert "ready and waiting" in host.run("rpcinfo", "-T", "udp", "127.0.0.1", "100000", "2")
 
 
+@pytest.mark.programs("systemctl", "rpcinfo")
+def test_additions(tmp_path: Path) -> None:
+    """With the page's additions, this host alone is served, and executables are read."""
+    units = {
+        "portmapd.service.d/executables.conf": (UNITS / "executables.conf").read_text(),
+        "portmapd.socket.d/this-host.conf": (UNITS / "this-host.conf").read_text(),
+        "portmapd.service.d/log.conf": _LOGGED,
+    }
+    with booted(tmp_path, units) as host:
+        eventually(lambda: show(host, "ActiveState") == "active", "the service is ready")
+        assert show(host, "StatusText").startswith("serving port 111 on 127.0.0.1, ::1 and /run/")
+        status = host.run("cat", f"/proc/{show(host, 'MainPID')}/status")
+        assert re.search(rf"(?m)^CapEff:\s+{1 << 19:016x}$", status)
+        assert "cannot be read" not in host.run("cat", LOG)
+        for transport in ("udp", "tcp"):
+            asked = ("rpcinfo", "-T", transport, "127.0.0.1", "100000", "2")
+            assert "ready and waiting" in host.run(*asked)
+
+
 @pytest.mark.programs("systemd-analyze")
-def test_verified(namespace: Namespace) -> None:
+def test_verified(namespace: Namespace, tmp_path: Path) -> None:
     """systemd takes the units without a complaint, and measures a low exposure."""
     namespace.run("mount", "-t", "tmpfs", "tmpfs", "/opt")
     namespace.run("mkdir", "-p", "/opt/portmapd/bin")
     namespace.run("ln", "-s", "/bin/true", "/opt/portmapd/bin/twistd")
     units = [str(UNITS / f"portmapd.{kind}") for kind in ("service", "socket")]
     assert namespace.run("systemd-analyze", "verify", *units) == ""
-    assert exposure(namespace, units[0]) <= 2.0
+    ours = exposure(namespace, units[0])
+    assert ours <= 2.0
+    theirs = exposure(namespace, str(DEBIAN / "rpcbind.service"))
+    page = (TOP / "docs" / "replace-rpcbind.rst").read_text()
+    assert f"rates the exposure of the unit at {ours} of 10" in " ".join(page.split())
+    assert f"``rpcbind.service`` at {theirs}:" in page
 
 
 def exposure(namespace: Namespace, unit: str) -> float:
