@@ -30,10 +30,10 @@ ALL = (
     *("udp:0.0.0.0@111", "udp:0.0.0.0@111", "udp:::@111", "udp:::@111"),
     *("tcp:0.0.0.0@111", "tcp:::@111", f"unix:{RPC}", f"unix:@{RPC}", f"unix:{CHANNEL}"),
 )
-#: A user without any right, but that to read the tests' files.
+#: A user without any right, but that to read the tests' files, which may be root's alone.
 USER = (
-    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"),
-    *("--inh-caps=-all", "--no-new-privs"),
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 )
 
 
