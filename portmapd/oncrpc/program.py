@@ -4,6 +4,7 @@ Version 2 is the port mapper (section 3), versions 3 and 4 are rpcbind (section 
 """
 
 from enum import IntEnum
+from struct import Struct
 
 from attrs import frozen
 
@@ -254,15 +255,20 @@ def encode_rpcb_stat(stat: RpcbStat) -> bytes:
     return _counts(*stat.calls, stat.sets, stat.unsets) + lookups + remote_calls
 
 
+_LOOKUP, _RMTCALL = Struct(">IIII"), Struct(">IIIIII")
+#: Counts have 32 bits on the wire.
+_COUNT = 0xFFFF_FFFF
+
+
 def _encode_lookup(each: RpcbsAddr) -> bytes:
-    numbers = _uints(each.program, each.version) + _counts(each.success, each.failure)
-    return numbers + xdr.string(each.netid)
+    counts = each.success & _COUNT, each.failure & _COUNT
+    return _LOOKUP.pack(each.program, each.version, *counts) + xdr.string(each.netid)
 
 
 def _encode_rmtcall(each: RpcbsRmtcall) -> bytes:
-    numbers = _uints(each.program, each.version, each.procedure)
-    counts = _counts(each.success, each.failure) + xdr.uint(each.indirect)
-    return numbers + counts + xdr.string(each.netid)
+    counts = each.success & _COUNT, each.failure & _COUNT
+    numbers = each.program, each.version, each.procedure, *counts, each.indirect
+    return _RMTCALL.pack(*numbers) + xdr.string(each.netid)
 
 
 def _uints(*values: int) -> bytes:
@@ -270,7 +276,7 @@ def _uints(*values: int) -> bytes:
 
 
 def _counts(*values: int) -> bytes:
-    return b"".join(xdr.uint(value & 0xFFFF_FFFF) for value in values)
+    return b"".join(xdr.uint(value & _COUNT) for value in values)
 
 
 def _strings(*texts: str) -> bytes:

@@ -103,7 +103,7 @@ class ForwardedCall:
         call, caller = self._request.call, self._request.caller
         body = _ENCODERS[call.version](caller, self._mapping, results)
         reply = success(call.xid, body)
-        if not fits_datagram(caller, reply):
+        if not fits_datagram(caller, len(reply)):
             return self._failure()
         return bounded_reply(self._context.policy, caller, self._request.size, reply)
 

@@ -23,9 +23,11 @@ from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.callit import ForwardedCall, NoReply
 from portmapd.portmapper.context import Context, Request
 from portmapd.portmapper.procedure import Procedure
-from portmapd.portmapper.reply_size import bounded_reply
+from portmapd.portmapper.reply_size import bounded_reply, error_reply, too_large
 from portmapd.portmapper.statistics import Count, Lookup, Remote, Tally
 
+#: The size of a reply without results, in bytes.
+HEADER = len(success(0, b""))
 #: The dispatch table: version, then procedure.
 TABLE: dict[int, dict[int, Procedure]] = {
     PMAP_VERS: v2.PROCEDURES,
@@ -93,6 +95,13 @@ class Dispatcher:
 
     def _operate(self, request: Request, procedure: Procedure, arguments: object) -> Outcome:
         call = request.call
+        policy, caller = self._context.policy, request.caller
+        least = HEADER + procedure.least(self._context)
+        fault = too_large(policy, caller, request.size, least)
+        if fault is not None:
+            count = self._count(call, success=False)
+            error = error_reply(policy, caller, request.size, call.xid, fault)
+            return Outcome(error, count if procedure.cacheable else None)
         try:
             results = procedure.operate(self._context, request, arguments)
         except NoReply as silent:
@@ -108,8 +117,8 @@ class Dispatcher:
         if isinstance(results, ForwardedCall):
             return Outcome(forwarded=results)
         count = self._count(call, results.subject, results.success)
-        policy, reply = self._context.policy, success(call.xid, results.body)
-        reply_or_error = bounded_reply(policy, request.caller, request.size, reply)
+        reply = success(call.xid, results.body)
+        reply_or_error = bounded_reply(policy, caller, request.size, reply)
         return Outcome(reply_or_error, count if procedure.cacheable else None)
 
     def _count(

@@ -34,11 +34,14 @@ class Procedure:
         :exc:`~portmapd.errors.CallRefused` or :exc:`~portmapd.portmapper.callit.NoReply`; that of
         SET and UNSET :exc:`~portmapd.errors.Refusal`, whose result is FALSE.
     :param cacheable: whether the same request gets the same reply until a mapping changes.
+    :param least: gives the least size that the results have now, in bytes. Where a reply of that
+        size may not be sent, nothing is operated: to encode a list takes long.
     """
 
     decode: Callable[[Reader], Any]
     operate: Callable[[Context, Request, Any], Results | ForwardedCall]
     cacheable: bool = True
+    least: Callable[[Context], int] = lambda context: 0
 
 
 def null(context: Context, request: Request, arguments: None) -> Results:

@@ -24,6 +24,10 @@ from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappi
 from portmapd.portmapper.statistics import Lookup
 from portmapd.registry.mapping import Mapping
 
+#: The size of an entry of DUMP with the shortest texts, in bytes: whether it follows, program and
+#: version, then netid, address and owner.
+_LEAST_ROW = 4 + 8 + 3 * 8
+
 
 def _set(context: Context, request: Request, wanted: Rpcb) -> Results:
     check_modify(context, request.caller, wanted.program, wanted.version)
@@ -53,7 +57,9 @@ def _getversaddr(context: Context, request: Request, wanted: Rpcb) -> Results:
 
 
 def _address(caller: Caller, wanted: Rpcb, found: Mapping | None) -> Results:
-    subject = Lookup(wanted.program, wanted.version, caller.netid.name)
+    # By the version that is registered: a caller may ask for any.
+    version = found.version if found else wanted.version
+    subject = Lookup(wanted.program, version, caller.netid.name)
     address = caller.reachable_address(found) if found else ""
     return Results(xdr.string(address), subject, found is not None)
 
@@ -69,6 +75,10 @@ def _encode_all(context: Context) -> bytes:
             for m in context.registry.mappings
         ]
     )
+
+
+def _least_dump(context: Context) -> int:
+    return _LEAST_ROW * len(context.registry.mappings)
 
 
 def _gettime(context: Context, request: Request, arguments: None) -> Results:
@@ -109,12 +119,16 @@ def _getstat(context: Context, request: Request, arguments: None) -> Results:
     return Results(context.statistics.encode())
 
 
+def _least_getstat(context: Context) -> int:
+    return context.statistics.least_size
+
+
 VERSION_3: dict[int, Procedure] = {
     RpcbProcedure.RPCBPROC_NULL: Procedure(read_void, null),
     RpcbProcedure.RPCBPROC_SET: Procedure(read_rpcb, _set, cacheable=False),
     RpcbProcedure.RPCBPROC_UNSET: Procedure(read_rpcb, _unset, cacheable=False),
     RpcbProcedure.RPCBPROC_GETADDR: Procedure(read_rpcb, _getaddr),
-    RpcbProcedure.RPCBPROC_DUMP: Procedure(read_void, _dump),
+    RpcbProcedure.RPCBPROC_DUMP: Procedure(read_void, _dump, least=_least_dump),
     RpcbProcedure.RPCBPROC_CALLIT: Procedure(read_remote_call, callit, cacheable=False),
     RpcbProcedure.RPCBPROC_GETTIME: Procedure(read_void, _gettime, cacheable=False),
     RpcbProcedure.RPCBPROC_UADDR2TADDR: Procedure(xdr.Reader.string, _uaddr2taddr),
@@ -125,5 +139,7 @@ VERSION_4: dict[int, Procedure] = VERSION_3 | {
     RpcbProcedure.RPCBPROC_GETVERSADDR: Procedure(read_rpcb, _getversaddr),
     RpcbProcedure.RPCBPROC_INDIRECT: Procedure(read_remote_call, indirect, cacheable=False),
     RpcbProcedure.RPCBPROC_GETADDRLIST: Procedure(read_rpcb, _getaddrlist),
-    RpcbProcedure.RPCBPROC_GETSTAT: Procedure(read_void, _getstat, cacheable=False),
+    RpcbProcedure.RPCBPROC_GETSTAT: Procedure(
+        read_void, _getstat, cacheable=False, least=_least_getstat
+    ),
 }

@@ -23,7 +23,10 @@ PROCEDURES = max(RpcbProcedure) + 1
 
 #: The most look-ups, and the most forwarded calls, that are counted by their subject in each
 #: version. Callers choose the subjects, and could fill the memory with them.
-MAX_SUBJECTS = 256
+MAX_SUBJECTS = 128
+#: How many of them may be ones that failed. What succeeds is registered here; what fails may be
+#: anything, and must not take the place of that.
+MAX_FAILED = 32
 
 S = TypeVar("S")
 
@@ -80,8 +83,8 @@ class Statistics:
     def __init__(self) -> None:
         self.malformed = 0
         self._counts: dict[Tally, Count] = {}
-        #: How many subjects of each version and kind have a count of their own.
-        self._subjects: Counter[tuple[int, type]] = Counter()
+        #: How many subjects of each version, kind and success have a count of their own.
+        self._subjects: Counter[tuple[int, type, bool]] = Counter()
         #: The version and program of every look-up that has a count of its own.
         self._looked_up: set[tuple[int, int]] = set()
 
@@ -92,24 +95,30 @@ class Statistics:
         """
         count = self._counts.get(tally)
         if count is None:
-            if tally.subject is not None and not self._admit(tally.version, tally.subject):
+            if tally.subject is not None and not self._admit(tally, tally.subject):
                 return self.count_of(evolve(tally, subject=None))
             count = self._counts[tally] = Count()
         return count
 
-    def _admit(self, version: int, subject: Lookup | Remote) -> bool:
+    def _admit(self, tally: Tally, subject: Lookup | Remote) -> bool:
         """Whether a new subject gets a count of its own."""
-        kind = version, type(subject)
-        if self._subjects[kind] >= MAX_SUBJECTS:
+        kind = tally.version, type(subject), tally.success
+        if self._is_full(*kind):
             return False
         self._subjects[kind] += 1
         if isinstance(subject, Lookup):
-            self._looked_up.add((version, subject.program))
+            self._looked_up.add((tally.version, subject.program))
         return True
 
-    def shares_count(self, version: int, program: int) -> bool:
-        """Whether look-ups of *program* all share one count, now and later."""
-        full = self._subjects[version, Lookup] >= MAX_SUBJECTS
+    def _is_full(self, version: int, kind: type, success: bool) -> bool:
+        failed = self._subjects[version, kind, False]
+        if not success and failed >= MAX_FAILED:
+            return True
+        return failed + self._subjects[version, kind, True] >= MAX_SUBJECTS
+
+    def shares_count(self, version: int, program: int, success: bool) -> bool:
+        """Whether look-ups of *program* with that outcome all share one count, now and later."""
+        full = self._is_full(version, Lookup, success)
         return full and (version, program) not in self._looked_up
 
     def calls(self, version: int, procedure: int) -> int:
@@ -119,6 +128,11 @@ class Statistics:
             for tally, count in self._counts.items()
             if (tally.version, tally.procedure) == (version, procedure)
         )
+
+    @property
+    def least_size(self) -> int:
+        """The size of what :meth:`encode` gives if nothing was counted, in bytes."""
+        return 4 * len(VERSIONS) * (PROCEDURES + 4)
 
     def encode(self) -> bytes:
         """The ``rpcb_stat_byvers`` of now."""
@@ -150,10 +164,10 @@ class Statistics:
 
 def _by_subject(
     counts: Iterable[tuple[Tally, int]], kind: type[S]
-) -> Iterable[tuple[S, Counter[bool]]]:
-    """The counts of success and of failure, for each subject of that kind."""
-    found: dict[S, Counter[bool]] = {}
+) -> Iterable[tuple[S, list[int]]]:
+    """The counts of failure and of success, for each subject of that kind."""
+    found: dict[S, list[int]] = {}
     for tally, value in counts:
         if isinstance(tally.subject, kind):
-            found.setdefault(tally.subject, Counter())[tally.success] += value
+            found.setdefault(tally.subject, [0, 0])[tally.success] += value
     return found.items()

@@ -57,7 +57,9 @@ def _getport(context: Context, request: Request, wanted: Pmap) -> Results:
     if netid is None:
         return Results(xdr.uint(0))
     found = context.registry.mappings.find(wanted.program, wanted.version, netid.name)
-    subject = Lookup(wanted.program, wanted.version, netid.name)
+    # By the version that is registered: a caller may ask for any.
+    version = found.version if found else wanted.version
+    subject = Lookup(wanted.program, version, netid.name)
     return Results(xdr.uint(found.port if found else 0), subject, found is not None)
 
 
@@ -97,9 +99,11 @@ class GetportReplies:
             return None
         program, version, protocol = self._ARGUMENTS.unpack(request)
         netid = PROTOCOLS.get(protocol)
-        if netid is None or not self._shares_count(PMAP_VERS, program):
+        if netid is None:
             return None
         mapping = self._mappings.find(program, version, netid.name)
+        if not self._shares_count(PMAP_VERS, program, mapping is not None):
+            return None
         port = mapping.port if mapping is not None else 0
         return self._replies.get(port) or self._make(port)
 

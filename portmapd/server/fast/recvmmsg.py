@@ -22,6 +22,7 @@ from ctypes import (
     c_void_p,
     sizeof,
 )
+from time import monotonic
 from typing import Any
 
 from attrs import frozen
@@ -31,6 +32,8 @@ from portmapd.portmapper.reply_cache import CachedReply, ReplyTable
 
 #: The most datagrams taken in at once; they are served before other sockets have their turn.
 SLOTS = 64
+#: How long that may take, in seconds. After a turn that took longer, the next one takes in fewer.
+TURN = 0.002
 #: Room for most requests, in bytes. Longer ones have no cached replies.
 HEAD = 256
 #: The rest of the longest datagram.
@@ -111,6 +114,7 @@ class Batch:
         self._receive, self._send = libc.recvmmsg, libc.sendmmsg
         self._receive.argtypes = (c_int, c_void_p, c_uint, c_int, c_void_p)
         self._send.argtypes = (c_int, c_void_p, c_uint, c_int)
+        self._most = SLOTS
 
     def _make_incoming(self) -> Any:
         """Headers for requests, with a slot for each."""
@@ -138,23 +142,24 @@ class Batch:
             header.control, header.control_length = self._controls.address(slot), self._control
 
     def serve(self, tables: Mapping[bytes, ReplyTable], miss: Miss) -> None:
-        """Answer the requests that have arrived, in order.
+        """Answer requests that have arrived, in order: as many as a turn has time for.
 
         :param tables: cached replies, by the key of a request: its host and packet information.
         :param miss: is given every request that none of them fits.
         """
         self._headers[:] = self._template
-        count = self._receive(self._fd, self._incoming, SLOTS, socket.MSG_DONTWAIT, None)
+        count = self._receive(self._fd, self._incoming, self._most, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return
         heads, keys = self._heads.take(count), self._keys(count)
-        parts, first = self._parts, 0
+        parts, first, began = self._parts, 0, 0.0
         for slot, length in enumerate(self._lengths[:count].tolist()):
             at = slot * HEAD
             table = tables.get(keys[slot])
             # The slice of a request longer than a head is longer than any that has a cached reply.
             cached = table.find(heads[at + XID : at + length]) if table is not None else None
             if cached is None:
+                began = began or monotonic()
                 self._flush(first, slot)
                 first = slot + 1
                 self._miss(slot, length, keys[slot], miss)
@@ -163,6 +168,12 @@ class Batch:
                 parts[4 * slot + 2] = cached.address or _locate(cached)
                 parts[4 * slot + 3] = len(cached.body)
         self._flush(first, count)
+        if began or self._most < SLOTS:
+            self._most = self._next(count, monotonic() - began if began else 0.0)
+
+    def _next(self, count: int, took: float) -> int:
+        """How many datagrams the next turn takes in, after one of *count* that took so long."""
+        return max(1, count // 2) if took > TURN else min(SLOTS, 2 * self._most)
 
     def _keys(self, count: int) -> list[bytes]:
         """The key of each request."""

@@ -19,7 +19,7 @@ from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.access import Callit, Policy
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import TABLE, Outcome
-from portmapd.portmapper.statistics import Lookup, Tally
+from portmapd.portmapper.statistics import Lookup, Statistics, Tally
 from portmapd.registry.mapping import mapping
 from tests.support.rpc_samples import (
     ADDRESSES,
@@ -264,6 +264,14 @@ class SizeTests(SynchronousTestCase):
             outcome = self.mapper.dispatch(call(4, 4), caller)
             self.assertEqual(outcome.reply, DENIED + words(1, 5))
         self.assertEqual(self.mapper.statistics.calls(4, 4), 2)
+
+    def test_too_large_is_not_made(self) -> None:
+        """A reply that may not be sent is not even encoded: it takes long."""
+        self.patch(Statistics, "encode", lambda statistics: self.fail("it is encoded"))
+        for caller in STRANGERS:
+            reply = self.mapper.dispatch(call(4, 12), caller).reply
+            self.assertEqual(reply, DENIED + words(1, 5))
+        self.assertEqual(self.mapper.statistics.calls(4, 12), 2)
 
     def test_short_mismatch(self) -> None:
         """A bare prefix of another RPC version gets the error that says so, which is small."""

@@ -353,7 +353,7 @@ class StatisticsTests(RpcbindTestCase):
         self.assertEqual(rows[2].calls, (0,) * 13)
         self.assertEqual((rows[3].calls[:4], rows[3].sets, rows[3].unsets), ((0, 2, 0, 2), 1, 0))
         self.assertEqual((rows[4].calls[:4], rows[4].sets, rows[4].unsets), ((0, 1, 1, 0), 0, 1))
-        found = {Lookup(7, 9, "udp"): (1, 0), Lookup(8, 9, "udp"): (0, 1)}
+        found = {Lookup(7, 1, "udp"): (1, 0), Lookup(8, 9, "udp"): (0, 1)}
         self.assertEqual(rows[3].lookups, found)
 
     def test_counts_itself(self) -> None:

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.statistics import (
+    MAX_FAILED,
     MAX_SUBJECTS,
     PROCEDURES,
     VERSIONS,
@@ -158,17 +159,41 @@ class StatisticsTests(SynchronousTestCase):
         count.value += 1
         self.assertEqual(self.rows()[2].lookups[NFS], (2, 0))
 
+    def test_failed_subjects(self) -> None:
+        """What is not registered takes a few counts, and none of those that succeed."""
+        for program in range(MAX_FAILED + 10):
+            self.count(Tally(3, 3, Lookup(program, 1, "udp"), success=False))
+        for program in range(1_000, 1_000 + MAX_SUBJECTS - MAX_FAILED):
+            self.count(Tally(3, 3, Lookup(program, 1, "udp")))
+        row = self.rows()[3]
+        self.assertEqual(sum(failed for _, failed in row.lookups.values()), MAX_FAILED)
+        self.assertEqual(len(row.lookups), MAX_SUBJECTS)
+        self.assertEqual(row.calls[3], MAX_SUBJECTS + 10)
+
+    def test_least_size(self) -> None:
+        """The least size is that of no counts."""
+        self.assertEqual(self.statistics.least_size, len(self.statistics.encode()))
+
     def test_shared_count(self) -> None:
         """Once too many subjects have a count, look-ups of further programs share one."""
+        shares = self.statistics.shares_count
         for program in range(MAX_SUBJECTS):
-            self.assertFalse(self.statistics.shares_count(2, MAX_SUBJECTS))
+            self.assertFalse(shares(2, MAX_SUBJECTS, success=True))
             self.count(Tally(2, 3, Lookup(program, 1, "udp")))
-        self.assertTrue(self.statistics.shares_count(2, MAX_SUBJECTS))
-        self.assertFalse(self.statistics.shares_count(2, 0))
-        self.assertFalse(self.statistics.shares_count(3, MAX_SUBJECTS))
+        self.assertTrue(shares(2, MAX_SUBJECTS, success=True))
+        self.assertTrue(shares(2, MAX_SUBJECTS, success=False))
+        self.assertFalse(shares(2, 0, success=True))
+        self.assertFalse(shares(3, MAX_SUBJECTS, success=True))
         shared = self.statistics.count_of(Tally(2, 3))
         further = Lookup(MAX_SUBJECTS, 1, "udp")
         self.assertIs(self.statistics.count_of(Tally(2, 3, further)), shared)
+
+    def test_failed_share_a_count(self) -> None:
+        """Failed look-ups share one sooner."""
+        for program in range(MAX_FAILED):
+            self.count(Tally(2, 3, Lookup(program, 1, "udp"), success=False))
+        self.assertTrue(self.statistics.shares_count(2, MAX_FAILED, success=False))
+        self.assertFalse(self.statistics.shares_count(2, MAX_FAILED, success=True))
 
 
 TALLIES = st.builds(

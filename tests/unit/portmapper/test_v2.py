@@ -304,7 +304,9 @@ class GetportRepliesTests(SynchronousTestCase):
         for version, netid, port in ((1, "udp", 9), (2, "udp", 10), (2, "tcp", 11)):
             address = f"0.0.0.0.0.{port}"
             self.serving.registry.map(mapping(OTHERS, version, netid, address))
-        for program in range(MAX_SUBJECTS):
+        counted = range(MAX_SUBJECTS)
+        self.serving.registry.map(*(mapping(n, 1, "udp", "0.0.0.0.0.9") for n in counted))
+        for program in counted:
             self.dispatched(call(2, 3, pmap(program, 1)))
         self.serving.cache.clear()
         self.replies = GetportReplies(self.serving.registry, self.serving.statistics)
