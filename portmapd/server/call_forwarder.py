@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from secrets import randbits
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from attrs import define
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -24,11 +25,22 @@ from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.callit import ForwardedCall
 
 #: The most calls under way; while there are as many, no further ones are made.
-MAX_CALLS = 128
+MAX_CALLS = 256
+#: How many of them one host or user may have asked for, how many may be to one service, and how
+#: many to one that did not answer the last call: it, and whoever calls it, leave room for others.
+MAX_OF_CALLER = 192
+MAX_OF_SERVICE = 96
+MAX_OF_SILENT = 8
 #: How long a service may take, in seconds. Callers give up, or ask again, sooner.
 TIMEOUT = 5.0
+#: The same for a service that did not answer the last call.
+SILENT_TIMEOUT = 1.0
+#: The most services that are known not to answer.
+MAX_SILENT = 1_024
 #: The largest answer that is taken, in bytes: any datagram.
 MAX_ANSWER = 65_535
+
+K = TypeVar("K", bound=Hashable)
 
 #: Takes the reply to a request; None if it gets none.
 Respond = Callable[[bytes | None], object]
@@ -49,6 +61,11 @@ class _Pending:
     request: tuple[Caller, bytes]
     respond: Respond
     timeout: IDelayedCall
+
+    @property
+    def service(self) -> tuple[str, int]:
+        """Where the call went."""
+        return self.call.host, self.call.port
 
 
 class _AnswerProtocol(DatagramProtocol):
@@ -76,6 +93,11 @@ class CallForwarder:
         self._ports: dict[str, IListeningPort] = {}
         self._pending: dict[int, _Pending] = {}
         self._requests: set[tuple[Caller, bytes]] = set()
+        #: How many calls are under way from each host or user, and to each service.
+        self._callers: Counter[str | int] = Counter()
+        self._services: Counter[tuple[str, int]] = Counter()
+        #: The services that did not answer the last call, the latest last.
+        self._silent: dict[tuple[str, int], None] = {}
 
     def forward(
         self,
@@ -92,14 +114,26 @@ class CallForwarder:
         :return: whether it was.
         """
         request = caller, message
-        if request in self._requests or len(self._pending) >= MAX_CALLS:
+        service = call.host, call.port
+        if request in self._requests or not self._has_room(caller, service):
             return False
         xid = self._new_xid()
-        timeout = self._clock.callLater(TIMEOUT, self._finish, xid, None)
+        seconds = SILENT_TIMEOUT if service in self._silent else TIMEOUT
+        timeout = self._clock.callLater(seconds, self._give_up, xid)
         self._pending[xid] = _Pending(call, request, respond, timeout)
         self._requests.add(request)
+        self._callers[_who(caller)] += 1
+        self._services[service] += 1
         self._send(call, xid)
         return True
+
+    def _has_room(self, caller: Caller, service: tuple[str, int]) -> bool:
+        share = MAX_OF_SILENT if service in self._silent else MAX_OF_SERVICE
+        return (
+            len(self._pending) < MAX_CALLS
+            and self._callers[_who(caller)] < MAX_OF_CALLER
+            and self._services[service] < share
+        )
 
     def _new_xid(self) -> int:
         """A new xid, which a process that does not see the call cannot guess."""
@@ -128,12 +162,22 @@ class CallForwarder:
         except Unanswerable:
             return
         pending = self._pending.get(xid)
-        if pending is not None and (host, port) == (pending.call.host, pending.call.port):
+        if pending is not None and (host, port) == pending.service:
+            self._silent.pop(pending.service, None)
             self._finish(xid, message)
+
+    def _give_up(self, xid: int) -> None:
+        """The service has not answered in time."""
+        self._silent[self._pending[xid].service] = None
+        if len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+        self._finish(xid, None)
 
     def _finish(self, xid: int, answer: bytes | None) -> None:
         pending = self._pending.pop(xid)
         self._requests.discard(pending.request)
+        _count_less(self._callers, _who(pending.request[0]))
+        _count_less(self._services, pending.service)
         if pending.timeout.active():
             pending.timeout.cancel()
         pending.respond(pending.call.reply(answer))
@@ -144,5 +188,18 @@ class CallForwarder:
             pending.timeout.cancel()
         self._pending.clear()
         self._requests.clear()
+        self._callers.clear()
+        self._services.clear()
         ports, self._ports = self._ports, {}
         return gatherResults([maybeDeferred(port.stopListening) for port in ports.values()])
+
+
+def _who(caller: Caller) -> str | int:
+    """Whose share a call is of: a user's over the rpcbind socket, else a host's."""
+    return caller.host if caller.uid is None else caller.uid
+
+
+def _count_less(counter: Counter[K], key: K) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

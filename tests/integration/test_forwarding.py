@@ -21,7 +21,7 @@ from portmapd.oncrpc.message import (
 from portmapd.oncrpc.program import CallResult, RemoteCall, encode_remote_call
 from portmapd.portmapper.caller import RESERVED_PORTS
 from portmapd.registry.mapping import mapping
-from portmapd.server.call_forwarder import MAX_CALLS
+from portmapd.server.call_forwarder import MAX_OF_SERVICE
 from portmapd.service import PortmapperService
 from tests.support.embedded import asking, asynchronous, needs_ipv6, serving
 from tests.support.exchange import connect, exchange, question
@@ -86,18 +86,18 @@ async def test_bounded() -> None:
         forwarding(lambda call, send: sends.append((send, call))) as (service, peer),
         asking(service.port, transport="tcp") as client,
     ):
-        calls = [client.callit(PROGRAM, 1, n) for n in range(MAX_CALLS + 50)]
+        calls = [client.callit(PROGRAM, 1, n) for n in range(MAX_OF_SERVICE + 50)]
         await client.null()
-        await peer.called(MAX_CALLS)
+        await peer.called(MAX_OF_SERVICE)
         for send, call in sends:
             echo(call, send)
-        assert len(await gatherResults(calls[:MAX_CALLS])) == MAX_CALLS
-        assert len(peer.calls) == MAX_CALLS
-        for refused in calls[MAX_CALLS:]:
+        assert len(await gatherResults(calls[:MAX_OF_SERVICE])) == MAX_OF_SERVICE
+        assert len(peer.calls) == MAX_OF_SERVICE
+        for refused in calls[MAX_OF_SERVICE:]:
             refused.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
         sends.clear()
         again = client.callit(PROGRAM, 1, 1)
-        await peer.called(MAX_CALLS + 1)
+        await peer.called(MAX_OF_SERVICE + 1)
         echo(sends[0][1], sends[0][0])
         await again
 

@@ -9,8 +9,15 @@ from portmapd.oncrpc.message import decode_call, decode_reply, success, xid_of
 from portmapd.oncrpc.netid import TCP
 from portmapd.portmapper.caller import Caller
 from portmapd.registry.mapping import mapping
-from portmapd.server.call_forwarder import MAX_CALLS, TIMEOUT
-from tests.support.rpc_samples import XID, call, loopback, remote_call
+from portmapd.server.call_forwarder import (
+    MAX_CALLS,
+    MAX_OF_CALLER,
+    MAX_OF_SERVICE,
+    MAX_OF_SILENT,
+    SILENT_TIMEOUT,
+    TIMEOUT,
+)
+from tests.support.rpc_samples import XID, call, local, loopback, remote_call
 from tests.support.rpc_server import MemoryPort, Serving
 
 CALLIT, INDIRECT = (2, 5), (4, 10)
@@ -183,16 +190,48 @@ class BoundTests(ForwardingTestCase):
         self.ask()
         self.assertEqual(len(self.port.sent), 3)
 
-    def test_most(self) -> None:
-        """Only so many calls are under way; each that ends makes room for one."""
-        for number in range(MAX_CALLS + 5):
-            self.ask(number.to_bytes(4, "big"))
-        self.assertEqual(len(self.port.sent), MAX_CALLS)
+    def fill(self, count: int, caller: Caller, program: int = 7, start: int = 0) -> None:
+        """Have the program called so many times, each time with other arguments."""
+        for number in range(start, start + count):
+            self.ask(number.to_bytes(4, "big"), caller=caller, program=program)
+
+    def test_most_to_a_service(self) -> None:
+        """A service is sent only so many calls; each that ends makes room for one."""
+        self.fill(MAX_OF_SERVICE + 5, loopback())
+        self.assertEqual(len(self.port.sent), MAX_OF_SERVICE)
         self.answer(self.xids()[0])
-        for number in range(5):
-            self.ask(b"more" + number.to_bytes(4, "big"))
-        self.assertEqual(len(self.port.sent), MAX_CALLS + 1)
-        self.assertEqual(len(self.reactor.getDelayedCalls()), MAX_CALLS)
+        self.fill(5, loopback(), start=1_000)
+        self.assertEqual(len(self.port.sent), MAX_OF_SERVICE + 1)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), MAX_OF_SERVICE)
+
+    def test_most_of_a_caller(self) -> None:
+        """One host has only so many calls under way, one user of this host as many, and others
+        have room.
+        """
+        for program in (8, 9):
+            self.serving.registry.map(mapping(program, 1, "udp", f"0.0.0.0.8.{program}"))
+        for program in (7, 8, 9):
+            self.fill(MAX_OF_SERVICE, loopback(), program)
+        self.assertEqual(len(self.port.sent), MAX_OF_CALLER)
+        self.fill(MAX_OF_SERVICE, local(500), 9, start=1_000)
+        self.assertEqual(len(self.port.sent), MAX_CALLS)
+        self.fill(1, local(501), 9, start=2_000)
+        self.assertEqual(len(self.port.sent), MAX_CALLS)
+
+    def test_silent_service(self) -> None:
+        """A service that does not answer is waited for less, and has less room, until it does."""
+        self.ask()
+        self.reactor.advance(TIMEOUT)
+        self.port.sent.clear()
+        self.fill(MAX_OF_SERVICE, loopback())
+        self.assertEqual(len(self.port.sent), MAX_OF_SILENT)
+        self.reactor.advance(SILENT_TIMEOUT)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.ask()
+        self.answer(self.xids()[-1])
+        self.port.sent.clear()
+        self.fill(MAX_OF_SERVICE, loopback())
+        self.assertEqual(len(self.port.sent), MAX_OF_SERVICE)
 
     def test_unsendable(self) -> None:
         """A call that cannot be sent has failed at once, whatever the reason."""
