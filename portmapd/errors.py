@@ -21,6 +21,7 @@
     ├── NoService              no service of that name, or none that accepts connections
     ├── DaemonUnreachable      there is no connection to the daemon
     │   └── ClientClosed       the application closed its client
+    ├── InvalidState           a file of mappings cannot be used: it is set aside
     ├── Terminated             the operation's terminator became readable
     └── ConfigurationError     an option or a socket cannot be used: nothing is started
 
@@ -201,6 +202,10 @@ class ClientClosed(DaemonUnreachable):
 
 class Terminated(PortmapdError):
     """The terminator became readable. The connection is closed, its registrations are gone."""
+
+
+class InvalidState(PortmapdError):
+    """The mappings of an earlier run cannot be read. The message says what is wrong with them."""
 
 
 class ConfigurationError(PortmapdError):

@@ -47,6 +47,7 @@ COMPUTING = {
     "enum",
     "errno",
     "functools",
+    "hashlib",
     "heapq",
     "ipaddress",
     "itertools",
