@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from attrs import frozen
 
@@ -163,17 +164,20 @@ def running(server: Server) -> Iterator[Running]:
     """
     log = BUILD / f"{server.name.replace(' ', '-')}-{server.port}.log"
     began = time.perf_counter()
-    process = _start(server, log)
-    try:
-        _await_answer(server, process, log)
-        yield Running(server, process.pid, time.perf_counter() - began)
-    finally:
-        _stop(process)
+    # Each server starts without the mappings of those before it.
+    with TemporaryDirectory(prefix="portmapd-bench-") as state:
+        process = _start(server, log, state)
+        try:
+            _await_answer(server, process, log)
+            yield Running(server, process.pid, time.perf_counter() - began)
+        finally:
+            _stop(process)
 
 
-def _start(server: Server, log: Path) -> subprocess.Popen[bytes]:
+def _start(server: Server, log: Path, state: str) -> subprocess.Popen[bytes]:
     folders = filter(None, (str(server.top), os.environ.get("PYTHONPATH")))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    paths = {"PYTHONPATH": os.pathsep.join(folders), "STATE_DIRECTORY": state}
+    environment = {**os.environ, **paths}
     both = subprocess.STDOUT
     with log.open("wb") as output:
         return subprocess.Popen(

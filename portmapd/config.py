@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -33,6 +33,11 @@ from portmapd.portmapper.caller import RESERVED_PORTS
 PORT = 111
 UNPRIVILEGED_PORT = 10111
 RPC_SOCKET = "/run/rpcbind.sock"
+#: Where a daemon of root keeps mappings, and the name of the file.
+STATE_DIRECTORY = "/var/lib/portmapd"
+STATE_NAME = "mappings"
+#: Where rpcbind keeps them.
+RPCBIND_DIRECTORY = "/run/rpcbind"
 INTERFACES = ("127.0.0.1", "::1")
 #: The most services, and RPC mappings, of one process on the local channel.
 MAX_SERVICES = 10
@@ -75,6 +80,18 @@ def may_bind(port: int) -> bool:
 def default_rpc_socket() -> str | None:
     """The rpcbind socket for root; none for others."""
     return RPC_SOCKET if os.geteuid() == 0 else None
+
+
+def default_state(environ: Mapping[str, str]) -> str | None:
+    """The state file of a daemon: in the directory that systemd gives it, else that of root.
+
+    :param environ: the environment.
+    :return: None: other users have none by themselves.
+    """
+    folder = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if not folder and os.geteuid() == 0:
+        folder = STATE_DIRECTORY
+    return os.path.join(folder, STATE_NAME) if folder else None
 
 
 def unprivileged_port_start() -> int:
@@ -120,7 +137,26 @@ def _check_path(config: object, attribute: Any, path: str | None) -> None:
 
 
 def _is_path(path: str) -> bool:
-    return path.startswith("/") and path.isprintable() and len(path.encode()) <= MAX_PATH
+    return _is_clean(path) and len(path.encode()) <= MAX_PATH
+
+
+def _check_file(config: object, attribute: Any, path: str | None) -> None:
+    if path is not None and not (_is_clean(path) and not path.endswith("/")):
+        raise ConfigurationError(
+            f"{attribute.name.replace('_', '-')} {path!r} is not an absolute path without control "
+            "characters; give one, or none"
+        )
+
+
+def _check_folder(config: object, attribute: Any, path: str | None) -> None:
+    if path is not None and not _is_clean(path):
+        raise ConfigurationError(
+            f"{attribute.name.replace('_', '-')} {path!r} is not an absolute path of a directory"
+        )
+
+
+def _is_clean(path: str) -> bool:
+    return path.startswith("/") and path.isprintable()
 
 
 def _check_period(config: object, attribute: Any, seconds: float | None) -> None:
@@ -265,6 +301,10 @@ class Config:
     :param liveness: seconds between two checks for dead services; None: there are none.
     :param forget: seconds for which the mapping of a dead service is remembered, in case that the
         service comes back.
+    :param state: the path of the file in which the mappings that no connection holds outlive the
+        process; None: they end with it.
+    :param import_rpcbind: the directory of the files of rpcbind from which its mappings are taken
+        over at the start; None: they are not.
     :param idle: seconds without a complete call after which a stream is closed.
     :param max_streams: the most streams of each listening socket.
     :raises ConfigurationError: a value cannot be used. The message names its field.
@@ -290,6 +330,8 @@ class Config:
     callit: Callit = field(default=Callit.LOCAL, converter=_callit)
     liveness: float | None = field(default=LIVENESS, validator=_check_period)
     forget: float = field(default=FORGET, validator=_check_forget)
+    state: str | None = field(default=None, validator=_check_file)
+    import_rpcbind: str | None = field(default=None, validator=_check_folder)
     idle: float = field(default=IDLE, validator=_check_seconds)
     max_streams: int = field(default=MAX_STREAMS, validator=_check_count)
 

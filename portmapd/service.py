@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -14,13 +14,19 @@ from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorFromThreads,
+    IReactorThreads,
+    IReactorTime,
+)
 from twisted.internet.protocol import ServerFactory
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from portmapd.channel.commands import ITSELF
 from portmapd.config import Config
-from portmapd.errors import AlreadyRegistered, ConfigurationError
+from portmapd.errors import AlreadyRegistered, ConfigurationError, InvalidState
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
@@ -28,13 +34,18 @@ from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import SUPERUSER, mapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
+from portmapd.server.boot import this_boot
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.liveness import Liveness
-from portmapd.server.log_events import SERVING
+from portmapd.server.log_events import RPCBIND_IMPORTED, RPCBIND_NOT_IMPORTED, SERVING
 from portmapd.server.own_addresses import is_own_address
+from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
+from portmapd.server.restoring import Restorer
+from portmapd.server.rpcbind_files import RpcbindFiles, read_rpcbind_files
 from portmapd.server.socket_file import check_directory, make_directory
+from portmapd.server.state_file import StateFile
 
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
@@ -89,6 +100,28 @@ class PortmapperService(MultiService):
         if config.liveness is not None:
             self._liveness = Liveness(self.registry, reactor, config.liveness, config.forget)
             self._liveness.setServiceParent(self)
+        self._restorer = Restorer(self.registry, self._liveness, config.forget)
+        self._state: StateFile | None = None
+        if config.state is not None:
+            self._state = StateFile(config.state)
+            self._persistence(self._state).setServiceParent(self)
+        self._rpcbind = RpcbindFiles([])
+
+    def _persistence(self, file: StateFile) -> Persistence:
+        return Persistence(
+            file,
+            self.registry,
+            self._liveness,
+            self._restorer,
+            this_boot(),
+            self._reactor,
+            self._in_thread,
+        )
+
+    def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
+        """Call a function in a thread of the reactor's."""
+        pool = IReactorThreads(self._reactor).getThreadPool()
+        return deferToThreadPool(IReactorFromThreads(self._reactor), pool, call)
 
     def privilegedStartService(self) -> None:
         """Bind every socket, or none.
@@ -99,6 +132,7 @@ class PortmapperService(MultiService):
             return
         try:
             self._listen(TRIES)
+            self._read_rpcbind()
             super().privilegedStartService()
         except BaseException:
             self._close()
@@ -112,13 +146,40 @@ class PortmapperService(MultiService):
         except BaseException:
             self._close()
             raise
+        # Before the file is written anew.
+        written = 0.0 if self._state is None else self._state.modified()
         super().startService()
+        self._import_rpcbind(written)
         self._log.info(SERVING.text, event=SERVING.name, what=self._served())
 
-    def state(self) -> str:
+    def status(self) -> str:
         """What is served, and how many mappings are registered, for people."""
         count = len(self.registry.mappings)
         return f"serving {self._served()}; {count} mapping{'' if count == 1 else 's'}"
+
+    def _read_rpcbind(self) -> None:
+        """Read what rpcbind left, while the right to do so is there."""
+        folder = self.config.import_rpcbind
+        if folder is None:
+            return
+        try:
+            self._rpcbind = read_rpcbind_files(folder)
+        except (OSError, InvalidState) as error:
+            event = RPCBIND_NOT_IMPORTED
+            self._log.emit(event.urgency, event.text, event=event.name, path=folder, why=error)
+
+    def _import_rpcbind(self, written: float) -> None:
+        """Take over what rpcbind left.
+
+        :param written: when the mappings were written here for the last time: what rpcbind left
+            before that has been taken over, and may have been unset since.
+        """
+        found, self._rpcbind = self._rpcbind, RpcbindFiles([])
+        if found.modified > written:
+            event = RPCBIND_IMPORTED
+            count = self._restorer.adopt(found.mappings)
+            folder = self.config.import_rpcbind
+            self._log.emit(event.urgency, event.text, event=event.name, count=count, path=folder)
 
     def _served(self) -> str:
         hosts = [host.host for host in map(_host_of, self._ports) if host and host.type == "UDP"]

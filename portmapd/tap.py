@@ -6,7 +6,7 @@ import gc
 import os
 import resource
 from collections.abc import Callable, Collection, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -18,7 +18,14 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
-from portmapd.config import PORT, UNPRIVILEGED_PORT, Config, may_bind
+from portmapd.config import (
+    PORT,
+    RPCBIND_DIRECTORY,
+    UNPRIVILEGED_PORT,
+    Config,
+    default_state,
+    may_bind,
+)
 from portmapd.errors import ConfigurationError
 from portmapd.server.handed_in_sockets import (
     CHANNEL,
@@ -33,6 +40,7 @@ from portmapd.server.pid_file import prepare_pid_file
 from portmapd.server.privileges import SYS_PTRACE, drop_privileges, keep_through_change
 from portmapd.server.signals import handle_signals
 from portmapd.server.socket_file import make_directory
+from portmapd.server.state_file import give_directory
 from portmapd.server.supervision import Supervision
 from portmapd.service import PortmapperService
 
@@ -94,7 +102,7 @@ class TwistdPortmapper(PortmapperService):
         self._output = output
         self._observer = None if output is None else output.observer()
         self._terminal = terminal
-        Supervision(reactor, self._engine.descriptors, self.state).setServiceParent(self)
+        Supervision(reactor, self._engine.descriptors, self.status).setServiceParent(self)
 
     def setServiceParent(self, parent: object) -> None:
         """Have the application that twistd makes log there."""
@@ -181,8 +189,14 @@ class Options(UsageOptions):
          "Seconds between two checks for dead services, or off. [default: 1]"],
         ["forget", None, None,
          "Seconds for which the mapping of a dead service is remembered. [default: 60]"],
+        ["state", None, None,
+         "Path of the file in which mappings outlive portmapd, or none. [default: "
+         "$STATE_DIRECTORY/mappings, else /var/lib/portmapd/mappings as root, else none]"],
+        ["import-rpcbind-from", None, None,
+         "Take over the mappings that rpcbind left in the files of that directory."],
     ]  # fmt: skip
     optFlags: ClassVar[list[Any]] = [
+        ["import-rpcbind", None, "Take over the mappings that rpcbind left in /run/rpcbind."],
         ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."],
         [
             "read-executables",
@@ -238,6 +252,8 @@ class Options(UsageOptions):
         with _one_line():
             self.output = LogOutput(self.parent, self.log_level())
             _prepare(self.parent)
+            if self["state"] is None and os.geteuid() == 0:
+                _give_state_directory(self.parent["uid"])
 
     @property
     def uid(self) -> int | None:
@@ -282,6 +298,9 @@ class Options(UsageOptions):
             if "interfaces" in values:
                 served.pop("loopback", None)
             values = {**values, **served, **self.lists}
+        imported = RPCBIND_DIRECTORY if self["import-rpcbind"] else None
+        values["state"] = default_state(os.environ)
+        values["import_rpcbind"] = self["import-rpcbind-from"] or imported
         for option, read in _READERS.items():
             if self[option] is not None:
                 values[option.replace("-", "_")] = read(option, self[option])
@@ -331,6 +350,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "callit": _text,
     "liveness": _period,
     "forget": _seconds,
+    "state": _path,
 }
 
 
@@ -421,6 +441,18 @@ def _explained(uid: int) -> Iterator[None]:
         raise ConfigurationError(
             f"the directory of {SYSTEM_SOCKET} cannot be made for uid {uid}: {error.strerror}"
         ) from error
+
+
+def _give_state_directory(uid: int | None) -> None:
+    """Have the user who serves in the end own the directory of the default state file.
+
+    :param uid: that user; None: root.
+    """
+    path = default_state(os.environ)
+    # What cannot be done is logged when the file is to be read.
+    with suppress(OSError):
+        if path is not None:
+            give_directory(path, 0 if uid is None else uid)
 
 
 def _raise_descriptor_limit() -> None:

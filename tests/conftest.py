@@ -1,5 +1,6 @@
 """What every test run offers: ``--nothing-skipped``, and signals as a terminal has them."""
 
+import os
 import signal
 from collections.abc import Generator
 from typing import Any
@@ -24,7 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Undo what a background job inherits: it ignores signals that the tests send to programs."""
+    """Undo what a background job inherits: it ignores signals that the tests send to programs.
+
+    And keep the daemons of root away from the machine's own state file.
+    """
+    os.environ["STATE_DIRECTORY"] = "/nonexistent/state"
     for number, handler in _USUAL.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

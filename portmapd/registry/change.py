@@ -22,6 +22,8 @@ class ChangeKind(Enum):
     RELEASED = "released"
     #: A mapping was set again as it is.
     CONFIRMED = "confirmed"
+    #: The address of a mapping without a holder is seen bound for the first time.
+    SEEN = "seen"
 
     # Members are compared by identity: the default hash of their name costs more than the rest
     # of a look-up.

@@ -104,6 +104,14 @@ class Mappings:
         """All mappings, in the order of their keys."""
         return iter(self._in_order())
 
+    def unordered(self) -> Iterator[Mapping]:
+        """All mappings, in any order, at no cost before the first one.
+
+        There may be changes meanwhile: what is registered all the time is among them.
+        """
+        for versions in list(self._versions.values()):
+            yield from list(versions.values())
+
     def after(self, key: Key) -> Iterator[Mapping]:
         """The mappings whose keys are larger than *key*, in order."""
         ordered = self._in_order()

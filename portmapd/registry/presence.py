@@ -26,10 +26,12 @@ class Presence:
     users: Users = NOBODY
     forgotten_at: float | None = None
 
-    def see(self, users: Users) -> None:
-        """Note that *users* have the address bound."""
-        if users and not self.users:
+    def see(self, users: Users) -> bool:
+        """Note that *users* have the address bound; is it seen bound for the first time?"""
+        is_first = bool(users) and not self.users
+        if is_first:
             self.users = users | owner_users(self.mapping)
+        return is_first
 
     def is_wrong(self, users: Users) -> bool:
         """Whether the mapping has to be suspended, or resumed, if *users* have the address."""

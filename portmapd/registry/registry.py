@@ -91,13 +91,21 @@ class Registry:
         """A mapping is set again as it is."""
         self._tell(ChangeKind.CONFIRMED, (existing,))
 
+    def see(self, *bound: Mapping) -> None:
+        """The addresses of mappings without a holder are seen bound for the first time."""
+        self._tell(ChangeKind.SEEN, bound)
+
     def suspend(self, *old: Mapping) -> None:
         """Remove registered mappings without a holder, but remember them; see :meth:`resume`."""
         self._commit_mappings(old, ())
-        for m in old:
+        self.remember(*old)
+
+    def remember(self, *paused: Mapping) -> None:
+        """Have mappings without a holder suspended whose keys are free."""
+        for m in paused:
             self.suspended[m.key] = m
-            self._unheld[m.owner] += 1
-        self._tell(ChangeKind.SUSPENDED, old)
+            self._count_unheld(m, 1)
+        self._tell(ChangeKind.SUSPENDED, paused)
 
     def resume(self, *suspended: Mapping) -> None:
         """Register suspended mappings again."""

@@ -107,12 +107,12 @@ def _decode_users(text: str) -> Users:
     return frozenset(None if user == _UNKNOWN else int(user) for user in text.split(","))
 
 
-def encode_snapshot(boot: str, moment: float, count: int, lines: Sequence[bytes]) -> list[bytes]:
+def encode_snapshot(boot: str, moment: float, lines: Sequence[bytes]) -> list[bytes]:
     """A whole snapshot, in pieces.
 
-    :param count: how many mappings there are.
-    :param lines: the lines of :func:`encode_saved`, each with its end, in pieces of any size.
+    :param lines: what :func:`encode_lines` made of the mappings.
     """
+    count = sum(piece.count(b"\n") for piece in lines)
     first = f"{boot} {moment:.3f} {count}\n".encode()
     digest = sha256(first)
     for piece in lines:

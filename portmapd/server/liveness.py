@@ -17,6 +17,7 @@ from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
 from portmapd.registry.registry import Registry
+from portmapd.registry.snapshot import SavedMapping
 from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
 from portmapd.server.log_events import (
     MAPPING_BACK,
@@ -150,6 +151,7 @@ class Liveness(Service):
             add_users(found[table], table, batch, self._watched[table])
             yield
         wrong: list[Presence] = []
+        seen: list[Mapping] = []
         for presence in self._to_judge(found):
             users = _users(found, presence.mapping)
             if presence.is_wrong(users):
@@ -158,7 +160,9 @@ class Liveness(Service):
                 self._unchecked[presence.mapping.key] = presence
                 wrong += [presence] * presence.is_wrong(users)
                 yield
-            presence.see(users)
+            if presence.see(users):
+                seen.append(presence.mapping)
+        self._registry.see(*seen)
         self._correct([p for p in wrong if self._presences.get(p.mapping.key) is p])
         self._forget_old()
 
@@ -210,6 +214,28 @@ class Liveness(Service):
                 owner=m.owner,
             )
 
+    # Across a restart
+
+    def saved(self, mapping: Mapping) -> SavedMapping:
+        """*mapping*, which no connection holds, with what is known of its service."""
+        presence = self._presences[mapping.key]
+        left = None
+        if presence.forgotten_at is not None:
+            left = max(presence.forgotten_at - self._clock.seconds(), 0.0)
+        return SavedMapping(mapping, presence.users, left)
+
+    def restore(self, saved: Sequence[SavedMapping]) -> None:
+        """Register mappings or remember them, as they were saved; their keys must be free."""
+        now = self._clock.seconds()
+        self._registry.map(*[each.mapping for each in saved if each.left is None])
+        # Those that are remembered are in the order of their ends.
+        paused = sorted((s.left, s.mapping.key, s) for s in saved if s.left is not None)
+        self._registry.remember(*[each.mapping for _, _, each in paused])
+        for each in saved:
+            presence = self._presences[each.mapping.key]
+            presence.users = each.users
+            presence.forgotten_at = None if each.left is None else now + each.left
+
     # New mappings
 
     def _schedule_new(self) -> None:
@@ -229,7 +255,7 @@ class Liveness(Service):
         self._next_turn = None
         new, self._new = self._new, {}
         try:
-            found = _users_of_all([presence.mapping for presence in new.values()])
+            found = users_of_all([presence.mapping for presence in new.values()])
         except OSError:
             # No descriptor is left, say. The next look that succeeds sees everything as changed.
             self._last = {}
@@ -309,7 +335,7 @@ def _users(found: Found, mapping: Mapping) -> Users:
     return NOBODY.union(*(table.get(name, NOBODY) for table in tables for name in names))
 
 
-def _users_of_all(mappings: Sequence[Mapping]) -> dict[tuple[str, str], Users]:
+def users_of_all(mappings: Sequence[Mapping]) -> dict[tuple[str, str], Users]:
     """Who has the addresses of these mappings bound now, by netid and address."""
     at = {(m.netid, m.address): m for m in mappings}
     if len(at) <= MAX_QUERIES:

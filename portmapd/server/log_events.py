@@ -72,6 +72,28 @@ MAPPING_BACK = LogEvent(
 MAPPING_FORGOTTEN = LogEvent(
     "mapping-forgotten", "info", f"{_OWNED} is forgotten: its service did not come back"
 )
+STATE_RESTORED = LogEvent(
+    "state-restored",
+    "info",
+    "mappings of an earlier run: {registered} are registered, {remembered} are remembered; from "
+    "{path}",
+)
+STATE_SET_ASIDE = LogEvent(
+    "state-set-aside",
+    "warn",
+    "the mappings in {path} are not taken back: {why}; the file is {name} now",
+)
+STATE_NOT_WRITTEN = LogEvent(
+    "state-not-written", "warn", "the mappings cannot be kept in {path}: {error}; trying again"
+)
+STATE_WRITTEN = LogEvent("state-written", "info", "the mappings are kept in {path} again")
+STATE_OFF = LogEvent("state-off", "warn", "the mappings are not kept: {why}")
+RPCBIND_IMPORTED = LogEvent(
+    "rpcbind-imported", "info", "{count} mappings of rpcbind are registered; from {path}"
+)
+RPCBIND_NOT_IMPORTED = LogEvent(
+    "rpcbind-not-imported", "warn", "the mappings of rpcbind in {path} are not taken over: {why}"
+)
 REQUEST_REFUSED = LogEvent(
     "request-refused",
     "warn",
@@ -121,6 +143,13 @@ EVENTS = {
         MAPPING_REMOVED,
         MAPPING_BACK,
         MAPPING_FORGOTTEN,
+        STATE_RESTORED,
+        STATE_SET_ASIDE,
+        STATE_NOT_WRITTEN,
+        STATE_WRITTEN,
+        STATE_OFF,
+        RPCBIND_IMPORTED,
+        RPCBIND_NOT_IMPORTED,
         REQUEST_REFUSED,
         SERVICE_REGISTERED,
         SERVICE_DEREGISTERED,

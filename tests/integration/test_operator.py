@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from portmapd.oncrpc.program import Pmap, encode_pmap
-from tests.support.daemon import TWISTD
+from tests.support.daemon import NO_STATE, TWISTD
 from tests.support.exchange import connect_local, exchange, free_port, question
 from tests.support.host import daemon, twistd
 from tests.support.namespace import Namespace, eventually
@@ -75,7 +75,8 @@ def test_ended_while_it_starts(tmp_path: Path) -> None:
     """A signal that comes as soon as there is a socket leaves none, either."""
     path = tmp_path / "rpc.sock"
     process = subprocess.Popen(
-        [TWISTD, "-n", f"--pidfile={tmp_path}/pid", *options(tmp_path)], stdout=subprocess.DEVNULL
+        [TWISTD, "-n", f"--pidfile={tmp_path}/pid", *options(tmp_path), *NO_STATE],
+        stdout=subprocess.DEVNULL,
     )
     while not path.exists():
         assert process.poll() is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import TWISTD
+from tests.support.daemon import NO_STATE, TWISTD
 from tests.support.exchange import connect, exchange, free_port, question
 from tests.support.namespace import TOP, Namespace, eventually
 
@@ -67,7 +67,7 @@ def test_socket_handed_in() -> None:
         skt.bind(("127.0.0.1", port))
         skt.listen()
         done = subprocess.run(
-            [*START, "--port", str(port)],
+            [*START, *NO_STATE, "--port", str(port)],
             cwd=TOP,
             pass_fds=[skt.fileno()],
             capture_output=True,

@@ -17,7 +17,7 @@ from portmapd.client.core.watching import AsyncChanges
 from portmapd.client.twisted import Portmapper
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable
-from tests.support.daemon import ERRORS, TWISTD
+from tests.support.daemon import ERRORS, NO_STATE, TWISTD
 from tests.support.exchange import PATIENCE, connect_local
 from tests.support.namespace import TOP, eventually
 
@@ -115,7 +115,7 @@ class Mortal:
         words = ("--port", "0", "--rpc-socket", "none", "--local-socket", self.path)
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [TWISTD, "-n", "--pidfile=", "portmapd", *words, *self._options],
+                [TWISTD, "-n", "--pidfile=", "portmapd", *NO_STATE, *words, *self._options],
                 cwd=TOP,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

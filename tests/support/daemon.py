@@ -11,6 +11,9 @@ from tests.support.namespace import Namespace, Started, eventually
 #: twistd of the interpreter that runs the tests.
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
+#: Options of a daemon outside a namespace: it must not take the mappings of another one.
+NO_STATE = ("--state", "none")
+
 #: What a daemon's log must not hold.
 ERRORS = ("Traceback", "Unhandled", "CRITICAL")
 

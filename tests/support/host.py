@@ -11,15 +11,18 @@ from pathlib import Path
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, encode_pmap
 from portmapd.oncrpc.xdr import Reader
-from tests.support.daemon import ERRORS, TWISTD
+from tests.support.daemon import ERRORS, NO_STATE, TWISTD
 from tests.support.exchange import PATIENCE, connect_local, exchange, question
 from tests.support.namespace import TOP, eventually
 
 
 def twistd(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``twistd`` until it ends, or has gone into the background."""
+    """Run ``twistd`` until it ends, or has gone into the background.
+
+    :param words: its options, then those of the port mapper, which keeps no state by default.
+    """
     return subprocess.run(
-        [TWISTD, *words],
+        [TWISTD, *words, *NO_STATE],
         cwd=TOP,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -69,7 +72,7 @@ def daemon(folder: Path, *options: str) -> Iterator[Daemon]:
     :param folder: where its log and its sockets are.
     """
     path, log = str(folder / "rpc.sock"), folder / "twistd.log"
-    words = ("--port", "0", "--rpc-socket", path, "--local-socket", "none", *options)
+    words = (*NO_STATE, "--port", "0", "--rpc-socket", path, "--local-socket", "none", *options)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [TWISTD, "-n", "--pidfile=", "portmapd", *words],

@@ -21,6 +21,9 @@ TOP = Path(__file__).resolve().parents[2]
 #: Where the tests find programs, whoever runs them.
 PATH = ":".join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/lib/yp"))
 
+#: Where a daemon in a namespace keeps its mappings unless it is told otherwise.
+STATE_DIRECTORY = "/run/portmapd.state"
+
 #: No command of a test takes longer, in seconds; it only keeps a broken one from hanging.
 PATIENCE = 60.0
 
@@ -223,7 +226,8 @@ class Namespace:
 
 
 def _environment(added: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, "PATH": PATH, **(added or {})}
+    # The file system is the machine's, but for /run: no daemon may keep its mappings elsewhere.
+    return {**os.environ, "PATH": PATH, "STATE_DIRECTORY": STATE_DIRECTORY, **(added or {})}
 
 
 class Started:

@@ -10,7 +10,7 @@ from attrs import fields_dict
 from attrs.exceptions import FrozenInstanceError
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.config import Config, parse_network
+from portmapd.config import Config, default_state, parse_network
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Callit, Policy
 from portmapd.portmapper.advertisement import Advertisement
@@ -58,6 +58,9 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("liveness", None, None),
     ("forget", 0, 0),
     ("forget", 86_400, 86_400),
+    ("state", None, None),
+    ("state", "/srv/" + "x" * 200, "/srv/" + "x" * 200),
+    ("import_rpcbind", "/run/rpcbind/", "/run/rpcbind/"),
     ("idle", 0.05, 0.05),
     ("max_streams", 1, 1),
 ]
@@ -145,6 +148,14 @@ REFUSED: list[tuple[str, Any, str]] = [
         for seconds in (-1.0, 86_400.1, float("inf"), float("nan"), "1", None, True)
     ),
     *(
+        ("state", path, f"state {re.escape(repr(path))} is not an absolute path without control")
+        for path in ("", "mappings", "/srv/", "/srv/a\nb", "\0s")
+    ),
+    *(
+        ("import_rpcbind", path, f"import-rpcbind {re.escape(repr(path))} is not an absolute path")
+        for path in ("", "rpcbind", "/run/\n")
+    ),
+    *(
         (field, [text], NO_NETWORK.format(text))
         for field in ("trust", "allow")
         for text in ("", "lan", "10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "10.0.0.0/-1")
@@ -178,6 +189,14 @@ class ConfigTests(SynchronousTestCase):
         every = set(fields_dict(Config))
         self.assertEqual({field for field, _, _ in TAKEN}, every)
         self.assertEqual({field for field, _, _ in REFUSED}, every)
+
+    def test_default_state(self) -> None:
+        """A daemon keeps mappings where systemd lets it, else where root may; others nowhere."""
+        self.assertEqual(default_state({"STATE_DIRECTORY": "/s"}), "/s/mappings")
+        self.assertEqual(default_state({"STATE_DIRECTORY": "/s:/t"}), "/s/mappings")
+        roots = "/var/lib/portmapd/mappings"
+        self.assertEqual(default_state({}), roots if os.geteuid() == 0 else None)
+        self.assertIsNone(Config().state)
 
     def test_frozen(self) -> None:
         """A configuration does not change."""

@@ -32,6 +32,9 @@ OPTIONS = (
     "read-executables",
     "liveness",
     "forget",
+    "state",
+    "import-rpcbind",
+    "import-rpcbind-from",
 )
 
 #: Arguments, the fields that they set.
@@ -67,6 +70,9 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--liveness off", {"liveness": None}),
     ("--forget 0", {"forget": 0.0}),
     ("--forget 120", {"forget": 120.0}),
+    ("--state /srv/mappings", {"state": "/srv/mappings"}),
+    ("--import-rpcbind", {"import_rpcbind": "/run/rpcbind"}),
+    ("--import-rpcbind-from /srv", {"import_rpcbind": "/srv"}),
 ]
 
 #: Arguments, what is said of them.
@@ -95,6 +101,9 @@ REFUSED = [
     ("--liveness soon", "portmapd: --liveness 'soon' is not a number of seconds"),
     ("--liveness nan", "portmapd: liveness nan: give seconds from 0.05 to 3600"),
     ("--liveness 0", "portmapd: liveness 0.0: give seconds from 0.05 to 3600"),
+    ("--state mappings", "portmapd: state 'mappings' is not an absolute path"),
+    ("--import-rpcbind-from run", "portmapd: import-rpcbind 'run' is not an absolute path"),
+    ("--import-rpcbind=yes", "import-rpcbind"),
     ("--insecure=yes", "insecure"),
     ("--no-loopback=yes", "no-loopback"),
     ("--read-executables=all", "read-executables"),
@@ -117,7 +126,8 @@ class OptionsTests(SynchronousTestCase):
     def test_taken(self) -> None:
         """Every option sets its field, and leaves the others as they are."""
         for arguments, fields in TAKEN:
-            self.assertEqual(parsed(arguments).config(), Config(**fields), arguments)
+            config = parsed(f"--state none {arguments}").config()
+            self.assertEqual(config, Config(**fields), arguments)
 
     def test_refused(self) -> None:
         """What cannot be used is a usage error that says why."""
@@ -152,7 +162,7 @@ class ServiceTests(SynchronousTestCase):
 
     def test_service(self) -> None:
         """The service has the configuration that was asked for, and binds nothing yet."""
-        service = tap.makeService(parsed("--port 0 --insecure --local-socket none"))
+        service = tap.makeService(parsed("--port 0 --insecure --local-socket none --state none"))
         self.assertTrue(IService.providedBy(service))
         assert isinstance(service, PortmapperService)
         self.assertEqual(service.config, Config(port=0, insecure=True, local_socket=None))

@@ -36,7 +36,7 @@ BOOT = "8a4e5f50-0d3a-4f6e-9f6e-2d1c7a3b9e10"
 
 def snapshot(*saved: SavedMapping) -> bytes:
     """A snapshot of these, as bytes."""
-    return b"".join(encode_snapshot(BOOT, 12.5, len(saved), [encode_lines(saved)]))
+    return b"".join(encode_snapshot(BOOT, 12.5, [encode_lines(saved)]))
 
 
 def signed(body: bytes) -> bytes:

@@ -1,0 +1,266 @@
+"""Keeps the mappings that no connection holds in a file, so that they outlive the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from portmapd.errors import ConfigurationError, InvalidState
+from portmapd.registry.change import ChangeKind, ChangeRecord
+from portmapd.registry.mapping import Mapping
+from portmapd.registry.registry import Registry
+from portmapd.registry.snapshot import (
+    SavedMapping,
+    Snapshot,
+    decode_snapshot,
+    encode_lines,
+    encode_snapshot,
+)
+from portmapd.server.boot import Boot
+from portmapd.server.liveness import Liveness
+from portmapd.server.log_events import (
+    STATE_NOT_WRITTEN,
+    STATE_OFF,
+    STATE_RESTORED,
+    STATE_SET_ASIDE,
+    STATE_WRITTEN,
+    LogEvent,
+)
+from portmapd.server.restoring import Restorer
+from portmapd.server.state_file import StateFile
+
+#: Seconds from a change until the file is written. With the time that it takes, the file is less
+#: than a second behind the registry.
+DELAY = 0.5
+#: Seconds until a write that failed is tried again.
+RETRY = 5.0
+#: Mappings become text for so many seconds at a time, so many between two looks at the clock.
+SLICE, _BATCH = 0.001, 50
+
+#: What changes the file.
+_KINDS = (
+    ChangeKind.MAPPED,
+    ChangeKind.UNMAPPED,
+    ChangeKind.SUSPENDED,
+    ChangeKind.RELEASED,
+    ChangeKind.SEEN,
+)
+
+#: Calls a function in a thread of its own; the Deferred fires with what it returns.
+InThread = Callable[[Callable[[], None]], "Deferred[None]"]
+
+
+class Persistence(Service):
+    """Takes mappings back from a file, and writes it after each change.
+
+    Text is made in slices, and the disk is waited for in a thread, so no reply waits for either.
+
+    :param file: where they are kept.
+    :param registry: whose mappings are kept.
+    :param liveness: what is known of their services; None: nothing.
+    :param restorer: takes them back.
+    :param boot: the boot of the kernel.
+    :param clock: measures time.
+    :param in_thread: how the file is written.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        file: StateFile,
+        registry: Registry,
+        liveness: Liveness | None,
+        restorer: Restorer,
+        boot: Boot,
+        clock: IReactorTime,
+        in_thread: InThread,
+    ) -> None:
+        self._file = file
+        self._registry = registry
+        self._liveness = liveness
+        self._restorer = restorer
+        self._boot = boot
+        self._clock = clock
+        self._in_thread = in_thread
+        self._ends: list[Callable[[], None]] = []
+        #: Whether the registry has changed since the file's contents were made.
+        self._is_behind = False
+        self._is_failing = False
+        self._next: IDelayedCall | None = None
+        self._writing: Deferred[None] | None = None
+        #: Whether text is being made, which may be broken off.
+        self._is_encoding = False
+
+    def startService(self) -> None:
+        """Take the mappings back, and follow the registry.
+
+        It is called before anything is served. Nothing that the file or its directory is like
+        keeps it from returning.
+        """
+        super().startService()
+        try:
+            self._file.open()
+        except ConfigurationError as why:
+            self._emit(STATE_OFF, why=why)
+            return
+        except OSError as error:
+            self._fail(error)
+        self._ends = [self._registry.follow(self._changed, *_KINDS)]
+        snapshot = self._read()
+        if snapshot is not None:
+            result = self._restorer.restore(snapshot, self._boot)
+            self._emit(
+                STATE_RESTORED,
+                registered=result.registered,
+                remembered=result.remembered,
+                path=self._file.path,
+            )
+        self._mark()
+
+    def stopService(self) -> Deferred[None]:
+        """Write the file a last time; the Deferred fires when that is done."""
+        super().stopService()
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._writing is not None and self._is_encoding:
+            self._writing.cancel()
+        return Deferred.fromCoroutine(self._finish(is_on=bool(ends)))
+
+    async def _finish(self, *, is_on: bool) -> None:
+        if self._writing is not None:
+            await self._writing
+        if is_on and self._is_behind:
+            pieces = list(self._pieces())
+            self._is_behind = False
+            await self._put(pieces)
+        self._file.close()
+
+    # At the start
+
+    def _read(self) -> Snapshot | None:
+        try:
+            data = self._file.read()
+            return None if data is None else decode_snapshot(data)
+        except InvalidState as why:
+            self._set_aside(why)
+        except OSError as error:
+            self._fail(error)
+        return None
+
+    def _set_aside(self, why: InvalidState) -> None:
+        try:
+            name = self._file.set_aside()
+        except OSError as error:
+            name = f"where it was: {error.strerror}"
+        self._emit(STATE_SET_ASIDE, path=self._file.path, why=why, name=name)
+
+    # After changes
+
+    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
+        if not self._is_behind and any(map(_is_unheld, changes)):
+            self._mark()
+
+    def _mark(self) -> None:
+        """Have the file written in a moment."""
+        self._is_behind = True
+        if self._writing is None and self._next is None:
+            self._next = self._clock.callLater(DELAY, self._begin)
+
+    def _begin(self) -> None:
+        self._next = None
+        self._writing = writing = Deferred.fromCoroutine(self._write())
+        writing.addBoth(self._written)
+
+    def _written(self, result: object) -> None:
+        """A write has ended, somehow."""
+        self._writing = None
+        if isinstance(result, Failure):
+            # There is no memory left, say.
+            self._log.failure("the mappings could not be written; trying again", result)
+            self._is_behind = self._is_failing = True
+        if self._is_behind and self._ends:
+            delay = RETRY if self._is_failing else DELAY
+            self._next = self._clock.callLater(delay, self._begin)
+
+    async def _write(self) -> None:
+        self._is_encoding = True
+        try:
+            pieces = await self._encode()
+        except CancelledError:
+            self._is_behind = True
+            return
+        finally:
+            self._is_encoding = False
+        await self._put(pieces)
+
+    async def _encode(self) -> list[bytes]:
+        """The lines of all mappings, made in slices.
+
+        Changes that come meanwhile may be in it or not; they are in the next write.
+        """
+        self._is_behind = False
+        made: list[bytes] = []
+        ends = self._clock.seconds() + SLICE
+        for piece in self._pieces():
+            made.append(piece)
+            if self._clock.seconds() >= ends:
+                await deferLater(self._clock, 0)
+                ends = self._clock.seconds() + SLICE
+        return made
+
+    def _pieces(self) -> Iterator[bytes]:
+        saved = self._saved()
+        while batch := list(islice(saved, _BATCH)):
+            yield encode_lines(batch)
+
+    def _saved(self) -> Iterator[SavedMapping]:
+        """What is to be kept."""
+        saved = SavedMapping if self._liveness is None else self._liveness.saved
+        for mapping in self._registry.mappings.unordered():
+            if mapping.holder is None:
+                yield saved(mapping)
+        for mapping in list(self._registry.suspended.values()):
+            yield saved(mapping)
+
+    async def _put(self, lines: list[bytes]) -> None:
+        """Write the file; a failure is logged once, and there will be another try."""
+        moment = self._boot.seconds()
+
+        def write() -> None:
+            self._file.open()
+            self._file.write(encode_snapshot(self._boot.name, moment, lines))
+
+        try:
+            await self._in_thread(write)
+        except (OSError, ConfigurationError) as error:
+            self._fail(error)
+        else:
+            if self._is_failing:
+                self._is_failing = False
+                self._emit(STATE_WRITTEN, path=self._file.path)
+
+    def _fail(self, error: OSError | ConfigurationError) -> None:
+        self._is_behind = True
+        if not self._is_failing:
+            self._is_failing = True
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            self._emit(STATE_NOT_WRITTEN, path=self._file.path, error=why)
+
+    def _emit(self, event: LogEvent, **fields: object) -> None:
+        self._log.emit(event.urgency, event.text, event=event.name, **fields)
+
+
+def _is_unheld(change: ChangeRecord) -> bool:
+    return isinstance(change.subject, Mapping) and change.subject.holder is None
