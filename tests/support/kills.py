@@ -1,0 +1,312 @@
+"""A daemon that is killed again and again while mappings are set and unset.
+
+``python -m tests.support.kills [--kills N] [--seconds S] [--folder PATH] [--seed N]`` prints what
+came of it, and ends with status 1 if a mapping was lost, resurrected or invented.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import define, field, frozen
+
+from portmapd.oncrpc.message import decode_reply
+from portmapd.oncrpc.netid import format_address
+from portmapd.oncrpc.program import PROGRAM, Rpcb, RpcbProcedure, encode_rpcb, read_rpcb
+from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.oncrpc.xdr import Reader
+from tests.support.daemon import TWISTD
+from tests.support.exchange import connect_local, question
+from tests.support.namespace import TOP, eventually
+
+#: What was answered longer ago than this is in the file, in seconds.
+BEHIND = 1.0
+#: How many programs are set and unset, and the services that have them.
+PROGRAMS, SERVICES = 200, 8
+FIRST = 200_000
+#: Of so many kills, one is while the daemon starts.
+STARTS = 8
+#: A start takes about so many seconds.
+START = 0.6
+
+#: Where a program is registered, and by whom; None: it is not.
+Place = tuple[str, str] | None
+
+
+@define
+class History:
+    """What a program's mapping was.
+
+    :param before: at the last start of the daemon.
+    :param changes: since then, each with the time of its answer.
+    """
+
+    before: Place = None
+    changes: list[tuple[float, Place]] = field(factory=list)
+
+    def possible(self, moment: float) -> list[Place]:
+        """What it may be after a kill: what it was at *moment*, and all that it was since."""
+        at = [place for when, place in self.changes if when <= moment]
+        return [(at or [self.before])[-1], *(p for when, p in self.changes if when > moment)]
+
+    def behind(self, found: Place, killed: float) -> float:
+        """For how many seconds before the kill something was answered that was not kept."""
+        lost = 0.0
+        for when, place in reversed(self.changes):
+            if place == found:
+                break
+            lost = killed - when
+        return lost
+
+
+@frozen
+class Fault:
+    """A mapping that is not what it may be.
+
+    :param kind: lost, resurrected, or invented.
+    """
+
+    kind: str
+    program: int
+    found: Place
+    possible: list[Place]
+
+
+@define
+class Report:
+    """What came of the kills.
+
+    :param changes: how many SETs and UNSETs were answered.
+    :param behind: seconds before a kill, at most, since when something was not kept.
+    """
+
+    kills: int = 0
+    at_starts: int = 0
+    changes: int = 0
+    taken_back: int = 0
+    behind: float = 0.0
+    faults: list[Fault] = field(factory=list)
+
+    def __str__(self) -> str:
+        kinds = [fault.kind for fault in self.faults]
+        counts = ", ".join(f"{kinds.count(k)} {k}" for k in ("lost", "resurrected", "invented"))
+        return (
+            f"{self.kills} kills, {self.at_starts} of them while it started; {self.changes} SETs "
+            f"and UNSETs; {self.taken_back} mappings taken back; at most {self.behind:.2f} s "
+            f"behind; {counts}"
+        )
+
+
+class Victim:
+    """The daemon.
+
+    :param folder: where its sockets, its log and its state are.
+    """
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        self._path = str(folder / "rpc.sock")
+        self._log = (folder / "log").open("wb")
+        self._state = state
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._reader = RecordReader()
+
+    def spawn(self) -> None:
+        """Start it, and do not wait until it serves."""
+        words = ("--port=0", f"--rpc-socket={self._path}", "--local-socket=none")
+        self._process = subprocess.Popen(
+            [TWISTD, "-n", "--pidfile=", "portmapd", *words, f"--state={self._state}"],
+            cwd=TOP,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def connect(self) -> None:
+        """Wait until it serves."""
+
+        def serves() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, "it did not start"
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                self._socket = connect_local(self._path)
+            return self._socket is not None
+
+        eventually(serves, "it serves")
+        self._reader = RecordReader()
+
+    def kill(self) -> None:
+        """Kill it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def close(self) -> None:
+        """End it."""
+        self.kill()
+        self._log.close()
+
+    def ask(self, procedure: RpcbProcedure, arguments: bytes = b"") -> Reader:
+        """The results of a call of version 4."""
+        self.send(procedure, arguments)
+        assert self._socket is not None
+        while True:
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise ConnectionResetError("it is gone")
+            for record in self._reader.feed(data):
+                return Reader(decode_reply(record))
+
+    def send(self, procedure: RpcbProcedure, arguments: bytes = b"") -> None:
+        """Send a call of version 4."""
+        assert self._socket is not None
+        self._socket.sendall(mark(question(4, procedure, arguments)))
+
+    def table(self) -> dict[int, Place]:
+        """What it has registered but for itself, by program."""
+        rows = self.ask(RpcbProcedure.RPCBPROC_DUMP).sequence(read_rpcb)
+        return {r.program: (r.address, r.owner) for r in rows if r.program != PROGRAM}
+
+
+class Killing:
+    """Kills, with changes between them.
+
+    :param seconds: the longest time from a start to a kill.
+    """
+
+    def __init__(self, victim: Victim, services: list[str], seconds: float, seed: int) -> None:
+        self._victim = victim
+        self._services = services
+        self._seconds = seconds
+        self._random = random.Random(seed)
+        self._histories = {FIRST + number: History() for number in range(PROGRAMS)}
+        self._owner = ""
+        self.report = Report()
+
+    def start(self) -> None:
+        """Start the daemon for the first time, and learn who it takes this user for."""
+        self._victim.spawn()
+        self._victim.connect()
+        rpcb = Rpcb(FIRST, 1, "udp", self._services[0])
+        self._victim.ask(RpcbProcedure.RPCBPROC_SET, encode_rpcb(rpcb))
+        (place,) = self._victim.table().values()
+        assert place is not None
+        self._owner = place[1]
+        self._histories[FIRST] = History(place)
+        # It is to be in the file, like everything that a History has at its beginning.
+        time.sleep(BEHIND)
+
+    def kill(self) -> None:
+        """Have changes made until a random moment, kill, start, and compare."""
+        ends = time.monotonic() + self._random.uniform(0, self._seconds)
+        while time.monotonic() < ends:
+            self._change()
+        # One call may be under way.
+        under_way = self._random.random() < 0.5
+        if under_way:
+            self._change(answered=False)
+        killed = time.monotonic()
+        self._victim.kill()
+        self.report.kills += 1
+        self._victim.spawn()
+        while not self._random.randrange(STARTS):
+            time.sleep(self._random.uniform(0, START))
+            self._victim.kill()
+            self.report.kills += 1
+            self.report.at_starts += 1
+            self._victim.spawn()
+        self._victim.connect()
+        self._compare(self._victim.table(), killed)
+
+    def _change(self, *, answered: bool = True) -> None:
+        program = self._random.choice(list(self._histories))
+        history = self._histories[program]
+        now = history.changes[-1][1] if history.changes else history.before
+        new: Place = None if now else (self._random.choice(self._services), self._owner)
+        rpcb = Rpcb(program, 1, "udp", new[0] if new else "")
+        procedure = RpcbProcedure.RPCBPROC_SET if new else RpcbProcedure.RPCBPROC_UNSET
+        if not answered:
+            self._victim.send(procedure, encode_rpcb(rpcb))
+        elif not self._victim.ask(procedure, encode_rpcb(rpcb)).boolean():
+            raise AssertionError(f"{procedure.name} of {rpcb} was refused")
+        history.changes.append((time.monotonic(), new))
+        self.report.changes += answered
+
+    def _compare(self, table: dict[int, Place], killed: float) -> None:
+        for program in table.keys() - self._histories.keys():
+            self.report.faults.append(Fault("invented", program, table[program], []))
+        for program, history in self._histories.items():
+            found, possible = table.get(program), history.possible(killed - BEHIND)
+            if found not in possible:
+                was = found in [history.before, *(place for _, place in history.changes)]
+                kind = "lost" if found is None else "resurrected" if was else "invented"
+                self.report.faults.append(Fault(kind, program, found, possible))
+            self.report.behind = max(self.report.behind, history.behind(found, killed))
+            self._histories[program] = History(found)
+        self.report.taken_back += len(table)
+
+
+def bound_services() -> Iterator[socket.socket]:
+    """Sockets of services."""
+    for _ in range(SERVICES):
+        skt = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        skt.bind(("127.0.0.1", 0))
+        yield skt
+
+
+def run_kills(folder: Path, state: Path, kills: int, seconds: float, seed: int) -> Report:
+    """Kill a daemon so many times.
+
+    :param folder: where its sockets are.
+    :param state: its state file.
+    :param seconds: the longest time from a start to a kill.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(skt) for skt in bound_services()]
+        # One address is bound by nobody: such a mapping is not the port mapper's to judge.
+        services = [format_address(*skt.getsockname()) for skt in sockets] + ["127.0.0.1.0.9"]
+        victim = Victim(folder, state)
+        stack.callback(victim.close)
+        killing = Killing(victim, services, seconds, seed)
+        killing.start()
+        while killing.report.kills < kills and not killing.report.faults:
+            killing.kill()
+            if sys.stderr.isatty():
+                print(f"\r{killing.report}", end="", file=sys.stderr, flush=True)
+    return killing.report
+
+
+def main() -> int:
+    """Read the options, and print the report."""
+    parser = argparse.ArgumentParser(prog="kills")
+    parser.add_argument("--kills", type=int, default=1_000)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    options = parser.parse_args()
+    with TemporaryDirectory() as scratch, TemporaryDirectory(dir=options.folder) as state:
+        print(f"seed {options.seed}", flush=True)
+        report = run_kills(
+            Path(scratch), Path(state, "mappings"), options.kills, options.seconds, options.seed
+        )
+    print(report)
+    for fault in report.faults:
+        print(fault)
+    return bool(report.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
