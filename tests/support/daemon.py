@@ -18,6 +18,29 @@ NO_STATE = ("--state", "none")
 ERRORS = ("Traceback", "Unhandled", "CRITICAL")
 
 
+def start_portmapd(
+    namespace: Namespace,
+    log: Path,
+    *options: str,
+    socket: str = "/run/rpcbind.sock",
+    twistd: tuple[str, ...] = (TWISTD,),
+) -> Started:
+    """Start ``twistd portmapd`` with *options*; the caller ends it.
+
+    :param socket: the path whose appearance tells that it serves.
+    :param twistd: the command that is twistd.
+    :raises AssertionError: it did not start.
+    """
+    daemon = namespace.start(*twistd, "-n", "--pidfile=", "portmapd", *options, log=log)
+
+    def serves() -> bool:
+        assert daemon.running(), f"portmapd did not start:\n{log.read_text()}"
+        return namespace.run("stat", socket, status=None).startswith("  File:")
+
+    eventually(serves, "portmapd serves")
+    return daemon
+
+
 @contextmanager
 def portmapd(
     namespace: Namespace,
@@ -34,13 +57,7 @@ def portmapd(
     :raises AssertionError: it did not start, logged an error, or did not end by SIGTERM.
     """
     log = folder / "portmapd.log"
-    daemon = namespace.start(*twistd, "-n", "--pidfile=", "portmapd", *options, log=log)
-
-    def serves() -> bool:
-        assert daemon.running(), f"portmapd did not start:\n{log.read_text()}"
-        return namespace.run("stat", socket, status=None).startswith("  File:")
-
-    eventually(serves, "portmapd serves")
+    daemon = start_portmapd(namespace, log, *options, socket=socket, twistd=twistd)
     yield daemon
     status = daemon.stop()
     said = log.read_text()
