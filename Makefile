@@ -1,5 +1,6 @@
 # make run    set everything up and serve: port 111 if it may be bound, else 10111
 # make test   set everything up and run the whole suite
+# make kills  kill a daemon at random moments, a thousand times unless ARGS="--kills N"
 # make lint | types | docs | bench | clean
 #
 # PYTHON=python3.12   another interpreter (3.11 or newer)
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run test lint types docs bench clean
+.PHONY: run test kills lint types docs bench clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -20,6 +21,9 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
+
+kills: $(VENV)/installed-test
+	$(BIN)/python -m tests.support.kills $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -50,6 +50,7 @@ _KINDS = (
     ChangeKind.UNMAPPED,
     ChangeKind.SUSPENDED,
     ChangeKind.RELEASED,
+    ChangeKind.CONFIRMED,
     ChangeKind.SEEN,
 )
 

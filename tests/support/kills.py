@@ -26,7 +26,7 @@ from portmapd.oncrpc.program import PROGRAM, Rpcb, RpcbProcedure, encode_rpcb, r
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.oncrpc.xdr import Reader
 from tests.support.daemon import TWISTD
-from tests.support.exchange import connect_local, question
+from tests.support.exchange import PATIENCE, connect_local, question
 from tests.support.namespace import TOP, eventually
 
 #: What was answered longer ago than this is in the file, in seconds.
@@ -110,13 +110,15 @@ class Report:
 class Victim:
     """The daemon.
 
-    :param folder: where its sockets, its log and its state are.
+    :param folder: where its sockets and its log are.
+    :param state: its state file.
+    :param options: further options of ``twistd portmapd``.
     """
 
-    def __init__(self, folder: Path, state: Path) -> None:
+    def __init__(self, folder: Path, state: Path, *options: str) -> None:
         self._path = str(folder / "rpc.sock")
         self._log = (folder / "log").open("wb")
-        self._state = state
+        self._options = (f"--state={state}", *options)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._reader = RecordReader()
@@ -125,7 +127,7 @@ class Victim:
         """Start it, and do not wait until it serves."""
         words = ("--port=0", f"--rpc-socket={self._path}", "--local-socket=none")
         self._process = subprocess.Popen(
-            [TWISTD, "-n", "--pidfile=", "portmapd", *words, f"--state={self._state}"],
+            [TWISTD, "-n", "--pidfile=", "portmapd", *words, *self._options],
             cwd=TOP,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -145,11 +147,11 @@ class Victim:
         eventually(serves, "it serves")
         self._reader = RecordReader()
 
-    def kill(self) -> None:
-        """Kill it."""
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Have it end by that signal."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
