@@ -20,22 +20,20 @@ from twisted.python.usage import UsageError
 from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
 from portmapd.config import (
     PORT,
-    RPCBIND_DIRECTORY,
     UNPRIVILEGED_PORT,
     Config,
     default_state,
     may_bind,
 )
 from portmapd.errors import ConfigurationError
+from portmapd.options import CONFIG, OPTIONS, Option, Settings, settings
 from portmapd.server.handed_in_sockets import (
-    CHANNEL,
-    RPC,
     HandedInSockets,
     sort_sockets,
     take_descriptors,
 )
 from portmapd.server.log_events import NO_CHANNEL
-from portmapd.server.log_output import LEVEL, LEVELS, LogOutput
+from portmapd.server.log_output import LogOutput
 from portmapd.server.pid_file import prepare_pid_file
 from portmapd.server.privileges import SYS_PTRACE, drop_privileges, keep_through_change
 from portmapd.server.signals import handle_signals
@@ -159,87 +157,27 @@ class TwistdPortmapper(PortmapperService):
 
 
 class Options(UsageOptions):
-    """Options of ``twistd portmapd``."""
+    """Options of ``twistd portmapd``: those of :data:`portmapd.options.OPTIONS`, and --config."""
 
     longdesc = "Serve RPC program 100000: portmap version 2, rpcbind versions 3 and 4."
 
     optParameters: ClassVar[list[Any]] = [
-        ["port", "p", None, "Port on UDP and TCP. [default: 111 if it may be bound, "
-         "else 10111]"],
-        ["rpc-socket", None, None,
-         "Path of the rpcbind socket, or none. [default: /run/rpcbind.sock as root, else none]"],
-        ["local-socket", None, None,
-         "Path of the local channel's socket, or none. [default: /run/portmapd/portmapd.sock as "
-         "root, else $XDG_RUNTIME_DIR/portmapd.sock or /tmp/portmapd-UID/portmapd.sock]"],
-        ["max-services", None, None,
-         "The most services that one process may hold on the local channel. [default: 10]"],
-        ["max-mappings", None, None,
-         "The most RPC mappings that one process may hold on the local channel. [default: 64]"],
-        ["max-user-mappings", None, None,
-         "The most mappings that one user but root may set over rpcbind's protocol. "
-         "[default: 1000]"],
-        ["max-total-mappings", None, None,
-         "The most mappings that all users together may set so. [default: 100000]"],
-        ["callit", None, None,
-         "Whose calls to forward: off, local (of this host), null (others' procedure 0 too), "
-         "or all. [default: local]"],
-        ["log-level", None, LEVEL,
-         "The least urgent events that are logged: debug, info, warn, error or critical."],
-        ["liveness", None, None,
-         "Seconds between two checks for dead services, or off. [default: 1]"],
-        ["forget", None, None,
-         "Seconds for which the mapping of a dead service is remembered. [default: 60]"],
-        ["state", None, None,
-         "Path of the file in which mappings outlive portmapd, or none. [default: "
-         "$STATE_DIRECTORY/mappings, else /var/lib/portmapd/mappings as root, else none]"],
-        ["import-rpcbind-from", None, None,
-         "Take over the mappings that rpcbind left in the files of that directory."],
-    ]  # fmt: skip
+        [option.name, option.letter or None, None, option.description]
+        for option in OPTIONS
+        if not option.is_flag and not option.repeated
+    ] + [["config", None, None, CONFIG]]
     optFlags: ClassVar[list[Any]] = [
-        ["import-rpcbind", None, "Take over the mappings that rpcbind left in /run/rpcbind."],
-        ["insecure", None, "Accept SET and UNSET from other hosts, not only from this one."],
-        [
-            "read-executables",
-            None,
-            "Keep the right to read which executables other users run, for their public services.",
-        ],
-        [
-            "no-loopback",
-            None,
-            "Do not serve 127.0.0.1 and ::1 beside the addresses of --interface.",
-        ],
+        [option.name, None, option.description] for option in OPTIONS if option.is_flag
     ]
     compData: Any = None
 
     def __init__(self) -> None:
         super().__init__()
+        #: The options that may be repeated, by their names.
         self.lists: dict[str, list[str]] = {}
         #: twistd's log; None unless twistd is what reads the options.
         self.output: LogOutput | None = None
-
-    def opt_interface(self, address: str) -> None:
-        """Address to serve on, beside 127.0.0.1 and ::1; may be repeated. 0.0.0.0 and :: serve the
-        network. [default: 127.0.0.1 and ::1 alone]
-        """
-        self.lists.setdefault("interfaces", []).append(address)
-
-    def opt_trust(self, network: str) -> None:
-        """Network (CIDR) whose UDP callers may get replies larger than their requests; may be
-        repeated.
-        """
-        self.lists.setdefault("trust", []).append(network)
-
-    def opt_allow(self, network: str) -> None:
-        """Network (CIDR) whose callers are answered, beside this host; may be repeated.
-        [default: all]
-        """
-        self.lists.setdefault("allow", []).append(network)
-
-    def opt_advertise(self, address: str) -> None:
-        """Address, or NETWORK=ADDRESS, that callers (of that network) are told for services on all
-        addresses; may be repeated. [default: the address that they reached]
-        """
-        self.lists.setdefault("advertise", []).append(address)
+        self._settings: Settings | None = None
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
@@ -250,9 +188,9 @@ class Options(UsageOptions):
         if self.parent is None or "pidfile" not in self.parent:
             return
         with _one_line():
-            self.output = LogOutput(self.parent, self.log_level())
+            self.output = LogOutput(self.parent, self.settings().log_level)
             _prepare(self.parent)
-            if self["state"] is None and os.geteuid() == 0:
+            if "state" not in self.settings().values and os.geteuid() == 0:
                 _give_state_directory(self.parent["uid"])
 
     @property
@@ -261,15 +199,23 @@ class Options(UsageOptions):
         uid: int | None = None if self.parent is None else self.parent.get("uid")
         return None if uid == os.geteuid() else uid
 
-    def log_level(self) -> str:
-        """The least urgent level that is logged.
+    def settings(self) -> Settings:
+        """What these options, the environment and the file of options say.
 
-        :raises UsageError: there is no such level.
+        :raises UsageError: an option cannot be used. The message says what to do.
         """
-        level: str = self["log-level"]
-        if level not in LEVELS:
-            raise UsageError(f"portmapd: --log-level {level!r} is none of {', '.join(LEVELS)}")
-        return level
+        if self._settings is None:
+            flags = {o.name: True for o in OPTIONS if o.is_flag and self[o.name]}
+            texts = {
+                o.name: self[o.name]
+                for o in OPTIONS
+                if not o.is_flag and not o.repeated and self[o.name] is not None
+            }
+            try:
+                self._settings = settings({**flags, **texts, **self.lists}, file=self["config"])
+            except ConfigurationError as error:
+                raise UsageError(f"portmapd: {error}") from None
+        return self._settings
 
     def handed_in(self, environ: MutableMapping[str, str]) -> HandedInSockets:
         """The sockets that a service manager has handed in.
@@ -277,11 +223,8 @@ class Options(UsageOptions):
         :param environ: the variables that tell of them are removed from it.
         :raises ConfigurationError: one of them cannot be served.
         """
-        paths = {
-            name.replace("-", "_"): _path(name, self[name])
-            for name in (RPC, CHANNEL)
-            if self[name] is not None
-        }
+        fields = self.settings().fields
+        paths = {name: fields[name] for name in ("rpc_socket", "local_socket") if name in fields}
         return sort_sockets(take_descriptors(environ), **paths)
 
     def config(self, handed_in: HandedInSockets | None = None) -> Config:
@@ -290,22 +233,14 @@ class Options(UsageOptions):
         :param handed_in: what is served unless an option says otherwise.
         :raises UsageError: an option cannot be used. The message says what to do.
         """
-        self.log_level()
-        flags = {"insecure": bool(self["insecure"]), "loopback": not self["no-loopback"]}
-        values: dict[str, Any] = {**flags, **self.lists}
+        settings = self.settings()
+        defaults = {"state": default_state(os.environ)}
         if handed_in is not None:
-            served = handed_in.options
-            if "interfaces" in values:
-                served.pop("loopback", None)
-            values = {**values, **served, **self.lists}
-        imported = RPCBIND_DIRECTORY if self["import-rpcbind"] else None
-        values["state"] = default_state(os.environ)
-        values["import_rpcbind"] = self["import-rpcbind-from"] or imported
-        for option, read in _READERS.items():
-            if self[option] is not None:
-                values[option.replace("-", "_")] = read(option, self[option])
+            defaults |= handed_in.options
+            if "interface" in settings.values:
+                defaults.pop("loopback", None)
         try:
-            config = Config(**values)
+            config = settings.config(defaults)
             if handed_in is not None:
                 handed_in.check(config)
             return config
@@ -313,45 +248,19 @@ class Options(UsageOptions):
             raise UsageError(f"portmapd: {error}") from None
 
 
-def _whole(option: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"portmapd: --{option} {text!r} is not a whole number") from None
+def _collecting(option: Option) -> Callable[[Options, str], None]:
+    """The method that twistd calls for each value of an option that may be repeated."""
+
+    def collect(options: Options, text: str) -> None:
+        options.lists.setdefault(option.name, []).append(text)
+
+    collect.__doc__ = option.description
+    return collect
 
 
-def _seconds(option: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"portmapd: --{option} {text!r} is not a number of seconds") from None
-
-
-def _period(option: str, text: str) -> float | None:
-    return None if text == "off" else _seconds(option, text)
-
-
-def _path(option: str, text: str) -> str | None:
-    return None if text == "none" else text
-
-
-def _text(option: str, text: str) -> str:
-    return text
-
-
-_READERS: dict[str, Callable[[str, str], Any]] = {
-    "port": _whole,
-    "rpc-socket": _path,
-    "local-socket": _path,
-    "max-services": _whole,
-    "max-mappings": _whole,
-    "max-user-mappings": _whole,
-    "max-total-mappings": _whole,
-    "callit": _text,
-    "liveness": _period,
-    "forget": _seconds,
-    "state": _path,
-}
+for _option in OPTIONS:
+    if _option.repeated:
+        setattr(Options, f"opt_{_option.name}", _collecting(_option))
 
 
 def makeService(options: Options) -> IService:
@@ -366,7 +275,8 @@ def makeService(options: Options) -> IService:
     with _one_line():
         handed_in = options.handed_in(os.environ)
         config = options.config(handed_in)
-        if config.local_socket is None and options["local-socket"] is None:
+        settings = options.settings()
+        if config.local_socket is None and "local-socket" not in settings.values:
             TwistdPortmapper._log.warn(
                 NO_CHANNEL.text,
                 event=NO_CHANNEL.name,
@@ -379,7 +289,7 @@ def makeService(options: Options) -> IService:
             _terminal(options),
             handed_in,
             options.uid,
-            (SYS_PTRACE,) if options["read-executables"] else (),
+            (SYS_PTRACE,) if settings.values.get("read-executables") else (),
         )
     return service
 

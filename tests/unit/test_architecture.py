@@ -21,7 +21,10 @@ SERVER = (
     "config",
     "server",
     "service",
+    "options",
     "tap",
+    "command",
+    "__main__",
 )
 #: What the clients share with the server: the languages, and nothing of its work.
 LANGUAGES = {"errors", "oncrpc", "channel"}

@@ -9,33 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd import tap
 from portmapd.config import Config
+from portmapd.options import BY_NAME
 from portmapd.service import PortmapperService
 from portmapd.tap import CannotStart, Options, TwistdPortmapper
 from tests.support.rpc_server import MemoryReactor
-
-OPTIONS = (
-    "port",
-    "interface",
-    "no-loopback",
-    "advertise",
-    "rpc-socket",
-    "local-socket",
-    "max-services",
-    "max-mappings",
-    "max-user-mappings",
-    "max-total-mappings",
-    "trust",
-    "allow",
-    "insecure",
-    "callit",
-    "log-level",
-    "read-executables",
-    "liveness",
-    "forget",
-    "state",
-    "import-rpcbind",
-    "import-rpcbind-from",
-)
 
 #: Arguments, the fields that they set.
 TAKEN: list[tuple[str, dict[str, Any]]] = [
@@ -139,12 +116,12 @@ class OptionsTests(SynchronousTestCase):
         """The tables above use every option."""
         for table in (TAKEN, REFUSED):
             used = " ".join(arguments for arguments, _ in table)
-            self.assertEqual([o for o in OPTIONS if f"--{o}" not in used], [])
+            self.assertEqual([o for o in BY_NAME if f"--{o}" not in used], [])
 
     def test_help(self) -> None:
         """``--help`` mentions every option."""
         text = str(Options())
-        for option in OPTIONS:
+        for option in BY_NAME:
             self.assertRegex(text, rf"--{option}\b")
 
     def test_options_do_not_share(self) -> None:
