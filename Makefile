@@ -1,10 +1,11 @@
 # make run    set everything up and serve: port 111 if it may be bound, else 10111
 # make test   set everything up and run the whole suite
 # make kills  kill a daemon at random moments, a thousand times unless ARGS="--kills N"
-# make lint | types | docs | bench | clean
+# make fuzz   give any bytes to what takes bytes, for a minute each unless ARGS="--seconds N"
+# make lint | types | docs | bench | clean | help
 #
 # PYTHON=python3.12   another interpreter (3.11 or newer)
-# ARGS="..."          options for twistd portmapd, pytest or the benchmark
+# ARGS="..."          options for twistd portmapd, pytest, the benchmark or the fuzzer
 
 PYTHON ?= python3
 ARGS ?=
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run test kills lint types docs bench clean
+.PHONY: run test kills lint types docs bench fuzz clean help
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -39,10 +40,17 @@ docs: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python -m bench $(ARGS)
 
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python -m fuzz $(ARGS)
+
 clean:
 	rm -rf $(VENV) build dist bench/build docs/_build _trial_temp* .hypothesis *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
-	find portmapd twisted tests bench -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf fuzz/crashes
+	find portmapd twisted tests bench fuzz -name __pycache__ -prune -exec rm -rf {} +
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 # What cannot be written is said first: python and pip would blame something else.
 define writable

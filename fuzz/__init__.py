@@ -1,0 +1,1 @@
+"""Fuzzing: what takes bytes from others is given any bytes whatever. See ``CONTRIBUTING.md``."""
