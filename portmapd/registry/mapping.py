@@ -105,12 +105,13 @@ class Mappings:
         return iter(self._in_order())
 
     def unordered(self) -> Iterator[Mapping]:
-        """All mappings, in any order, at no cost before the first one.
+        """All mappings, in any order; they are not sorted.
 
-        There may be changes meanwhile: what is registered all the time is among them.
+        There may be changes meanwhile. A program's version on a netid that is registered all the
+        time is among them, also if its mapping is replaced.
         """
-        for versions in list(self._versions.values()):
-            yield from list(versions.values())
+        for key in list(self._versions):
+            yield from list(self._versions.get(key, {}).values())
 
     def after(self, key: Key) -> Iterator[Mapping]:
         """The mappings whose keys are larger than *key*, in order."""

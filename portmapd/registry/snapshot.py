@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from attrs import evolve, frozen
@@ -69,9 +70,13 @@ class Snapshot:
 
 def encode_saved(saved: SavedMapping) -> str:
     """One mapping as a line without its end; the inverse of :func:`decode_saved`."""
-    m, left = saved.mapping, _NONE if saved.left is None else f"{saved.left:.3f}"
-    users = _encode_users(saved.users)
-    return f"{m.program} {m.version} {m.netid} {m.owner} {users} {left} {m.address}"
+    return encode_mapping(saved.mapping, saved.users, saved.left)
+
+
+def encode_mapping(mapping: Mapping, users: Users, left: float | None = None) -> str:
+    """The same, of the fields of a :class:`SavedMapping`: a large registry has very many."""
+    m, rest = mapping, _NONE if left is None else f"{left:.3f}"
+    return f"{m.program} {m.version} {m.netid} {m.owner} {_encode_users(users)} {rest} {m.address}"
 
 
 def decode_saved(line: str) -> SavedMapping:
@@ -91,12 +96,10 @@ def decode_saved(line: str) -> SavedMapping:
     return SavedMapping(found, who, None if left == _NONE else float(left))
 
 
+@lru_cache(maxsize=64)
 def _encode_users(users: Users) -> str:
     if not users:
         return _NONE
-    # The common case, which is made a hundred thousand times for a large registry.
-    if len(users) == 1 and None not in users:
-        return str(*users)
     known = sorted(user for user in users if user is not None)[:MAX_USERS]
     return ",".join([*map(str, known), *[_UNKNOWN] * (None in users)])
 
@@ -120,9 +123,9 @@ def encode_snapshot(boot: str, moment: float, lines: Sequence[bytes]) -> list[by
     return [f"{FORMAT} {VERSION} {digest.hexdigest()}\n".encode(), first, *lines]
 
 
-def encode_lines(saved: Iterable[SavedMapping]) -> bytes:
-    """The lines of some mappings."""
-    return "".join([f"{encode_saved(each)}\n" for each in saved]).encode()
+def encode_lines(lines: Iterable[str]) -> bytes:
+    """Lines of :func:`encode_saved`, with their ends."""
+    return "".join([f"{line}\n" for line in lines]).encode()
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
@@ -148,10 +151,9 @@ def _decode_body(text: str) -> Snapshot:
         raise InvalidState("its second line is malformed, or its last one has no end")
     if len(lines) != int(match[3]):
         raise InvalidState(f"it announces {int(match[3])} mappings and has {len(lines)}")
-    saved = tuple(map(decode_saved, lines))
-    if len({each.mapping.key for each in saved}) != len(saved):
-        raise InvalidState("it has a mapping twice")
-    return Snapshot(match[1], float(match[2]), saved)
+    # What changed while the lines were made may be there twice; the later line is newer.
+    saved = {each.mapping.key: each for each in map(decode_saved, lines)}
+    return Snapshot(match[1], float(match[2]), tuple(saved.values()))
 
 
 def restored(

@@ -216,13 +216,15 @@ class Liveness(Service):
 
     # Across a restart
 
-    def saved(self, mapping: Mapping) -> SavedMapping:
-        """*mapping*, which no connection holds, with what is known of its service."""
-        presence = self._presences[mapping.key]
-        left = None
-        if presence.forgotten_at is not None:
-            left = max(presence.forgotten_at - self._clock.seconds(), 0.0)
-        return SavedMapping(mapping, presence.users, left)
+    def users_of(self, mapping: Mapping) -> Users:
+        """Who had the address of *mapping*, which no connection holds; see :class:`Presence`."""
+        presence = self._presences.get(mapping.key)
+        return NOBODY if presence is None else presence.users
+
+    def time_left(self, suspended: Mapping) -> float:
+        """The seconds for which *suspended* is still remembered."""
+        ends = self._presences[suspended.key].forgotten_at
+        return 0.0 if ends is None else max(ends - self._clock.seconds(), 0.0)
 
     def restore(self, saved: Sequence[SavedMapping]) -> None:
         """Register mappings or remember them, as they were saved; their keys must be free."""

@@ -15,12 +15,13 @@ from twisted.python.failure import Failure
 from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
+from portmapd.registry.presence import NOBODY, Users
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import (
-    SavedMapping,
     Snapshot,
     decode_snapshot,
     encode_lines,
+    encode_mapping,
     encode_snapshot,
 )
 from portmapd.server.boot import Boot
@@ -36,13 +37,15 @@ from portmapd.server.log_events import (
 from portmapd.server.restoring import Restorer
 from portmapd.server.state_file import StateFile
 
-#: Seconds from a change until the file is written. With the time that it takes, the file is less
-#: than a second behind the registry.
-DELAY = 0.5
+#: Seconds from a change until it is in the file: the write begins earlier by the time that the last
+#: one took, but not at once, for changes come in groups. A change that comes while one is under way
+#: waits for that, too, so the file is less than a second behind while a write takes less than half.
+DELAY, MIN_DELAY = 0.5, 0.05
 #: Seconds until a write that failed is tried again.
 RETRY = 5.0
-#: Mappings become text for so many seconds at a time, so many between two looks at the clock.
-SLICE, _BATCH = 0.001, 50
+#: Mappings become text for so many seconds at a time, so many between two looks at the clock. After
+#: that, others have the processor for so many seconds: a hundred thousand take half a second so.
+SLICE, PAUSE, _BATCH = 0.001, 0.003, 50
 
 #: What changes the file.
 _KINDS = (
@@ -95,6 +98,8 @@ class Persistence(Service):
         #: Whether the registry has changed since the file's contents were made.
         self._is_behind = False
         self._is_failing = False
+        #: Since when it has; when the last write began, and how long it took, in seconds.
+        self._since = self._began = self._duration = 0.0
         self._next: IDelayedCall | None = None
         self._writing: Deferred[None] | None = None
         #: Whether text is being made, which may be broken off.
@@ -176,24 +181,32 @@ class Persistence(Service):
     def _mark(self) -> None:
         """Have the file written in a moment."""
         self._is_behind = True
+        self._since = self._clock.seconds()
         if self._writing is None and self._next is None:
-            self._next = self._clock.callLater(DELAY, self._begin)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Have the next write begin in time for the first change that it is for."""
+        ends = self._since + DELAY - self._duration
+        delay = RETRY if self._is_failing else max(ends - self._clock.seconds(), MIN_DELAY)
+        self._next = self._clock.callLater(delay, self._begin)
 
     def _begin(self) -> None:
         self._next = None
+        self._began = self._clock.seconds()
         self._writing = writing = Deferred.fromCoroutine(self._write())
         writing.addBoth(self._written)
 
     def _written(self, result: object) -> None:
         """A write has ended, somehow."""
         self._writing = None
+        self._duration = self._clock.seconds() - self._began
         if isinstance(result, Failure):
             # There is no memory left, say.
             self._log.failure("the mappings could not be written; trying again", result)
             self._is_behind = self._is_failing = True
         if self._is_behind and self._ends:
-            delay = RETRY if self._is_failing else DELAY
-            self._next = self._clock.callLater(delay, self._begin)
+            self._schedule()
 
     async def _write(self) -> None:
         self._is_encoding = True
@@ -217,23 +230,35 @@ class Persistence(Service):
         for piece in self._pieces():
             made.append(piece)
             if self._clock.seconds() >= ends:
-                await deferLater(self._clock, 0)
+                await deferLater(self._clock, PAUSE)
                 ends = self._clock.seconds() + SLICE
         return made
 
     def _pieces(self) -> Iterator[bytes]:
-        saved = self._saved()
-        while batch := list(islice(saved, _BATCH)):
-            yield encode_lines(batch)
+        lines = self._lines()
+        while piece := encode_lines(islice(lines, _BATCH)):
+            yield piece
 
-    def _saved(self) -> Iterator[SavedMapping]:
-        """What is to be kept."""
-        saved = SavedMapping if self._liveness is None else self._liveness.saved
+    def _lines(self) -> Iterator[str]:
+        """What is to be kept.
+
+        A mapping that is suspended or resumed meanwhile is there once more, and never missing.
+        """
+        yield from self._suspended_lines()
+        users = _nobody if self._liveness is None else self._liveness.users_of
         for mapping in self._registry.mappings.unordered():
             if mapping.holder is None:
-                yield saved(mapping)
+                yield encode_mapping(mapping, users(mapping))
+        yield from self._suspended_lines()
+
+    def _suspended_lines(self) -> Iterator[str]:
+        liveness = self._liveness
         for mapping in list(self._registry.suspended.values()):
-            yield saved(mapping)
+            # There may have been changes since the last line.
+            if liveness is not None and mapping.key in self._registry.suspended:
+                yield encode_mapping(
+                    mapping, liveness.users_of(mapping), liveness.time_left(mapping)
+                )
 
     async def _put(self, lines: list[bytes]) -> None:
         """Write the file; a failure is logged once, and there will be another try."""
@@ -261,6 +286,11 @@ class Persistence(Service):
 
     def _emit(self, event: LogEvent, **fields: object) -> None:
         self._log.emit(event.urgency, event.text, event=event.name, **fields)
+
+
+def _nobody(mapping: Mapping) -> Users:
+    """Nobody is seen where nobody looks."""
+    return NOBODY
 
 
 def _is_unheld(change: ChangeRecord) -> bool:

@@ -15,7 +15,13 @@ from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import format_address
 from portmapd.oncrpc.program import PROGRAM, Rpcb, RpcbProcedure, encode_rpcb
 from portmapd.registry.mapping import mapping
-from portmapd.registry.snapshot import SavedMapping, decode_snapshot, encode_lines, encode_snapshot
+from portmapd.registry.snapshot import (
+    SavedMapping,
+    decode_snapshot,
+    encode_lines,
+    encode_saved,
+    encode_snapshot,
+)
 from portmapd.server.boot import this_boot
 from tests.integration.real_programs.table import Table
 from tests.support.daemon import TWISTD, start_portmapd
@@ -82,7 +88,9 @@ def valid() -> bytes:
     """A state file whose mapping is registered if it is obeyed."""
     saved = SavedMapping(mapping(7, 1, "udp", "127.0.0.1.0.9", "superuser"))
     boot = this_boot()
-    return b"".join(encode_snapshot(boot.name, boot.seconds(), [encode_lines([saved])]))
+    return b"".join(
+        encode_snapshot(boot.name, boot.seconds(), [encode_lines([encode_saved(saved)])])
+    )
 
 
 def write(data: bytes, mode: int = 0o600) -> Callable[[Path], None]:
@@ -298,6 +306,6 @@ def test_kills(tmp_path: Path) -> None:
     """Killed at random moments under load, it loses, resurrects and invents nothing."""
     state = tmp_path / "state" / "mappings"
     seed = int(time.time())
-    report = run_kills(tmp_path, state, kills=6, seconds=1.5, seed=seed)
+    report = run_kills(tmp_path, state, 6, 1.5, seed, is_patient=True)
     assert not report.faults, (seed, report)
     assert report.changes > 100

@@ -1,12 +1,14 @@
 """A daemon that is killed again and again while mappings are set and unset.
 
 ``python -m tests.support.kills [--kills N] [--seconds S] [--folder PATH] [--seed N]`` prints what
-came of it, and ends with status 1 if a mapping was lost, resurrected or invented.
+came of it, and ends with status 1 if a mapping was lost, resurrected or invented that was answered
+more than a second before a kill.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import socket
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 
 from attrs import define, field, frozen
 
@@ -25,12 +28,15 @@ from portmapd.oncrpc.netid import format_address
 from portmapd.oncrpc.program import PROGRAM, Rpcb, RpcbProcedure, encode_rpcb, read_rpcb
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.oncrpc.xdr import Reader
+from portmapd.registry.snapshot import decode_snapshot
 from tests.support.daemon import TWISTD
 from tests.support.exchange import PATIENCE, connect_local, question
 from tests.support.namespace import TOP, eventually
 
 #: What was answered longer ago than this is in the file, in seconds.
 BEHIND = 1.0
+#: It was made in less than so many seconds before the moment that it names.
+MADE = 0.2
 #: How many programs are set and unset, and the services that have them.
 PROGRAMS, SERVICES = 200, 8
 FIRST = 200_000
@@ -88,6 +94,7 @@ class Report:
 
     :param changes: how many SETs and UNSETs were answered.
     :param behind: seconds before a kill, at most, since when something was not kept.
+    :param disk: seconds, at most, for which the disk was waited for meanwhile.
     """
 
     kills: int = 0
@@ -95,6 +102,7 @@ class Report:
     changes: int = 0
     taken_back: int = 0
     behind: float = 0.0
+    disk: float = 0.0
     faults: list[Fault] = field(factory=list)
 
     def __str__(self) -> str:
@@ -103,7 +111,7 @@ class Report:
         return (
             f"{self.kills} kills, {self.at_starts} of them while it started; {self.changes} SETs "
             f"and UNSETs; {self.taken_back} mappings taken back; at most {self.behind:.2f} s "
-            f"behind; {counts}"
+            f"behind, with a disk that takes up to {self.disk:.2f} s; {counts}"
         )
 
 
@@ -118,6 +126,7 @@ class Victim:
     def __init__(self, folder: Path, state: Path, *options: str) -> None:
         self._path = str(folder / "rpc.sock")
         self._log = (folder / "log").open("wb")
+        self._state = state
         self._options = (f"--state={state}", *options)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -156,6 +165,11 @@ class Victim:
             self._socket.close()
             self._socket = None
 
+    @property
+    def moment(self) -> float:
+        """When the contents of its state file were made, in seconds since the boot."""
+        return decode_snapshot(self._state.read_bytes()).moment
+
     def close(self) -> None:
         """End it."""
         self.kill()
@@ -187,9 +201,20 @@ class Killing:
     """Kills, with changes between them.
 
     :param seconds: the longest time from a start to a kill.
+    :param is_patient: whether a slow machine is no fault: then the file must have what was answered
+        before it was made, whenever that was.
     """
 
-    def __init__(self, victim: Victim, services: list[str], seconds: float, seed: int) -> None:
+    def __init__(
+        self,
+        victim: Victim,
+        services: list[str],
+        seconds: float,
+        seed: int,
+        *,
+        is_patient: bool = False,
+    ) -> None:
+        self._is_patient = is_patient
         self._victim = victim
         self._services = services
         self._seconds = seconds
@@ -213,15 +238,18 @@ class Killing:
 
     def kill(self) -> None:
         """Have changes made until a random moment, kill, start, and compare."""
-        ends = time.monotonic() + self._random.uniform(0, self._seconds)
-        while time.monotonic() < ends:
+        ends = now() + self._random.uniform(0, self._seconds)
+        while now() < ends:
             self._change()
         # One call may be under way.
         under_way = self._random.random() < 0.5
         if under_way:
             self._change(answered=False)
-        killed = time.monotonic()
+        killed = now()
         self._victim.kill()
+        kept = killed - BEHIND
+        if self._is_patient:
+            kept = min(kept, self._victim.moment - MADE)
         self.report.kills += 1
         self._victim.spawn()
         while not self._random.randrange(STARTS):
@@ -231,27 +259,27 @@ class Killing:
             self.report.at_starts += 1
             self._victim.spawn()
         self._victim.connect()
-        self._compare(self._victim.table(), killed)
+        self._compare(self._victim.table(), killed, kept)
 
     def _change(self, *, answered: bool = True) -> None:
         program = self._random.choice(list(self._histories))
         history = self._histories[program]
-        now = history.changes[-1][1] if history.changes else history.before
-        new: Place = None if now else (self._random.choice(self._services), self._owner)
+        old = history.changes[-1][1] if history.changes else history.before
+        new: Place = None if old else (self._random.choice(self._services), self._owner)
         rpcb = Rpcb(program, 1, "udp", new[0] if new else "")
         procedure = RpcbProcedure.RPCBPROC_SET if new else RpcbProcedure.RPCBPROC_UNSET
         if not answered:
             self._victim.send(procedure, encode_rpcb(rpcb))
         elif not self._victim.ask(procedure, encode_rpcb(rpcb)).boolean():
             raise AssertionError(f"{procedure.name} of {rpcb} was refused")
-        history.changes.append((time.monotonic(), new))
+        history.changes.append((now(), new))
         self.report.changes += answered
 
-    def _compare(self, table: dict[int, Place], killed: float) -> None:
+    def _compare(self, table: dict[int, Place], killed: float, kept: float) -> None:
         for program in table.keys() - self._histories.keys():
             self.report.faults.append(Fault("invented", program, table[program], []))
         for program, history in self._histories.items():
-            found, possible = table.get(program), history.possible(killed - BEHIND)
+            found, possible = table.get(program), history.possible(kept)
             if found not in possible:
                 was = found in [history.before, *(place for _, place in history.changes)]
                 kind = "lost" if found is None else "resurrected" if was else "invented"
@@ -259,6 +287,22 @@ class Killing:
             self.report.behind = max(self.report.behind, history.behind(found, killed))
             self._histories[program] = History(found)
         self.report.taken_back += len(table)
+
+
+def now() -> float:
+    """The time, in seconds since the boot, as the file has it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def watch_disk(folder: Path, report: Report, end: Event) -> None:
+    """Measure for how long the disk is waited for, until the end."""
+    while not end.wait(0.2):
+        began = now()
+        with (folder / "probe").open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+        report.disk = max(report.disk, now() - began)
 
 
 def bound_services() -> Iterator[socket.socket]:
@@ -269,12 +313,15 @@ def bound_services() -> Iterator[socket.socket]:
         yield skt
 
 
-def run_kills(folder: Path, state: Path, kills: int, seconds: float, seed: int) -> Report:
+def run_kills(
+    folder: Path, state: Path, kills: int, seconds: float, seed: int, *, is_patient: bool = False
+) -> Report:
     """Kill a daemon so many times.
 
     :param folder: where its sockets are.
     :param state: its state file.
     :param seconds: the longest time from a start to a kill.
+    :param is_patient: whether a slow machine is no fault.
     """
     with ExitStack() as stack:
         sockets = [stack.enter_context(skt) for skt in bound_services()]
@@ -282,8 +329,13 @@ def run_kills(folder: Path, state: Path, kills: int, seconds: float, seed: int) 
         services = [format_address(*skt.getsockname()) for skt in sockets] + ["127.0.0.1.0.9"]
         victim = Victim(folder, state)
         stack.callback(victim.close)
-        killing = Killing(victim, services, seconds, seed)
+        killing = Killing(victim, services, seconds, seed, is_patient=is_patient)
         killing.start()
+        end = Event()
+        watch = Thread(target=watch_disk, args=(state.parent, killing.report, end))
+        stack.callback(watch.join)
+        stack.callback(end.set)
+        watch.start()
         while killing.report.kills < kills and not killing.report.faults:
             killing.kill()
             if sys.stderr.isatty():

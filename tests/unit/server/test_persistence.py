@@ -18,7 +18,7 @@ from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import decode_snapshot
 from portmapd.server.boot import Boot, this_boot
 from portmapd.server.liveness import Liveness
-from portmapd.server.persistence import DELAY, RETRY, SLICE, Persistence
+from portmapd.server.persistence import DELAY, MIN_DELAY, PAUSE, RETRY, SLICE, Persistence
 from portmapd.server.restoring import Restorer
 from portmapd.server.state_file import StateFile
 from tests.unit.server.test_bound_sockets import UDP, opened
@@ -191,10 +191,44 @@ class WritingTests(PersistenceTestCase):
         run.registry.map(STATD)
         self.assertEqual(self.path.read_bytes(), before)
         run.clock.taken = 0.0
-        run.clock.pump([0] * 100)
+        run.clock.pump([PAUSE] * 100)
         self.assertGreaterEqual(len(self.file()), 990)
         run.clock.advance(DELAY)
         self.assertCountEqual(self.file(), run.registry.mappings)
+
+    def test_changes_between_slices(self) -> None:
+        """What is moved, suspended or resumed between two slices is in the file all the same."""
+        run = self.run_()
+        run.clock.advance(DELAY)
+        many = [mapping(n, 1, "udp", "0.0.0.0.1.1") for n in range(1_000)]
+        run.registry.map(*many)
+        run.registry.suspend(*many[:500])
+        run.clock.taken = SLICE
+        run.clock.advance(DELAY)
+        run.registry.resume(*many[100:500])
+        moved = [mapping(n, 1, "udp", "0.0.0.0.2.2") for n in range(600, 1_000)]
+        for new in moved:
+            run.registry.replace(many[new.program], new)
+        run.registry.suspend(*many[500:600], *moved[:100])
+        is_written = self.path.stat().st_ino
+        while self.path.stat().st_ino == is_written:
+            run.clock.advance(PAUSE)
+        self.assertEqual({each.program for each in self.file()}, set(range(1_000)))
+
+    def test_soon_enough(self) -> None:
+        """The more time a write takes, the earlier the next one begins."""
+        run = self.run_()
+        run.clock.advance(DELAY)
+        run.is_slow = True
+        run.registry.map(STATD)
+        run.clock.advance(DELAY)
+        run.registry.unmap(STATD)
+        run.clock.advance(0.3)
+        run.end_write()
+        self.assertEqual(run.writes, [])
+        run.clock.advance(MIN_DELAY)
+        run.end_write()
+        self.assertEqual(self.file(), [])
 
     def test_one_write_at_a_time(self) -> None:
         """While the disk is slow, nothing is written beside it, and nothing is missed."""
