@@ -216,15 +216,15 @@ class Liveness(Service):
 
     # Across a restart
 
-    def users_of(self, mapping: Mapping) -> Users:
-        """Who had the address of *mapping*, which no connection holds; see :class:`Presence`."""
-        presence = self._presences.get(mapping.key)
-        return NOBODY if presence is None else presence.users
+    def saved(self) -> Iterator[tuple[Mapping, Users, float | None]]:
+        """The fields of a :class:`SavedMapping` for every mapping that no connection holds now.
 
-    def time_left(self, suspended: Mapping) -> float:
-        """The seconds for which *suspended* is still remembered."""
-        ends = self._presences[suspended.key].forgotten_at
-        return 0.0 if ends is None else max(ends - self._clock.seconds(), 0.0)
+        There may be changes meanwhile, which may be in it or not.
+        """
+        now = self._clock.seconds()
+        for presence in list(self._presences.values()):
+            ends = presence.forgotten_at
+            yield presence.mapping, presence.users, None if ends is None else max(ends - now, 0.0)
 
     def restore(self, saved: Sequence[SavedMapping]) -> None:
         """Register mappings or remember them, as they were saved; their keys must be free."""

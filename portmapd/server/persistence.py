@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.presence import NOBODY
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import (
     Snapshot,
@@ -43,9 +43,12 @@ from portmapd.server.state_file import StateFile
 DELAY, MIN_DELAY = 0.5, 0.05
 #: Seconds until a write that failed is tried again.
 RETRY = 5.0
-#: Mappings become text for so many seconds at a time, so many between two looks at the clock. After
-#: that, others have the processor for so many seconds: a hundred thousand take half a second so.
-SLICE, PAUSE, _BATCH = 0.001, 0.003, 50
+#: Mappings become text for so many seconds at a time, so many between two looks at the clock. Then
+#: others have the processor for so many seconds.
+SLICE, PAUSE, _BATCH = 0.001, 0.002, 50
+#: More mappings than there may be by default would take too much of it: they have longer pauses, so
+#: that they take a twentieth, and the file is further behind.
+MANY, LONG_PAUSE = 100_000, 0.019
 
 #: What changes the file.
 _KINDS = (
@@ -148,9 +151,10 @@ class Persistence(Service):
         if self._writing is not None:
             await self._writing
         if is_on and self._is_behind:
+            moment = self._boot.seconds()
             pieces = list(self._pieces())
             self._is_behind = False
-            await self._put(pieces)
+            await self._put(moment, pieces)
         self._file.close()
 
     # At the start
@@ -210,6 +214,7 @@ class Persistence(Service):
 
     async def _write(self) -> None:
         self._is_encoding = True
+        moment = self._boot.seconds()
         try:
             pieces = await self._encode()
         except CancelledError:
@@ -217,7 +222,7 @@ class Persistence(Service):
             return
         finally:
             self._is_encoding = False
-        await self._put(pieces)
+        await self._put(moment, pieces)
 
     async def _encode(self) -> list[bytes]:
         """The lines of all mappings, made in slices.
@@ -225,12 +230,13 @@ class Persistence(Service):
         Changes that come meanwhile may be in it or not; they are in the next write.
         """
         self._is_behind = False
+        pause = PAUSE if len(self._registry.mappings) <= MANY else LONG_PAUSE
         made: list[bytes] = []
         ends = self._clock.seconds() + SLICE
         for piece in self._pieces():
             made.append(piece)
             if self._clock.seconds() >= ends:
-                await deferLater(self._clock, PAUSE)
+                await deferLater(self._clock, pause)
                 ends = self._clock.seconds() + SLICE
         return made
 
@@ -240,29 +246,17 @@ class Persistence(Service):
             yield piece
 
     def _lines(self) -> Iterator[str]:
-        """What is to be kept.
+        """What is to be kept."""
+        if self._liveness is not None:
+            return (encode_mapping(*fields) for fields in self._liveness.saved())
+        mappings = self._registry.mappings.unordered()
+        return (encode_mapping(mapping, NOBODY) for mapping in mappings if mapping.holder is None)
 
-        A mapping that is suspended or resumed meanwhile is there once more, and never missing.
+    async def _put(self, moment: float, lines: list[bytes]) -> None:
+        """Write the file; a failure is logged once, and there will be another try.
+
+        :param moment: when the lines were begun, in seconds since the boot.
         """
-        yield from self._suspended_lines()
-        users = _nobody if self._liveness is None else self._liveness.users_of
-        for mapping in self._registry.mappings.unordered():
-            if mapping.holder is None:
-                yield encode_mapping(mapping, users(mapping))
-        yield from self._suspended_lines()
-
-    def _suspended_lines(self) -> Iterator[str]:
-        liveness = self._liveness
-        for mapping in list(self._registry.suspended.values()):
-            # There may have been changes since the last line.
-            if liveness is not None and mapping.key in self._registry.suspended:
-                yield encode_mapping(
-                    mapping, liveness.users_of(mapping), liveness.time_left(mapping)
-                )
-
-    async def _put(self, lines: list[bytes]) -> None:
-        """Write the file; a failure is logged once, and there will be another try."""
-        moment = self._boot.seconds()
 
         def write() -> None:
             self._file.open()
@@ -286,11 +280,6 @@ class Persistence(Service):
 
     def _emit(self, event: LogEvent, **fields: object) -> None:
         self._log.emit(event.urgency, event.text, event=event.name, **fields)
-
-
-def _nobody(mapping: Mapping) -> Users:
-    """Nobody is seen where nobody looks."""
-    return NOBODY
 
 
 def _is_unheld(change: ChangeRecord) -> bool:
