@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from twisted.application.service import Service
@@ -35,12 +37,12 @@ from portmapd.server.log_events import (
     LogEvent,
 )
 from portmapd.server.restoring import Restorer
-from portmapd.server.state_file import StateFile
+from portmapd.server.state_file import SLOTS, StateFile
 
-#: Seconds from a change until it is in the file: the write begins earlier by the time that the last
-#: one took, but not at once, for changes come in groups. A change that comes while one is under way
-#: waits for that, too, so the file is less than a second behind while a write takes less than half.
-DELAY, MIN_DELAY = 0.5, 0.05
+#: Seconds from a change until it is written: the write begins earlier by the time that the last one
+#: took, but not at once, for changes come in groups. It need not reach the disk in that time, which
+#: matters to the end of the machine, not to that of the process.
+DELAY, MIN_DELAY = 0.6, 0.05
 #: Seconds until a write that failed is tried again.
 RETRY = 5.0
 #: Mappings become text for so many seconds at a time, so many between two looks at the clock. Then
@@ -105,6 +107,11 @@ class Persistence(Service):
         self._since = self._began = self._duration = 0.0
         self._next: IDelayedCall | None = None
         self._writing: Deferred[None] | None = None
+        #: The slot with the newest contents, unless the file has them; the one that is on its way
+        #: to the disk.
+        self._newest: str | None = None
+        self._kept: str | None = None
+        self._keeping: Deferred[None] | None = None
         #: Whether text is being made, which may be broken off.
         self._is_encoding = False
 
@@ -150,24 +157,51 @@ class Persistence(Service):
     async def _finish(self, *, is_on: bool) -> None:
         if self._writing is not None:
             await self._writing
-        if is_on and self._is_behind:
+        if self._keeping is not None:
+            await self._keeping
+        if is_on:
+            await self._write_last()
+        self._file.close()
+
+    async def _write_last(self) -> None:
+        if self._is_behind:
             moment = self._boot.seconds()
             pieces = list(self._pieces())
             self._is_behind = False
             await self._put(moment, pieces)
-        self._file.close()
+            if self._keeping is not None:
+                await self._keeping
+        if not self._is_failing:
+            with suppress(OSError):
+                self._file.remove_new()
 
     # At the start
 
     def _read(self) -> Snapshot | None:
+        """The newest mappings of an earlier run."""
+        try:
+            return self._newer(self._read_kept())
+        except OSError as error:
+            self._fail(error)
+        return None
+
+    def _read_kept(self) -> Snapshot | None:
         try:
             data = self._file.read()
             return None if data is None else decode_snapshot(data)
         except InvalidState as why:
             self._set_aside(why)
-        except OSError as error:
-            self._fail(error)
         return None
+
+    def _newer(self, newest: Snapshot | None) -> Snapshot | None:
+        """What was written in this boot and has not become the file, if it is newer than that."""
+        for slot, data in self._file.read_new().items():
+            # What a killed process had not written to its end is no fault.
+            with suppress(InvalidState):
+                found = decode_snapshot(data)
+                if found.boot == self._boot.name and _is_newer(found, newest):
+                    newest, self._newest = found, slot
+        return newest
 
     def _set_aside(self, why: InvalidState) -> None:
         try:
@@ -186,11 +220,13 @@ class Persistence(Service):
         """Have the file written in a moment."""
         self._is_behind = True
         self._since = self._clock.seconds()
-        if self._writing is None and self._next is None:
-            self._schedule()
+        self._schedule()
 
     def _schedule(self) -> None:
         """Have the next write begin in time for the first change that it is for."""
+        is_due = self._is_behind and bool(self._ends)
+        if not is_due or self._writing is not None or self._next is not None:
+            return
         ends = self._since + DELAY - self._duration
         delay = RETRY if self._is_failing else max(ends - self._clock.seconds(), MIN_DELAY)
         self._next = self._clock.callLater(delay, self._begin)
@@ -205,12 +241,14 @@ class Persistence(Service):
         """A write has ended, somehow."""
         self._writing = None
         self._duration = self._clock.seconds() - self._began
+        self._log_unexpected(result)
+        self._schedule()
+
+    def _log_unexpected(self, result: object) -> None:
         if isinstance(result, Failure):
             # There is no memory left, say.
             self._log.failure("the mappings could not be written; trying again", result)
             self._is_behind = self._is_failing = True
-        if self._is_behind and self._ends:
-            self._schedule()
 
     async def _write(self) -> None:
         self._is_encoding = True
@@ -253,23 +291,45 @@ class Persistence(Service):
         return (encode_mapping(mapping, NOBODY) for mapping in mappings if mapping.holder is None)
 
     async def _put(self, moment: float, lines: list[bytes]) -> None:
-        """Write the file; a failure is logged once, and there will be another try.
+        """Write new contents; a failure is logged once, and there will be another try.
 
         :param moment: when the lines were begun, in seconds since the boot.
         """
+        slot = next(slot for slot in SLOTS if slot not in (self._newest, self._kept))
 
         def write() -> None:
             self._file.open()
-            self._file.write(encode_snapshot(self._boot.name, moment, lines))
+            self._file.write(slot, encode_snapshot(self._boot.name, moment, lines))
 
         try:
             await self._in_thread(write)
         except (OSError, ConfigurationError) as error:
             self._fail(error)
-        else:
+            return
+        self._newest = slot
+        if self._keeping is None:
+            self._keeping = keeping = Deferred.fromCoroutine(self._keep())
+            keeping.addBoth(self._ended_keeping)
+
+    async def _keep(self) -> None:
+        """Have the newest contents become the file, until it has them."""
+        while self._newest is not None:
+            self._kept = slot = self._newest
+            try:
+                await self._in_thread(partial(self._file.keep, slot))
+            except OSError as error:
+                self._fail(error)
+                return
+            if self._newest == slot:
+                self._newest = None
             if self._is_failing:
                 self._is_failing = False
                 self._emit(STATE_WRITTEN, path=self._file.path)
+
+    def _ended_keeping(self, result: object) -> None:
+        self._keeping = self._kept = None
+        self._log_unexpected(result)
+        self._schedule()
 
     def _fail(self, error: OSError | ConfigurationError) -> None:
         self._is_behind = True
@@ -280,6 +340,10 @@ class Persistence(Service):
 
     def _emit(self, event: LogEvent, **fields: object) -> None:
         self._log.emit(event.urgency, event.text, event=event.name, **fields)
+
+
+def _is_newer(found: Snapshot, than: Snapshot | None) -> bool:
+    return than is None or than.boot != found.boot or found.moment > than.moment
 
 
 def _is_unheld(change: ChangeRecord) -> bool:

@@ -5,22 +5,28 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from portmapd.errors import ConfigurationError
+from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.server.trusted_files import read_trusted, trusted_directory, trusted_users
 
 #: The most bytes that are read: several times what a million mappings take.
 MAX_SIZE = 1 << 28
-#: Beside the file: the one that takes its place, the lock, and what is set aside.
-_NEW, _LOCK, _BAD = ".new", ".lock", ".bad"
+#: Beside the file: those that take its place, the lock, and what is set aside. Of three new files,
+#: one may be on its way to the disk and one be the newest.
+SLOTS = (".new-1", ".new-2", ".new-3")
+_LOCK, _BAD = ".lock", ".bad"
 #: So many files are set aside; after that, each takes the place of the last one.
 _MAX_BAD = 9
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REOPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class StateFile:
     """A file that is read and written whole, by one process at a time.
+
+    New contents are written beside it first, and take its place once they are on the disk. What is
+    beside it survives the end of the process, however slow the disk is.
 
     It is touched in no directory where somebody else could plant it.
 
@@ -93,23 +99,65 @@ class StateFile:
             os.rename(self._name, name, src_dir_fd=folder, dst_dir_fd=folder)
         return os.path.join(self._folder, name)
 
-    def write(self, pieces: Iterable[bytes]) -> None:
-        """Replace what the file contains, whatever happens: by all of it or not at all.
+    def write(self, slot: str, pieces: Iterable[bytes]) -> None:
+        """Write new contents beside the file.
 
-        :raises OSError: it was not replaced.
+        :param slot: one of :data:`SLOTS`; what it had is lost.
+        :raises OSError: they cannot be written.
         """
-        new = self._name + _NEW
+        name = self._name + slot
         with trusted_directory(self._folder, trusted_users()) as folder:
             with suppress(FileNotFoundError):
-                os.unlink(new, dir_fd=folder)
+                os.unlink(name, dir_fd=folder)
+            descriptor = os.open(name, _CREATE, 0o600, dir_fd=folder)
             try:
-                _write(os.open(new, _CREATE, 0o600, dir_fd=folder), pieces)
-                os.rename(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.writelines(pieces)
             except BaseException:
                 with suppress(OSError):
-                    os.unlink(new, dir_fd=folder)
+                    os.unlink(name, dir_fd=folder)
                 raise
+
+    def keep(self, slot: str) -> None:
+        """Have what was written to *slot* take the place of the file, whatever happens.
+
+        :raises OSError: it cannot; the file is as it was.
+        """
+        name = self._name + slot
+        with trusted_directory(self._folder, trusted_users()) as folder:
+            descriptor = os.open(name, _REOPEN, dir_fd=folder)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(name, self._name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
+
+    def read_new(self) -> dict[str, bytes]:
+        """What is beside the file and can be trusted, by slots; a process may have been killed
+        while it wrote it.
+
+        :raises OSError: the directory cannot be used.
+        """
+        users = trusted_users()
+        found: dict[str, bytes] = {}
+        with trusted_directory(self._folder, users) as folder:
+            for slot in SLOTS:
+                with suppress(InvalidState):
+                    data = read_trusted(folder, self._name + slot, users, MAX_SIZE)
+                    if data is not None:
+                        found[slot] = data
+        return found
+
+    def remove_new(self) -> None:
+        """Remove what is beside the file.
+
+        :raises OSError: it cannot be removed.
+        """
+        with trusted_directory(self._folder, trusted_users()) as folder:
+            for slot in SLOTS:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._name + slot, dir_fd=folder)
 
 
 def give_directory(path: str, uid: int) -> None:
@@ -125,10 +173,3 @@ def give_directory(path: str, uid: int) -> None:
         os.fchown(descriptor, uid, -1)
     finally:
         os.close(descriptor)
-
-
-def _write(descriptor: int, pieces: Iterable[bytes]) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(descriptor)

@@ -23,6 +23,7 @@ from portmapd.registry.snapshot import (
     encode_snapshot,
 )
 from portmapd.server.boot import this_boot
+from portmapd.server.state_file import SLOTS
 from tests.integration.real_programs.table import Table
 from tests.support.daemon import TWISTD, start_portmapd
 from tests.support.kills import BEHIND, Victim, run_kills
@@ -183,7 +184,7 @@ def test_planted_links(tmp_path: Path) -> None:
     folder, victims = tmp_path / "state", tmp_path / "precious"
     folder.mkdir(0o700)
     victims.write_bytes(b"precious")
-    for name in ("mappings", "mappings.new"):
+    for name in ("mappings", *(f"mappings{slot}" for slot in SLOTS)):
         (folder / name).symlink_to(victims)
     with victim(tmp_path) as daemon:
         change(daemon, SET, 9, "127.0.0.1.0.9")

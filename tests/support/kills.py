@@ -23,20 +23,20 @@ from threading import Event, Thread
 
 from attrs import define, field, frozen
 
+from portmapd.errors import InvalidState
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.netid import format_address
 from portmapd.oncrpc.program import PROGRAM, Rpcb, RpcbProcedure, encode_rpcb, read_rpcb
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.oncrpc.xdr import Reader
 from portmapd.registry.snapshot import decode_snapshot
+from portmapd.server.state_file import SLOTS
 from tests.support.daemon import TWISTD
 from tests.support.exchange import PATIENCE, connect_local, question
 from tests.support.namespace import TOP, eventually
 
 #: What was answered longer ago than this is in the file, in seconds.
 BEHIND = 1.0
-#: It was made in less than so many seconds before the moment that it names.
-MADE = 0.2
 #: How many programs are set and unset, and the services that have them.
 PROGRAMS, SERVICES = 200, 8
 FIRST = 200_000
@@ -167,8 +167,13 @@ class Victim:
 
     @property
     def moment(self) -> float:
-        """When the contents of its state file were made, in seconds since the boot."""
-        return decode_snapshot(self._state.read_bytes()).moment
+        """When the newest contents of its state file were made, in seconds since the boot."""
+        moments: list[float] = []
+        for slot in ("", *SLOTS):
+            # A kill may have come while one was written.
+            with suppress(FileNotFoundError, InvalidState):
+                moments.append(decode_snapshot(Path(f"{self._state}{slot}").read_bytes()).moment)
+        return max(moments)
 
     def close(self) -> None:
         """End it."""
@@ -249,7 +254,7 @@ class Killing:
         self._victim.kill()
         kept = killed - BEHIND
         if self._is_patient:
-            kept = min(kept, self._victim.moment - MADE)
+            kept = min(kept, self._victim.moment)
         self.report.kills += 1
         self._victim.spawn()
         while not self._random.randrange(STARTS):

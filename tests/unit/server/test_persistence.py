@@ -20,7 +20,7 @@ from portmapd.server.boot import Boot, this_boot
 from portmapd.server.liveness import Liveness
 from portmapd.server.persistence import DELAY, MIN_DELAY, PAUSE, RETRY, SLICE, Persistence
 from portmapd.server.restoring import Restorer
-from portmapd.server.state_file import StateFile
+from portmapd.server.state_file import SLOTS, StateFile
 from tests.unit.server.test_bound_sockets import UDP, opened
 from tests.unit.server.test_liveness import address, give
 
@@ -72,9 +72,9 @@ class Run:
         self.writes.append((call, done))
         return done
 
-    def end_write(self) -> None:
+    def end_write(self, number: int = 0) -> None:
         """Let a thread end."""
-        call, done = self.writes.pop(0)
+        call, done = self.writes.pop(number)
         call()
         done.callback(None)
 
@@ -110,6 +110,16 @@ class PersistenceTestCase(SynchronousTestCase):
         run = Run(self.path, *arguments, **named).start()
         self.addCleanup(run.persistence._file.close)
         return run
+
+    def block(self) -> None:
+        """Have no new file be made."""
+        for slot in SLOTS:
+            Path(f"{self.path}{slot}").mkdir()
+
+    def unblock(self) -> None:
+        """Let new files be made again."""
+        for slot in SLOTS:
+            Path(f"{self.path}{slot}").rmdir()
 
     def file(self) -> list[Mapping]:
         """What the file has."""
@@ -225,13 +235,12 @@ class WritingTests(PersistenceTestCase):
         run.registry.unmap(STATD)
         run.clock.advance(0.3)
         run.end_write()
-        self.assertEqual(run.writes, [])
-        run.clock.advance(MIN_DELAY)
-        run.end_write()
-        self.assertEqual(self.file(), [])
+        self.assertEqual(len(run.writes), 1)
+        run.clock.advance(DELAY - 0.6 + MIN_DELAY)
+        self.assertEqual(len(run.writes), 2)
 
     def test_one_write_at_a_time(self) -> None:
-        """While the disk is slow, nothing is written beside it, and nothing is missed."""
+        """While a write is slow, there is no other, and nothing is missed."""
         run = self.run_()
         run.clock.advance(DELAY)
         run.is_slow = True
@@ -240,11 +249,50 @@ class WritingTests(PersistenceTestCase):
         run.registry.unmap(STATD)
         run.clock.advance(10 * DELAY)
         self.assertEqual(len(run.writes), 1)
+        run.is_slow = False
         run.end_write()
         self.assertEqual(self.file(), [STATD])
         run.clock.advance(DELAY)
-        run.end_write()
         self.assertEqual(self.file(), [])
+
+    def test_slow_disk(self) -> None:
+        """However slow the disk is, what was written survives the process, the newest of it."""
+        run = self.run_()
+        run.clock.advance(DELAY)
+        run.is_slow = True
+        rows = [mapping(7, version, "tcp", "0.0.0.0.1.1") for version in range(5)]
+        for number, row in enumerate(rows):
+            run.registry.map(row)
+            run.clock.advance(DELAY)
+            # The first one is on its way to the disk all the time.
+            run.end_write(min(number, 1))
+            self.assertEqual((len(run.writes), self.file()), (1, []))
+        run.persistence._file.close()
+        run = self.run_()
+        self.assertEqual(list(run.registry.mappings), rows)
+        self.assertEqual(self.file(), [])
+        run.clock.advance(DELAY)
+        self.assertEqual(self.file(), rows)
+        self.successResultOf(run.stop())
+        self.assertEqual(sorted(os.listdir(self.path.parent)), ["mappings", "mappings.lock"])
+
+    def test_half_written(self) -> None:
+        """What a killed process had not written to its end is no fault, and no loss."""
+        self.killed_with(STATD)
+        whole = self.path.read_bytes()
+        for slot, data in zip(SLOTS, (whole[:-1], b"", whole.replace(b" 1 ", b" 2 ")), strict=True):
+            Path(f"{self.path}{slot}").write_bytes(data)
+        with capturedLogs() as events:
+            run = self.run_()
+        self.assertEqual([e["event"] for e in events], ["state-restored"])
+        self.assertEqual(list(run.registry.mappings), [STATD])
+
+    def killed_with(self, *rows: Mapping) -> None:
+        """Have a run end whose file has these mappings."""
+        run = self.run_()
+        run.registry.map(*rows)
+        run.clock.advance(DELAY)
+        run.persistence._file.close()
 
 
 class FailureTests(PersistenceTestCase):
@@ -254,13 +302,13 @@ class FailureTests(PersistenceTestCase):
         """A failure is one warning, however often there is another try; so is its end."""
         run = self.run_()
         run.clock.advance(DELAY)
-        self.path.with_name("mappings.new").mkdir()
+        self.block()
         with capturedLogs() as events:
             run.registry.map(STATD)
             run.clock.pump([DELAY, RETRY, RETRY])
         self.assertEqual([e["event"] for e in events], ["state-not-written"])
         self.assertEqual((self.file(), events[0]["path"]), ([], str(self.path)))
-        self.path.with_name("mappings.new").rmdir()
+        self.unblock()
         with capturedLogs() as events:
             run.clock.pump([RETRY, RETRY])
         self.assertEqual([e["event"] for e in events], ["state-written"])
@@ -359,7 +407,7 @@ class StopTests(PersistenceTestCase):
         self.assertEqual(run.clock.getDelayedCalls(), [])
 
     def test_while_the_disk_is_waited_for(self) -> None:
-        """One that waits for the disk is waited for."""
+        """One that waits for the disk is waited for, and so is the last one."""
         run = self.run_()
         run.clock.advance(DELAY)
         run.is_slow = True
@@ -367,10 +415,9 @@ class StopTests(PersistenceTestCase):
         run.clock.advance(DELAY)
         run.registry.unmap(STATD)
         stopped = run.stop()
-        self.assertNoResult(stopped)
-        run.end_write()
-        self.assertNoResult(stopped)
-        run.end_write()
+        for _ in range(4):
+            self.assertNoResult(stopped)
+            run.end_write()
         self.successResultOf(stopped)
         self.assertEqual((self.file(), run.is_waiting()), ([], False))
 

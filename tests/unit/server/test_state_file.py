@@ -6,14 +6,14 @@ any link.
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.errors import ConfigurationError, InvalidState
-from portmapd.server.state_file import MAX_SIZE, StateFile, give_directory
+from portmapd.server.state_file import MAX_SIZE, SLOTS, StateFile, give_directory
 from portmapd.server.trusted_files import trusted_directory
 
 #: A user who is not the one of the tests.
@@ -77,6 +77,11 @@ class StateFileTestCase(SynchronousTestCase):
         self.file = StateFile(str(self.path))
         self.addCleanup(self.file.close)
 
+    def store(self, pieces: Iterable[bytes]) -> None:
+        """Replace the contents of the file."""
+        self.file.write(SLOTS[0], pieces)
+        self.file.keep(SLOTS[0])
+
     def names(self) -> list[str]:
         """The names in its directory, but for the lock's."""
         return sorted(path.name for path in self.folder.iterdir() if path.name != "mappings.lock")
@@ -91,7 +96,7 @@ class WritingTests(StateFileTestCase):
         self.assertIsNone(self.file.read())
         self.assertEqual(self.file.modified(), 0.0)
         for data in ([b"one", b"two"], []):
-            self.file.write(data)
+            self.store(data)
             self.assertEqual(self.file.read(), b"".join(data))
         self.assertEqual(self.names(), ["mappings"])
         self.assertGreater(self.file.modified(), 0.0)
@@ -99,28 +104,42 @@ class WritingTests(StateFileTestCase):
     def test_modes(self) -> None:
         """Nobody else may read it, nor enter the directory that was made for it."""
         self.file.open()
-        self.file.write([b"data"])
+        self.store([b"data"])
         modes = [os.stat(path).st_mode & 0o7777 for path in (self.folder, self.path)]
         self.assertEqual(modes, [0o700, 0o600])
 
     def test_failure(self) -> None:
         """A write that fails leaves what was there, and nothing else."""
         self.file.open()
-        self.file.write([b"good"])
+        self.store([b"good"])
 
         def pieces() -> Iterator[bytes]:
             yield b"bad"
             raise OSError(28, "No space left on device")
 
-        self.assertRaises(OSError, self.file.write, pieces())
+        self.assertRaises(OSError, self.file.write, SLOTS[0], pieces())
         self.assertEqual((self.file.read(), self.names()), (b"good", ["mappings"]))
 
     def test_killed_before(self) -> None:
         """What a process left that was killed while it wrote is replaced."""
         self.folder.mkdir(0o700)
-        (self.folder / "mappings.new").write_bytes(b"half")
-        self.file.write([b"whole"])
+        (self.folder / "mappings.new-1").write_bytes(b"half")
+        self.store([b"whole"])
         self.assertEqual((self.file.read(), self.names()), (b"whole", ["mappings"]))
+
+    def test_beside(self) -> None:
+        """What has not reached the disk is beside the file, until it is kept or removed."""
+        self.file.open()
+        self.store([b"old"])
+        self.file.write(SLOTS[1], [b"new"])
+        (self.folder / "mappings.new-3").symlink_to("mappings.new-2")
+        self.assertEqual(self.file.read_new(), {SLOTS[1]: b"new"})
+        self.assertEqual(self.file.read(), b"old")
+        self.file.keep(SLOTS[1])
+        self.assertEqual((self.file.read(), self.file.read_new()), (b"new", {}))
+        self.file.write(SLOTS[0], [b"newer"])
+        self.file.remove_new()
+        self.assertEqual(self.names(), ["mappings"])
 
     def test_lock(self) -> None:
         """One process at a time has it; an end of that process, or closing, lets another."""
@@ -136,7 +155,7 @@ class WritingTests(StateFileTestCase):
     def test_no_directory(self) -> None:
         """Directories above its own are not made."""
         lost = StateFile(str(self.folder / "not" / "there"))
-        for call in (lost.open, lost.read, lambda: lost.write([b""])):
+        for call in (lost.open, lost.read, lambda: lost.write(SLOTS[0], [b""])):
             self.assertRaises(FileNotFoundError, call)
 
     def test_give(self) -> None:
@@ -180,10 +199,10 @@ class PlantedTests(StateFileTestCase):
 
         Nor is one at the lock's.
         """
-        for name in ("mappings", "mappings.new"):
+        for name in ("mappings", "mappings.new-1"):
             (self.folder / name).symlink_to(self.elsewhere)
         self.file.open()
-        self.file.write([b"ours"])
+        self.store([b"ours"])
         self.assertEqual(self.elsewhere.read_bytes(), b"elsewhere")
         self.assertEqual(self.file.read(), b"ours")
         self.file.close()
@@ -194,8 +213,8 @@ class PlantedTests(StateFileTestCase):
 
     def test_hard_link(self) -> None:
         """CVE-2010-2064: the file behind another name of the new one is not written."""
-        (self.folder / "mappings.new").hardlink_to(self.elsewhere)
-        self.file.write([b"ours"])
+        (self.folder / "mappings.new-1").hardlink_to(self.elsewhere)
+        self.store([b"ours"])
         self.assertEqual(self.elsewhere.read_bytes(), b"elsewhere")
 
     def test_many_set_aside(self) -> None:
@@ -212,7 +231,7 @@ class DirectoryTests(StateFileTestCase):
 
     def refused(self, why: str) -> None:
         """Check that nothing is touched there, and why."""
-        for call in (self.file.open, self.file.read, lambda: self.file.write([b""])):
+        for call in (self.file.open, self.file.read, lambda: self.store([b""])):
             self.assertIn(why, str(self.assertRaises(PermissionError, call)))
         self.assertEqual(list(self.folder.iterdir()), [])
 
@@ -245,7 +264,7 @@ class DirectoryTests(StateFileTestCase):
         real.mkdir(0o700)
         self.folder.symlink_to(real)
         self.file.open()
-        self.file.write([b"data"])
+        self.store([b"data"])
         self.assertEqual((real / "mappings").read_bytes(), b"data")
 
     def test_no_descriptor_is_left(self) -> None:
