@@ -191,3 +191,16 @@ async def test_start_after_failure() -> None:
     async with asking(port) as client:
         await client.null()
     await service.stopService()
+
+
+@asynchronous
+async def test_state(tmp_path: Path) -> None:
+    """An application that names a state file has mappings outlive it; others have none."""
+    path = tmp_path / "state" / "mappings"
+    kept = mapping(200_100, 1, "udp", "127.0.0.1.0.9")
+    async with serving(state=str(path)) as service:
+        service.registry.map(kept)
+    async with serving(state=str(path)) as service:
+        assert service.registry.mappings.get(*kept.key) == kept
+    assert sorted(file.name for file in path.parent.iterdir()) == ["mappings", "mappings.lock"]
+    assert configured().state is None
