@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import field, frozen
 
@@ -43,6 +43,9 @@ class Event(Enum):
     SET = "set"
     REPLACED = "replaced"
     UNSET = "unset"
+
+    # Members are compared by identity: the default hash of their name is slow.
+    __hash__: Any = object.__hash__
 
 
 class Reporter(Protocol):

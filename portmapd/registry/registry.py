@@ -23,6 +23,7 @@ class Registry:
     :ivar mappings: every RPC mapping that callers see.
     :ivar suspended: the mappings of services that pause, by their keys. Callers do not see them.
     :ivar names: every service, by its name.
+    :ivar changes: how many changes of each kind there were.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Registry:
         #: The number of public services of each process that has any.
         self._public: Counter[int] = Counter()
         self._serial = 0
+        self.changes = dict.fromkeys(ChangeKind, 0)
         self._followers: dict[ChangeKind, list[Follower]] = {kind: [] for kind in ChangeKind}
 
     def follow(self, follower: Follower, *kinds: ChangeKind) -> Callable[[], None]:
@@ -277,6 +279,7 @@ class Registry:
         self._commit_mappings(list(holder.mappings.values()), ())
 
     def _tell(self, kind: ChangeKind, subjects: Sequence[Mapping] | Sequence[NamedService]) -> None:
+        self.changes[kind] += len(subjects)
         followers = self._followers[kind]
         if followers and subjects:
             changes = [ChangeRecord(kind, subject) for subject in subjects]

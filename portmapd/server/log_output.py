@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO
 
@@ -27,12 +28,15 @@ from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
-from portmapd.server.log_events import LOG_NOT_REOPENED, LOG_REOPENED
+from portmapd.server.log_events import LOG_NOT_REOPENED, LOG_REOPENED, OMITTED
 from portmapd.server.socket_file import check_mode
 
 #: The names of the levels, least urgent first.
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())
 LEVEL = "info"
+
+#: The most events in a second that are not portmapd's own.
+MAX_OTHERS = 5
 
 #: Twisted's own lines without a level, about each of its sockets. They are for its developers.
 _LEGACY = "log_legacy"
@@ -89,6 +93,51 @@ class _Urgent:
         return PredicateResult.maybe if level >= self._level else PredicateResult.no
 
 
+@implementer(ILogObserver)
+class BoundedObserver:
+    """Passes events on, of those that are not portmapd's own so many in a second.
+
+    Twisted logs each connection that it cannot accept, and a failure may be one of very many. The
+    events of portmapd are bounded where they are made.
+
+    :param observer: gets the events, and how many of them were left out with the next one.
+    :param clock: the time in seconds.
+    """
+
+    def __init__(
+        self, observer: Callable[[LogEvent], object], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._second = 0
+        self._lines = 0
+        self._omitted = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+            self._tell_omitted(event)
+        if "event" not in event:
+            self._lines += 1
+            if self._lines > MAX_OTHERS:
+                self._omitted += 1
+                return
+        self._observer(event)
+
+    def _tell_omitted(self, event: LogEvent) -> None:
+        """Pass on how many were left out."""
+        if self._omitted:
+            fields: LogEvent = {"count": self._omitted, "kind": "other", "what": "other events"}
+            self._omitted = 0
+            name, text = OMITTED.name, OMITTED.text
+            times: LogEvent = {
+                key: event[key] for key in ("log_time", "log_system") if key in event
+            }
+            source: LogEvent = {"log_namespace": "portmapd", "log_level": OMITTED.urgency}
+            self._observer({**times, **source, "log_format": text, "event": name, **fields})
+
+
 class LogOutput:
     """The log as the options of twistd describe it.
 
@@ -115,7 +164,8 @@ class LogOutput:
 
         :raises ConfigurationError: the log file cannot be opened.
         """
-        return FilteringLogObserver(self._unfiltered(), [_Urgent(self._level)])
+        bounded = BoundedObserver(self._unfiltered())
+        return FilteringLogObserver(bounded, [_Urgent(self._level)])
 
     def reopen(self) -> None:
         """Open the log file again, if there is one."""

@@ -162,8 +162,8 @@ class PortmapServer:
         if self._liveness is not None:
             self._liveness.stopService()
             self._liveness.close()
-        self._registrations.close()
         self._log.close()
+        self._registrations.close()
         self._cache.close()
         self._context.dumps.close()
         for protocol in self._protocols:

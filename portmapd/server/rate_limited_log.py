@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -15,26 +17,39 @@ from portmapd.server.log_events import (
     LogEvent,
 )
 
-#: The most lines of one kind in a period, and its length in seconds.
+#: The most warnings of one kind in a period, and its length in seconds.
 MAX_LINES = 10
 PERIOD = 60.0
 #: The most lines of a kind that tells of registrations: a server of NFS makes some sixty of them.
 MAX_CHANGES = 100
+#: The most lines of all kinds in a period: with the counts of what was left out, and as many by
+#: the look-out for dead services, these are ten a second.
+MAX_IN_ALL = 270
+#: The most warnings in a second: strangers cause them.
+MAX_WARNINGS = 10
+
+
+def _none() -> int:
+    return 0
 
 
 @define
-class _Period:
-    """What one kind of event has logged since *ends* less the length of a period."""
+class _Kind:
+    """What is left of one kind of event in this period."""
 
     event: LogEvent
-    ends: float
-    limit: int
-    lines: int = 0
+    is_warning: bool
+    lines_left: int
     omitted: int = 0
+    #: Tells how many were left out besides.
+    count: Callable[[], int] = _none
 
 
 class RateLimitedLog:
-    """Logs events, each kind at a rate of its own.
+    """Logs events, each kind at a rate of its own, and all together at a rate.
+
+    A period begins with the first event, and ends by a timer: an event that is left out costs no
+    look at the clock.
 
     :param clock: measures the periods.
     """
@@ -43,8 +58,12 @@ class RateLimitedLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._periods: dict[str, _Period] = {}
-        self._flushing: IDelayedCall | None = None
+        self._kinds: dict[str, _Kind] = {}
+        self._lines_left = MAX_IN_ALL
+        #: The second of the last warning, and how many there were in it.
+        self._second = 0
+        self._warnings = 0
+        self._period: IDelayedCall | None = None
 
     def log(self, event: LogEvent, **fields: object) -> None:
         """Log *event*, unless its period has its lines already.
@@ -59,24 +78,40 @@ class RateLimitedLog:
         self._log.emit(event.urgency, event.text, event=event.name, **fields)
 
     def takes(self, event: LogEvent) -> bool:
-        """Count one event of that kind; does the period take a line for it?"""
-        period = self._periods.get(event.name)
-        if period is None or self._clock.seconds() >= period.ends:
-            period = self._begin(event)
-        if period.lines < period.limit:
-            period.lines += 1
+        """Count one event of that kind; is there a line for it?"""
+        kind = self._kinds.get(event.name) or self._begin(event)
+        if kind.lines_left and self._lines_left and not (kind.is_warning and self._is_hasty()):
+            kind.lines_left -= 1
+            self._lines_left -= 1
             return True
-        period.omitted += 1
-        if self._flushing is None:
-            self._flushing = self._clock.callLater(PERIOD, self._flush)
+        kind.omitted += 1
         return False
 
-    def _begin(self, event: LogEvent) -> _Period:
-        """Begin a period of that kind."""
-        self._tell_omitted(event.name)
-        limit = MAX_LINES if event.level == "warn" else MAX_CHANGES
-        period = self._periods[event.name] = _Period(event, self._clock.seconds() + PERIOD, limit)
-        return period
+    def is_full(self, event: LogEvent) -> bool:
+        """Is every event of that kind left out until the period ends?"""
+        kind = self._kinds.get(event.name)
+        return kind is not None and not (kind.lines_left and self._lines_left)
+
+    def count_at_end(self, event: LogEvent, count: Callable[[], int]) -> None:
+        """Ask *count* when the period ends how many events of a kind that is full there were."""
+        self._kinds[event.name].count = count
+
+    def _begin(self, event: LogEvent) -> _Kind:
+        """Begin to count events of a kind, in a new period if there is none."""
+        if self._period is None:
+            self._period = self._clock.callLater(PERIOD, self._end)
+        is_warning = event.level == "warn"
+        limit = MAX_LINES if is_warning else MAX_CHANGES
+        kind = self._kinds[event.name] = _Kind(event, is_warning, limit)
+        return kind
+
+    def _is_hasty(self) -> bool:
+        """Count a warning; did this second have its warnings already?"""
+        second = int(self._clock.seconds())
+        if second != self._second:
+            self._second, self._warnings = second, 0
+        self._warnings += 1
+        return self._warnings > MAX_WARNINGS
 
     def malformed(self, caller: Caller, fault: str) -> None:
         """Log that *caller* sent a malformed message.
@@ -101,17 +136,17 @@ class RateLimitedLog:
 
     def close(self) -> None:
         """Log what was left out, and measure no further period."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-        self._flush()
+        if self._period is not None:
+            self._period.cancel()
+            self._end()
 
-    def _flush(self) -> None:
-        self._flushing = None
-        for name in tuple(self._periods):
-            self._tell_omitted(name)
-
-    def _tell_omitted(self, name: str) -> None:
-        period = self._periods.get(name)
-        if period is not None and period.omitted:
-            self.write(OMITTED, count=period.omitted, kind=name, what=period.event.more)
-            period.omitted = 0
+    def _end(self) -> None:
+        """End the period of all kinds, and log what was left out."""
+        kinds, self._kinds = self._kinds, {}
+        self._lines_left = MAX_IN_ALL
+        self._period = None
+        for kind in kinds.values():
+            event = kind.event
+            omitted = kind.omitted + kind.count()
+            if omitted:
+                self.write(OMITTED, count=omitted, kind=event.name, what=event.more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from portmapd.oncrpc.program import PROGRAM
@@ -36,12 +36,13 @@ class RegistrationLog:
     """
 
     def __init__(self, registry: Registry, log: RateLimitedLog) -> None:
+        self._registry = registry
         self._log = log
-        follow = registry.follow
-        self._ends = [
-            *(follow(partial(self._services, event), kind) for kind, event in _SERVICES.items()),
-            *(follow(partial(self._mappings, event), kind) for kind, event in _MAPPINGS.items()),
-        ]
+        self._ends: dict[ChangeKind, Callable[[], None]] = {}
+        for kind in _SERVICES:
+            self._follow_services(kind)
+        for kind, event in _MAPPINGS.items():
+            self._ends[kind] = registry.follow(partial(self._mappings, event), kind)
 
     def report(self, event: Event, caller: Caller, mapping: Mapping, **fields: object) -> None:
         """Log what *caller* did; it is a reporter of the port mapper."""
@@ -51,20 +52,42 @@ class RegistrationLog:
             self._log.write(kind, who=who, **_fields(mapping), **fields)
 
     def close(self) -> None:
-        """Stop following the registry."""
-        for end in self._ends:
+        """Stop following the registry; the log must be closed before."""
+        for end in self._ends.values():
             end()
 
-    def _services(self, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
+    def _follow_services(self, kind: ChangeKind) -> None:
+        follower = partial(self._services, kind, _SERVICES[kind])
+        self._ends[kind] = self._registry.follow(follower, kind)
+
+    def _services(self, kind: ChangeKind, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
+        if self._log.is_full(event):
+            self._pause(kind, event, len(changes))
+            return
         for change in changes:
             service = change.subject
             if not isinstance(service, NamedService) or service.name.endswith(RESERVED):
                 continue
-            # Most changes of a busy host are left out: nothing is made of them.
             if self._log.takes(event):
                 self._log.write(
                     event, name=service.name, port=service.port, uid=service.uid, pid=service.pid
                 )
+
+    def _pause(self, kind: ChangeKind, event: LogEvent, first: int) -> None:
+        """Follow changes of a kind no more until the period ends: a busy host makes very many.
+
+        They are counted by the registry, with those of the port mapper's own names.
+
+        :param first: how many have come since there was no line left.
+        """
+        self._ends[kind]()
+        before = self._registry.changes[kind] - first
+
+        def count() -> int:
+            self._follow_services(kind)
+            return self._registry.changes[kind] - before
+
+        self._log.count_at_end(event, count)
 
     def _mappings(self, event: LogEvent, changes: Sequence[ChangeRecord]) -> None:
         """Log mappings of a connection; callers of program 100000 are reported by themselves."""

@@ -14,7 +14,7 @@ from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.server import log_events
 from portmapd.server.log_events import EVENTS, LogEvent
-from portmapd.server.rate_limited_log import MAX_CHANGES, MAX_LINES, RateLimitedLog
+from portmapd.server.rate_limited_log import MAX_CHANGES, MAX_LINES, PERIOD, RateLimitedLog
 from portmapd.server.registration_log import RegistrationLog
 from tests.support.rpc_samples import PortMapper, call, local, remote, rpcb
 
@@ -105,6 +105,24 @@ class RegistrationTests(SynchronousTestCase):
         self.assertEqual(kinds.count("malformed"), MAX_LINES)
         omitted = {e["kind"]: e["count"] for e in events if e["event"] == "omitted"}
         self.assertEqual(omitted, {"service-registered": 5, "malformed": 7})
+
+    def test_full(self) -> None:
+        """Services are not followed while there is no line for them, are counted, and are later."""
+        with capturedLogs() as events:
+            holder = self.registry.open(Holder(1000, 77))
+            for number in range(MAX_CHANGES + 5):
+                self.registry.register(
+                    holder.new_service(f"a{number}", "631", 0),
+                    holder.new_service(f"b{number}", "631", 0),
+                )
+            self.clock.advance(PERIOD)
+            self.assertEqual(events[-1]["count"], MAX_CHANGES + 10)
+            self.registry.register(holder.new_service("printer", "631", 0))
+            self.assertEqual(events[-1]["name"], "printer")
+            self.log.close()
+            self.registrations.close()
+            self.registry.register(holder.new_service("scanner", "631", 0))
+        self.assertEqual(events[-1]["name"], "printer")
 
     def test_reserved_names(self) -> None:
         """Names of the port mapper are not logged, and take no place of those that are."""

@@ -6,7 +6,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.server.rate_limited_log import MAX_LINES, PERIOD, RateLimitedLog
+from portmapd.server.log_events import EVENTS
+from portmapd.server.rate_limited_log import (
+    MAX_CHANGES,
+    MAX_LINES,
+    MAX_WARNINGS,
+    PERIOD,
+    RateLimitedLog,
+)
 from tests.support.rpc_samples import call, local, remote
 from tests.support.rpc_server import Serving
 
@@ -41,6 +48,7 @@ class RateLimitedLogTests(SynchronousTestCase):
         with capturedLogs() as events:
             for _ in range(MAX_LINES + 5):
                 self.rate_limited_log.malformed(remote(), "it is short")
+            self.clock.advance(1)
             for _ in range(MAX_LINES + 3):
                 self.rate_limited_log.refused(local(104), "SET of everything")
             self.clock.advance(PERIOD)
@@ -59,6 +67,30 @@ class RateLimitedLogTests(SynchronousTestCase):
                 self.rate_limited_log.malformed(remote(), "it is short")
                 self.clock.advance(PERIOD / (10 * MAX_LINES + 1))
         self.assertEqual(len(events), MAX_LINES)
+
+    def test_in_a_second(self) -> None:
+        """All warnings together have ten lines in a second; what is left out is counted."""
+        with capturedLogs() as events:
+            for _ in range(1_000):
+                self.rate_limited_log.malformed(remote(), "it is short")
+                self.rate_limited_log.refused(remote(), "SET of everything")
+                self.rate_limited_log.sent_away(remote(), "too many streams")
+            self.assertEqual(len(events), MAX_WARNINGS)
+            self.clock.advance(PERIOD)
+        counts = [event["count"] for event in events[MAX_WARNINGS:]]
+        self.assertEqual(len(counts), 3)
+        self.assertEqual(sum(counts), 3_000 - MAX_WARNINGS)
+
+    def test_in_all(self) -> None:
+        """All kinds together have ten lines a second, with the counts, however long it goes on."""
+        with capturedLogs() as events:
+            for _ in range(180):
+                for event in EVENTS.values():
+                    fields = dict.fromkeys(event.fields, "x")
+                    for _ in range(MAX_CHANGES):
+                        self.rate_limited_log.log(event, **fields)
+                self.clock.advance(1)
+        self.assertLessEqual(len(events), 180 * 10 / 2)
 
     def test_next_period(self) -> None:
         """The next period begins with how many were left out."""
