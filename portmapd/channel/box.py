@@ -54,6 +54,11 @@ class BoxReader:
         self._pairs = pairs
         self._buffer = b""
 
+    @property
+    def unfinished(self) -> int:
+        """How many bytes of a box have come whose end has not."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[Box]:
         """Take *data* in and yield every box that it completes.
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 
 from portmapd.channel.box import Box, BoxReader
-from portmapd.errors import ConfigurationError
+from portmapd.errors import ConfigurationError, LimitExceeded
 from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Allowances
@@ -20,11 +20,18 @@ from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
 from portmapd.server.peer_process import Process, Processes, read_executable
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
-from portmapd.server.quota import Quota
+from portmapd.server.quota import Budget, Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.session import ChannelContext, Peer, Session
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
+
+#: The most bytes that all connections together hold of boxes that are not finished, and of answers
+#: that their peers do not read.
+MAX_HELD = 67_108_864
+#: What a connection may hold whose peer does not read: answers, and a request that waits.
+UNREAD = 65_536
+WAITING = 500
 
 
 class ChannelProtocol(PipelinedProtocol[Box]):
@@ -41,6 +48,10 @@ class ChannelProtocol(PipelinedProtocol[Box]):
     _socket: socket.socket | None = None
     _session: Session | None = None
     _process: Process | None = None
+    #: How many bytes it holds because its peer does not read.
+    _unread = 0
+    #: How many bytes it holds in all, as far as they are counted.
+    _held = 0
 
     def connectionMade(self) -> None:
         self._reader = BoxReader()
@@ -87,6 +98,8 @@ class ChannelProtocol(PipelinedProtocol[Box]):
 
     def dataReceived(self, data: bytes) -> None:
         self.take(self._reader.feed(data))
+        if self._reader.unfinished + self._unread != self._held:
+            self._count_held()
         if self._broken:
             # What it holds is gone at once, whether it reads its answers or not.
             self.drop()
@@ -100,12 +113,29 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             self.factory.log_malformed(self, fault)
         self._end_session()
 
+    def _count_held(self) -> None:
+        """Count what the connection holds by now; with too much, it ends."""
+        more = self._reader.unfinished + self._unread - self._held
+        try:
+            self.factory.held.take(self.uid, more)
+        except LimitExceeded as error:
+            self.factory.log_refused(self, str(error))
+            self.end()
+        else:
+            self._held += more
+
     def pauseProducing(self) -> None:
         if self._session is not None:
             self._session.pause()
         super().pauseProducing()
+        if not self._unread:
+            self._unread = UNREAD + WAITING * len(self._waiting or ())
+            self._count_held()
 
     def resumeProducing(self) -> None:
+        if self._unread:
+            self._unread = 0
+            self._count_held()
         if self._session is not None:
             self._session.resume()
         super().resumeProducing()
@@ -118,6 +148,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         self.drop()
         self._end_session()
         if self._socket is not None:
+            self.factory.held.take(self.uid, -self._held)
             self.factory.leave(self, self._process)
         self._process = None
         self.factory.discard(self)
@@ -141,6 +172,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         are closed at once. Users are limited to a share, see :class:`Quota`.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
+    :ivar held: bounds the memory that connections hold.
     """
 
     def __init__(
@@ -154,9 +186,14 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     ) -> None:
         super().__init__(turns)
         self.processes = processes
+        #: The superuser need not leave any to others, nor the user whose daemon it is.
+        self._unlimited = frozenset({0, os.geteuid()})
+        self.held = Budget(
+            "bytes of unfinished boxes and unread answers", MAX_HELD, self._unlimited
+        )
         self._context = ChannelContext(
             registry,
-            Watchers(registry),
+            Watchers(registry, self._unlimited),
             instance=uuid4().hex,
             limit=processes.max_services,
             refused=self._log_refused,
@@ -164,8 +201,6 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         self._peer_lookups = peer_lookups
         self.log = log
         self._limit = limit
-        #: The superuser need not leave any to others, nor the user whose daemon it is.
-        self._unlimited = frozenset({0, os.geteuid()})
         self._shares = Quota(limit)
 
     def buildProtocol(  # type: ignore[override] # Twisted's own type allows any factory

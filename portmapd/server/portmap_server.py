@@ -32,6 +32,9 @@ from portmapd.server.registration_log import RegistrationLog
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 
+#: The most descriptors for connections of the local channel, and for their processes.
+MAX_DESCRIPTORS = 15_000
+
 F = TypeVar("F", bound=PipelinedFactory[Any])
 
 
@@ -194,5 +197,8 @@ def _nothing(results: object) -> None:
 
 
 def _max_descriptors() -> int:
-    """Three quarters of the descriptors that the process may have: the rest is for all else."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
+    """Three quarters of the descriptors that the process may have: the rest is for all else.
+
+    At most :data:`MAX_DESCRIPTORS`: every connection takes memory, too.
+    """
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4, MAX_DESCRIPTORS)

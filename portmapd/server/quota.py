@@ -1,9 +1,11 @@
-"""How many connections a socket has room for, so that nobody has all of them."""
+"""What there is room for, connections and memory, so that nobody has all of it."""
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
+
+from portmapd.errors import LimitExceeded
 
 #: One client may have one in so many of a socket's connections.
 SHARES = 4
@@ -41,6 +43,52 @@ class Quota:
         self._taken[who] -= 1
         if not self._taken[who]:
             del self._taken[who]
+
+
+class Budget:
+    """What all connections together may take of something, and those of one user.
+
+    One user may take a quarter. An eighth is kept for users without a limit of their own.
+
+    :param what: what is taken, as a refusal calls it.
+    :param limit: how much of it there is.
+    :param unlimited: the users without a limit of their own.
+    """
+
+    def __init__(self, what: str, limit: int, unlimited: Container[int] = (0,)) -> None:
+        self._what = what
+        self._limit = limit
+        self._share = max(limit // SHARES, 1)
+        self._unlimited = unlimited
+        self._taken: Counter[int] = Counter()
+        self._all = 0
+
+    def take(self, uid: int, more: int) -> None:
+        """Take *more* for a user, or give back if it is negative.
+
+        :raises LimitExceeded: there is not so much left for it.
+        """
+        if more > 0:
+            self._check(uid, more)
+        self._all += more
+        self._taken[uid] += more
+        if not self._taken[uid]:
+            del self._taken[uid]
+
+    def _check(self, uid: int, more: int) -> None:
+        is_unlimited = uid in self._unlimited
+        taken = self._taken[uid]
+        if not is_unlimited and taken + more > self._share:
+            raise LimitExceeded(
+                f"one user may have {self._share} {self._what}; uid {uid} has {taken} and asks for "
+                f"{more} more"
+            )
+        limit = self._limit if is_unlimited else self._limit - self._limit // 8
+        if self._all + more > limit:
+            raise LimitExceeded(
+                f"all users together may have {limit} {self._what}; they have {self._all}, and uid "
+                f"{uid} asks for {more} more"
+            )
 
 
 class Usable(Protocol):

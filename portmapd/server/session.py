@@ -154,6 +154,7 @@ class Session:
         """The connection has ended: remove all that it registered."""
         if self._watcher is not None:
             self._context.watchers.discard(self._watcher)
+            self._watcher.drop()
         if self._holder is not None:
             self._context.registry.close(self._holder)
 
@@ -249,7 +250,7 @@ class Session:
     def _watch(self, names: list[str] | None) -> Answer:
         self.open_holder()
         if self._watcher is None:
-            self._watcher = Watcher(self._peer.send)
+            self._watcher = self._context.watchers.open(self._peer.send, self._peer.uid)
         self._context.watchers.add(self._watcher, frozenset(names or ()))
         return _NOTHING
 

@@ -1,6 +1,6 @@
 """Watchers: the connections that are told of changes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from portmapd.channel.commands import (
     MAPPING_ROW,
@@ -8,13 +8,19 @@ from portmapd.channel.commands import (
     SERVICE_ROW,
     encode_event,
 )
+from portmapd.errors import LimitExceeded
 from portmapd.registry.change import VISIBLE, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
+from portmapd.server.quota import Budget
 
 #: The most bytes of events that wait for a watcher that does not read.
 MAX_WAITING = 262_144
+#: The most bytes of events that wait for all watchers together.
+MAX_ALL_WAITING = 33_554_432
+#: The most names that all connections together watch; each takes some 250 bytes.
+MAX_WATCHED = 120_000
 
 
 class Watcher:
@@ -24,13 +30,29 @@ class Watcher:
     :data:`MAX_WAITING` bytes. Beyond that the peer is told of an overflow instead.
 
     :param send: writes boxes.
+    :param uid: the user of the connection.
+    :param budget: bounds what waits for all watchers.
     :ivar names: the names that it watches; empty: all.
+    :ivar taken: how much it takes of what all connections may watch.
     """
 
-    __slots__ = ("_overflowed", "_paused", "_send", "_size", "_waiting", "names")
+    __slots__ = (
+        "_budget",
+        "_overflowed",
+        "_paused",
+        "_send",
+        "_size",
+        "_waiting",
+        "names",
+        "taken",
+        "uid",
+    )
 
-    def __init__(self, send: Callable[[bytes], object]) -> None:
+    def __init__(self, send: Callable[[bytes], object], uid: int, budget: Budget) -> None:
         self.names: frozenset[str] = frozenset()
+        self.taken = 0
+        self.uid = uid
+        self._budget = budget
         self._send = send
         self._paused = False
         self._overflowed = False
@@ -41,11 +63,19 @@ class Watcher:
         """Send *event*, or keep it until the peer reads."""
         if not self._paused:
             self._send(event)
-        elif self._size + len(event) <= MAX_WAITING and not self._overflowed:
+        elif not self._overflowed:
+            self._keep(event)
+
+    def _keep(self, event: bytes) -> None:
+        try:
+            if self._size + len(event) > MAX_WAITING:
+                raise LimitExceeded
+            self._budget.take(self.uid, len(event))
+        except LimitExceeded:
+            self._overflowed = True
+        else:
             self._waiting.append(event)
             self._size += len(event)
-        else:
-            self._overflowed = True
 
     def pause(self) -> None:
         """The peer has stopped reading."""
@@ -54,34 +84,59 @@ class Watcher:
     def resume(self) -> None:
         """The peer reads again."""
         self._paused = False
-        waiting, self._waiting, self._size = self._waiting, [], 0
+        waiting = self.drop()
         if self._overflowed:
             waiting.append(OVERFLOW_BOX)
             self._overflowed = False
         if waiting:
             self._send(b"".join(waiting))
 
+    def drop(self) -> list[bytes]:
+        """Keep no events any more.
+
+        :return: those that were kept.
+        """
+        if self._size:
+            self._budget.take(self.uid, -self._size)
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        return waiting
+
 
 class Watchers:
     """Tells every watcher of the changes that it watches. An event is encoded once for all.
 
     :param registry: what is watched.
+    :param unlimited: the users who may watch as much as all others together.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, unlimited: Container[int] = (0,)) -> None:
         self._registry = registry
+        self._watched = Budget("watched names", MAX_WATCHED, unlimited)
+        self._waiting = Budget("bytes of events", MAX_ALL_WAITING, unlimited)
         self._all: dict[Watcher, None] = {}
         self._named: dict[str, dict[Watcher, None]] = {}
         #: Ends following the registry; None while there are no watchers, because a follower costs
         #: every change time.
         self._unfollow: Callable[[], None] | None = None
 
+    def open(self, send: Callable[[bytes], object], uid: int) -> Watcher:
+        """A watcher that watches nothing yet.
+
+        :param send: writes boxes.
+        :param uid: the user of the connection.
+        """
+        return Watcher(send, uid, self._waiting)
+
     def add(self, watcher: Watcher, names: frozenset[str]) -> None:
         """Tell *watcher* of changes, and no longer of those that it watched before.
 
         :param names: those of the services that it watches; empty: it watches everything.
+        :raises LimitExceeded: its user, or all together, would watch too many names.
         """
-        self.discard(watcher)
+        taken = max(len(names), 1)
+        self._watched.take(watcher.uid, taken - watcher.taken)
+        self._drop(watcher)
+        watcher.taken = taken
         if self._unfollow is None:
             self._unfollow = self._registry.follow(self._changed, *VISIBLE)
         watcher.names = names
@@ -92,6 +147,14 @@ class Watchers:
 
     def discard(self, watcher: Watcher) -> None:
         """Tell *watcher* of no further change."""
+        self._watched.take(watcher.uid, -watcher.taken)
+        watcher.taken = 0
+        self._drop(watcher)
+        if self._unfollow is not None and not self._all and not self._named:
+            self._unfollow()
+            self._unfollow = None
+
+    def _drop(self, watcher: Watcher) -> None:
         self._all.pop(watcher, None)
         for name in watcher.names:
             watchers = self._named.get(name, {})
@@ -99,9 +162,6 @@ class Watchers:
             if not watchers:
                 self._named.pop(name, None)
         watcher.names = frozenset()
-        if self._unfollow is not None and not self._all and not self._named:
-            self._unfollow()
-            self._unfollow = None
 
     def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         for change in changes:

@@ -13,9 +13,10 @@ from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
-from portmapd.server.channel import ChannelFactory, ChannelProtocol
+from portmapd.server.channel import MAX_HELD, UNREAD, WAITING, ChannelFactory, ChannelProtocol
 from portmapd.server.peer_lookups import DELAY, PeerLookups
 from portmapd.server.peer_process import Processes
+from portmapd.server.quota import Budget
 from portmapd.server.rate_limited_log import MAX_LINES, RateLimitedLog
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import MAX_WAITING
@@ -360,6 +361,47 @@ class EndTests(ChannelTestCase):
             os.seteuid(0)
         self.turns.run()
         return peer
+
+    def test_unfinished_boxes(self) -> None:
+        """They are bounded in all; the log names the limit, and what has ended is given back."""
+        self.factory.held = Budget("bytes held", 100_000)
+        half = b"\0\1a\xff\xff" + bytes(10_000)
+        with capturedLogs() as events:
+            peers = [self.connect() for _ in range(12)]
+            for peer in peers:
+                self.turns.exchange(peer, half)
+            self.assertEqual([is_closed(peer) for peer in peers], [False] * 9 + [True] * 3)
+        why = [event["why"] for event in events if "why" in event]
+        self.assertEqual(len(why), 3)
+        self.assertIn("may have 100000 bytes held", why[0])
+        for peer in peers:
+            peer.close()
+        self.turns.run()
+        self.factory.held.take(0, 100_000)
+
+    def test_finished_boxes(self) -> None:
+        """A box takes nothing once it is whole."""
+        peer = self.connect()
+        data = register("a")
+        for _ in range(50):
+            self.turns.exchange(peer, data[:20])
+            self.turns.exchange(peer, data[20:])
+        self.factory.held.take(0, MAX_HELD)
+
+    def test_unread_answers(self) -> None:
+        """Connections whose peers do not read are bounded in all, and take nothing once they do."""
+        # For three of them, and not for a fourth.
+        room = 4 * (UNREAD + 190 * WAITING) - 1
+        self.factory.held = Budget("bytes held", room)
+        self.fill(300)
+        peers = [self.connect() for _ in range(4)]
+        for peer in peers:
+            peer.send(b"".join(c.LIST.ask(b"%d" % number, {}) for number in range(200)))
+            self.turns.run()
+        read = [len(boxes(b"".join(self.turns.exchange(peer) for _ in range(4)))) for peer in peers]
+        self.assertEqual(read[:3], [200] * 3)
+        self.assertLess(read[3], 200)
+        self.factory.held.take(0, room)
 
     def test_no_cycles(self) -> None:
         """A connection that has ended takes no memory, without the collector."""

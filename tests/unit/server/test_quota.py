@@ -3,7 +3,38 @@
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.server.quota import FEW, OpenStreams, Quota
+from portmapd.errors import LimitExceeded
+from portmapd.server.quota import FEW, Budget, OpenStreams, Quota
+
+
+class BudgetTests(SynchronousTestCase):
+    """Memory, a user and in all."""
+
+    def setUp(self) -> None:
+        self.budget = Budget("watched names", 80)
+
+    def assert_refused(self, uid: int, more: int, message: str) -> None:
+        """The refusal says what there is too much of, and whose it is."""
+        error = self.assertRaises(LimitExceeded, self.budget.take, uid, more)
+        self.assertIn(message, str(error))
+
+    def test_user(self) -> None:
+        """A user has a quarter; what it gives back it may take again."""
+        self.budget.take(7, 20)
+        self.assert_refused(7, 1, "one user may have 20 watched names; uid 7 has 20 and asks for 1")
+        self.budget.take(7, -5)
+        self.assert_refused(7, 6, "uid 7 has 15 and asks for 6 more")
+        self.budget.take(7, 5)
+
+    def test_all(self) -> None:
+        """All users together leave an eighth to root, who has no more than there is."""
+        for uid in (1, 2, 3):
+            self.budget.take(uid, 20)
+        self.assert_refused(4, 11, "all users together may have 70 watched names; they have 60")
+        self.budget.take(4, 10)
+        self.assert_refused(5, 1, "they have 70, and uid 5 asks for 1")
+        self.budget.take(0, 10)
+        self.assert_refused(0, 1, "may have 80 watched names; they have 80, and uid 0")
 
 
 class QuotaTests(SynchronousTestCase):

@@ -5,8 +5,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portmapd.errors import AlreadyRegistered
+from portmapd.channel import commands as c
+from portmapd.errors import AlreadyRegistered, LimitExceeded
 from portmapd.registry.mapping import mapping
+from portmapd.server import watchers
 from portmapd.server.watchers import MAX_WAITING
 from tests.support.channel_sessions import Connection, Host, SessionTestCase
 from tests.support.rpc_samples import PROPERTY
@@ -226,6 +228,51 @@ class SlowTests(SessionTestCase):
         """Was there more than may wait?"""
         self.made = getattr(self, "made", 0) + 2 * 255
         return self.made > MAX_WAITING
+
+
+class BoundTests(SessionTestCase):
+    """What a user may watch, and all together."""
+
+    def test_names(self) -> None:
+        """A user watches a quarter of all names; what is watched no more counts no more."""
+        self.patch(watchers, "MAX_WATCHED", 1_200)
+        host = Host()
+        names = [f"n{number}" for number in range(100)]
+        watching = [host.connect(pid=pid) for pid in range(1, 5)]
+        for each in watching[:3]:
+            each.watch(*names)
+        error = self.assertRaises(LimitExceeded, watching[3].watch, *names)
+        self.assertIn("one user may have 300 watched names; uid 104 has 300 and", str(error))
+        host.connect(uid=105, pid=9).watch(*names)
+        watching[0].watch("a")
+        # A Watch that is refused changes nothing.
+        self.assertRaises(LimitExceeded, watching[0].watch, "a", *names, "b")
+        watching[3].register(("a", "80", 0))
+        self.assertEqual(watching[0].told(), [("registered", *service("a", pid=4))])
+        watching[1].ask(c.UNWATCH)
+        watching[2].close()
+        watching[3].watch(*names)
+        host.connect(pid=3).watch(*names)
+
+    def test_events(self) -> None:
+        """Events that wait are bounded in all: beyond that, a watcher is told of an overflow."""
+        self.patch(watchers, "MAX_ALL_WAITING", 8_000)
+        host = Host(1_000)
+        watching = [host.connect(pid=pid) for pid in range(1, 4)]
+        for each in watching:
+            each.watch()
+            each.session.pause()
+        working = host.connect(pid=9)
+        for number in range(30):
+            working.register((f"n{number}", "80", 0))
+        watching[0].close()
+        watching[1].session.resume()
+        self.assertEqual(watching[1].told()[-1], ("overflow",))
+        watching[2].session.pause()
+        watching[2].session.resume()
+        for number in range(5):
+            working.deregister((f"n{number}", "80"))
+        self.assertEqual(watching[2].told()[-1][:2], ("deregistered", "n4"))
 
 
 NAMES = st.sampled_from(("a", "b", "c"))
