@@ -120,7 +120,8 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             self.factory.held.take(self.uid, more)
         except LimitExceeded as error:
             self.factory.log_refused(self, str(error))
-            self.end()
+            # Its session ends later: a change of the registry may be under way.
+            super().end()
         else:
             self._held += more
 
@@ -193,7 +194,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         )
         self._context = ChannelContext(
             registry,
-            Watchers(registry, self._unlimited),
+            Watchers(registry, self._unlimited, turns),
             instance=uuid4().hex,
             limit=processes.max_services,
             refused=self._log_refused,

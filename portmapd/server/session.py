@@ -174,6 +174,9 @@ class Session:
         try:
             command, operate = _TABLE.get(box.get(c.COMMAND, b"")) or _unknown(box)
             values = operate(self, *command.read_arguments(box))
+            if self._watcher is not None:
+                # Events of its own changes, and of those that a listing has, come first.
+                self._watcher.send()
             return command.reply(tag, values) if tag is not None else b""
         except Refusal as refusal:
             self._context.refused(self._peer, _shown(box), str(refusal))

@@ -1,6 +1,7 @@
 """Watchers: the connections that are told of changes."""
 
 from collections.abc import Callable, Container, Sequence
+from time import monotonic
 
 from portmapd.channel.commands import (
     MAPPING_ROW,
@@ -14,6 +15,7 @@ from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
 from portmapd.server.quota import Budget
+from portmapd.server.turns import TURN, TurnQueue
 
 #: The most bytes of events that wait for a watcher that does not read.
 MAX_WAITING = 262_144
@@ -26,8 +28,8 @@ MAX_WATCHED = 120_000
 class Watcher:
     """One connection that watches.
 
-    Events are sent at once while the peer reads. While it does not, they wait, up to
-    :data:`MAX_WAITING` bytes. Beyond that the peer is told of an overflow instead.
+    Events wait until they are sent, and while the peer does not read, up to :data:`MAX_WAITING`
+    bytes. Beyond that the peer is told of an overflow instead.
 
     :param send: writes boxes.
     :param uid: the user of the connection.
@@ -42,6 +44,7 @@ class Watcher:
         "_paused",
         "_send",
         "_size",
+        "_taken",
         "_waiting",
         "names",
         "taken",
@@ -53,6 +56,8 @@ class Watcher:
         self.taken = 0
         self.uid = uid
         self._budget = budget
+        #: How much of the budget it takes: events that wait for peers that do not read.
+        self._taken = 0
         self._send = send
         self._paused = False
         self._overflowed = False
@@ -60,30 +65,42 @@ class Watcher:
         self._size = 0
 
     def tell(self, event: bytes) -> None:
-        """Send *event*, or keep it until the peer reads."""
-        if not self._paused:
-            self._send(event)
-        elif not self._overflowed:
-            self._keep(event)
-
-    def _keep(self, event: bytes) -> None:
-        try:
-            if self._size + len(event) > MAX_WAITING:
-                raise LimitExceeded
-            self._budget.take(self.uid, len(event))
-        except LimitExceeded:
+        """Keep *event* until :meth:`send`."""
+        size = self._size + len(event)
+        if self._overflowed:
+            return
+        if size > MAX_WAITING or (self._paused and not self._take(len(event))):
             self._overflowed = True
         else:
             self._waiting.append(event)
-            self._size += len(event)
+            self._size = size
+
+    def _take(self, size: int) -> bool:
+        """Take so many bytes of the budget; is there room for them?"""
+        try:
+            self._budget.take(self.uid, size)
+        except LimitExceeded:
+            return False
+        self._taken += size
+        return True
 
     def pause(self) -> None:
         """The peer has stopped reading."""
-        self._paused = True
+        if not self._paused:
+            self._paused = True
+            if not self._take(self._size):
+                self.drop()
+                self._overflowed = True
 
     def resume(self) -> None:
         """The peer reads again."""
         self._paused = False
+        self.send()
+
+    def send(self) -> None:
+        """Send what is kept, if the peer reads."""
+        if self._paused:
+            return
         waiting = self.drop()
         if self._overflowed:
             waiting.append(OVERFLOW_BOX)
@@ -96,8 +113,9 @@ class Watcher:
 
         :return: those that were kept.
         """
-        if self._size:
-            self._budget.take(self.uid, -self._size)
+        if self._taken:
+            self._budget.take(self.uid, -self._taken)
+            self._taken = 0
         waiting, self._waiting, self._size = self._waiting, [], 0
         return waiting
 
@@ -105,11 +123,24 @@ class Watcher:
 class Watchers:
     """Tells every watcher of the changes that it watches. An event is encoded once for all.
 
+    Events are sent for a turn; those for whom there is no time get theirs in later turns.
+
     :param registry: what is watched.
     :param unlimited: the users who may watch as much as all others together.
+    :param turns: where further turns come from; None: events are sent at one go.
     """
 
-    def __init__(self, registry: Registry, unlimited: Container[int] = (0,)) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        unlimited: Container[int] = (0,),
+        turns: TurnQueue | None = None,
+    ) -> None:
+        self._turns = turns
+        #: Those who have not been sent all of their events.
+        self._unsent: dict[Watcher, None] = {}
+        #: Those of them whose turn it is.
+        self._sending: list[Watcher] = []
         self._registry = registry
         self._watched = Budget("watched names", MAX_WATCHED, unlimited)
         self._waiting = Budget("bytes of events", MAX_ALL_WAITING, unlimited)
@@ -149,6 +180,7 @@ class Watchers:
         """Tell *watcher* of no further change."""
         self._watched.take(watcher.uid, -watcher.taken)
         watcher.taken = 0
+        self._unsent.pop(watcher, None)
         self._drop(watcher)
         if self._unfollow is not None and not self._all and not self._named:
             self._unfollow()
@@ -164,13 +196,46 @@ class Watchers:
         watcher.names = frozenset()
 
     def _changed(self, changes: Sequence[ChangeRecord]) -> None:
+        are_waiting = bool(self._unsent or self._sending)
         for change in changes:
             subject = change.subject
-            named = self._named.get(subject.name, ()) if isinstance(subject, NamedService) else ()
+            named = self._named.get(subject.name, {}) if isinstance(subject, NamedService) else {}
             if self._all or named:
-                event = _event(change)
-                for watcher in (*self._all, *named):
-                    watcher.tell(event)
+                self._tell(_event(change), named)
+        if self._unsent and not are_waiting:
+            self.take_turn()
+
+    def _tell(self, event: bytes, named: dict[Watcher, None]) -> None:
+        """Tell those who watch everything, and others."""
+        for watchers in (self._all, named):
+            for watcher in watchers:
+                watcher.tell(event)
+            self._unsent |= watchers
+
+    def take_turn(self) -> None:
+        """Send events for a turn, and go on in a later one."""
+        ends = monotonic() + TURN
+        while self._is_sending():
+            self._sending.pop().send()
+            if self._turns is not None and monotonic() > ends:
+                self._go_on(self._turns)
+                return
+
+    def _is_sending(self) -> bool:
+        """Is it anyone's turn? Those who were told of changes meanwhile come last."""
+        if not self._sending:
+            self._sending = list(self._unsent)
+            self._unsent.clear()
+        return bool(self._sending)
+
+    def _go_on(self, turns: TurnQueue) -> None:
+        if self._is_sending():
+            turns.add(self)
+
+    def end(self) -> None:
+        """Go on after a failure."""
+        if self._turns is not None:
+            self._go_on(self._turns)
 
 
 def _event(change: ChangeRecord) -> bytes:

@@ -13,6 +13,7 @@ from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
 from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
+from portmapd.server import watchers
 from portmapd.server.channel import MAX_HELD, UNREAD, WAITING, ChannelFactory, ChannelProtocol
 from portmapd.server.peer_lookups import DELAY, PeerLookups
 from portmapd.server.peer_process import Processes
@@ -95,6 +96,23 @@ class AnswerTests(ChannelTestCase):
         self.assertEqual(answer, {b"_answer": b"1"})
         self.assertEqual(hello[b"pid"], b"%d" % os.getpid())
         self.assertEqual(hello[b"uid"], b"%d" % os.geteuid())
+
+    def test_events_in_turns(self) -> None:
+        """Watchers are told in turns, each in order: its events, then answers that know of them."""
+        self.patch(watchers, "TURN", -1.0)
+        watching = [self.connect() for _ in range(20)]
+        for peer in watching:
+            self.turns.exchange(peer, c.WATCH.ask(b"1", {}))
+        working = self.connect()
+        self.turns.exchange(working, c.WATCH.ask(b"1", {}))
+        working.send(register("a", b"2") + register("b", b"3"))
+        self.turns.run()
+        own = [box.get(b"_answer") or box[b"name"] for box in boxes(self.turns.exchange(working))]
+        self.assertEqual(own, [b"a", b"2", b"b", b"3"])
+        for peer in watching:
+            told = boxes(self.turns.exchange(peer, c.LIST.ask(b"4", {})))
+            self.assertEqual([box.get(b"name") for box in told], [b"a", b"b", None])
+            self.assertIn(b"b", told[-1][b"services"])
 
     def test_peer_that_does_not_read(self) -> None:
         """Its commands wait where they are; all are answered when it reads."""
