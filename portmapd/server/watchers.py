@@ -1,6 +1,6 @@
 """Watchers: the connections that are told of changes."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from time import monotonic
 
 from portmapd.channel.commands import (
@@ -21,6 +21,8 @@ from portmapd.server.turns import TURN, TurnQueue
 MAX_WAITING = 262_144
 #: The most bytes of events that wait for all watchers together.
 MAX_ALL_WAITING = 33_554_432
+#: So many events of one command are kept at a time for those who watch everything.
+TOGETHER = 64
 #: The most names that all connections together watch; each takes some 250 bytes.
 MAX_WATCHED = 120_000
 
@@ -197,20 +199,21 @@ class Watchers:
 
     def _changed(self, changes: Sequence[ChangeRecord]) -> None:
         are_waiting = bool(self._unsent or self._sending)
+        for_all: list[bytes] = []
         for change in changes:
             subject = change.subject
             named = self._named.get(subject.name, {}) if isinstance(subject, NamedService) else {}
             if self._all or named:
-                self._tell(_event(change), named)
+                event = _event(change)
+                for_all.append(event)
+                _tell(named, event)
+                self._unsent |= named
+        if self._all:
+            for at in range(0, len(for_all), TOGETHER):
+                _tell(self._all, b"".join(for_all[at : at + TOGETHER]))
+            self._unsent |= self._all
         if self._unsent and not are_waiting:
             self.take_turn()
-
-    def _tell(self, event: bytes, named: dict[Watcher, None]) -> None:
-        """Tell those who watch everything, and others."""
-        for watchers in (self._all, named):
-            for watcher in watchers:
-                watcher.tell(event)
-            self._unsent |= watchers
 
     def take_turn(self) -> None:
         """Send events for a turn, and go on in a later one."""
@@ -236,6 +239,11 @@ class Watchers:
         """Go on after a failure."""
         if self._turns is not None:
             self._go_on(self._turns)
+
+
+def _tell(watchers: Iterable[Watcher], event: bytes) -> None:
+    for watcher in watchers:
+        watcher.tell(event)
 
 
 def _event(change: ChangeRecord) -> bytes:
