@@ -34,6 +34,9 @@ LINGER = 0.0001
 #: The most events that are taken out of the epoll at a time. All of them are served. The kernel
 #: puts what was taken behind the others, so that everyone has a turn, however busy one stream is.
 BATCH = 4
+#: After so many seconds the rest of a batch is served in the next turn: four large requests at one
+#: go would keep others waiting.
+LONG = 0.002
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
@@ -59,6 +62,8 @@ class EpollGroup:
         self._epoll: select.epoll | None = None
         self._descriptors: dict[int, Descriptor] = {}
         self._events: dict[int, int] = {}
+        #: What is left of a batch that took long.
+        self._left: list[tuple[int, Descriptor | None, int]] = []
 
     # IReactorFDSet and IReactorTime, for the descriptors
 
@@ -151,15 +156,27 @@ class EpollGroup:
         """Serve the descriptors that have events, for one turn."""
         begun = monotonic()
         while self._epoll is not None:
-            events = self._epoll.poll(0, BATCH)
+            events = self._take_left() or self._epoll.poll(0, BATCH)
             # While one is served it may close others, and open new ones with the same numbers.
             ready = [(number, self._descriptors.get(number), event) for number, event in events]
-            for number, descriptor, event in ready:
+            for at, (number, descriptor, event) in enumerate(ready, 1):
                 if descriptor is not None and self._descriptors.get(number) is descriptor:
                     self.serve(descriptor, event)
+                    if monotonic() - begun > LONG:
+                        self._left = ready[at:]
+                        return
             longest = TURN if len(events) == BATCH else LINGER
             if not events or monotonic() - begun > longest:
                 break
+
+    def _take_left(self) -> list[tuple[int, int]]:
+        """The events that were left in the turn before, as far as they are still waited for."""
+        left, self._left = self._left, []
+        return [
+            (number, event & (self._events[number] | _BROKEN))
+            for number, descriptor, event in left
+            if descriptor is not None and self._descriptors.get(number) is descriptor
+        ]
 
     def serve(self, descriptor: Any, event: int = _IN) -> None:
         """Serve *descriptor*.

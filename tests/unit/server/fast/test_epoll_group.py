@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from portmapd.server.fast.epoll_group import BATCH, LONG
 from portmapd.server.turns import TURN
 from tests.support.stepped_reactor import Turns
 
@@ -209,6 +210,26 @@ class EpollGroupTests(SynchronousTestCase):
         self.turns.turn()
         self.assertEqual(done.lost[0], "read")
         self.assertEqual(lost.lost[0], "ConnectionLost")
+
+    def test_large_requests(self) -> None:
+        """A batch ends with a request that takes long; the others of it come first in the next."""
+        pipes = [self.pipe(lambda: time.sleep(LONG * 1.1)) for _ in range(BATCH + 1)]
+        for _ in range(2):
+            for number in range(1, len(pipes) + 1):
+                self.epoll_group.doRead()
+                self.assertEqual(sum(pipe.served for pipe in pipes), number)
+            self.assertEqual([pipe.served for pipe in pipes], [1] * len(pipes))
+            for pipe in pipes:
+                pipe.served = 0
+
+    def test_left(self) -> None:
+        """What is no longer waited for is not served in the next turn either."""
+        pipes = [self.pipe(lambda: time.sleep(LONG * 1.1)) for _ in range(3)]
+        self.epoll_group.doRead()
+        for pipe in pipes[1:]:
+            self.epoll_group.removeReader(pipe)
+        self.epoll_group.doRead()
+        self.assertEqual([pipe.served for pipe in pipes], [2, 0, 0])
 
     def test_failures(self) -> None:
         """A descriptor that fails is lost, alone, even if it fails at that."""
