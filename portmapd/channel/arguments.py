@@ -34,7 +34,7 @@ def _integer(data: bytes) -> int:
 INTEGER = Type(lambda value: b"%d" % index(value), _integer)
 
 #: Text, in UTF-8.
-UNICODE = Type(methodcaller("encode"), methodcaller("decode"))
+UNICODE = Type(methodcaller("encode"), bytes.decode)
 
 
 def list_of(element: Type) -> Type:
@@ -47,10 +47,14 @@ def list_of(element: Type) -> Type:
         return b"".join([part for item in items for part in (_LENGTH.pack(len(item)), item)])
 
     def decode(data: bytes) -> list[Any]:
-        at, values = 0, []
-        while at < len(data):
-            item, at = _chunk(data, at)
-            values.append(element.decode(item))
+        # A list may have ten thousand elements.
+        at, end, values, read = 0, len(data), [], element.decode
+        while at + 1 < end:
+            start = at + 2
+            at = start + (data[at] << 8 | data[at + 1])
+            values.append(read(data[start:at]))
+        if at != end:
+            raise ValueError("the list ends too early")
         return values
 
     return Type(encode, decode)

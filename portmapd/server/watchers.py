@@ -175,8 +175,13 @@ class Watchers:
         watcher.names = names
         if not names:
             self._all[watcher] = None
+        named = self._named
         for name in names:
-            self._named.setdefault(name, {})[watcher] = None
+            watchers = named.get(name)
+            if watchers is None:
+                named[name] = {watcher: None}
+            else:
+                watchers[watcher] = None
 
     def discard(self, watcher: Watcher) -> None:
         """Tell *watcher* of no further change."""
@@ -190,11 +195,13 @@ class Watchers:
 
     def _drop(self, watcher: Watcher) -> None:
         self._all.pop(watcher, None)
+        named = self._named
         for name in watcher.names:
-            watchers = self._named.get(name, {})
-            watchers.pop(watcher, None)
-            if not watchers:
-                self._named.pop(name, None)
+            watchers = named[name]
+            if len(watchers) > 1:
+                del watchers[watcher]
+            else:
+                del named[name]
         watcher.names = frozenset()
 
     def _changed(self, changes: Sequence[ChangeRecord]) -> None:
