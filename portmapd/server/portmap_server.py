@@ -201,4 +201,7 @@ def _max_descriptors() -> int:
 
     At most :data:`MAX_DESCRIPTORS`: every connection takes memory, too.
     """
-    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4, MAX_DESCRIPTORS)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        MAX_DESCRIPTORS if limit == resource.RLIM_INFINITY else min(limit * 3 // 4, MAX_DESCRIPTORS)
+    )
