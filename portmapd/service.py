@@ -8,11 +8,11 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from portmapd.channel.commands import ITSELF
 from portmapd.config import Config
 from portmapd.errors import AlreadyRegistered, ConfigurationError, InvalidState
+from portmapd.joined import JoinedPortMapper, taken_port
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
@@ -67,9 +68,13 @@ class PortmapperService(MultiService):
     :param handed_in: sockets that are bound already, in place of those that would be made; they are
         closed when the service stops.
     :param uid: the user who serves once the sockets are bound; None: the one who binds them.
+    :param mode: ``serve``: it is the port mapper. ``auto``: it is that where the port is free;
+        where another port mapper has it, or has port 111, it joins that one: no socket is bound,
+        and what is in the registry is registered there, again when that one is restarted.
     :ivar config: what it is to do.
     :ivar registry: what is registered; it may be read, changed and followed directly.
-    :ivar port: the port that is served over UDP and TCP, once it is bound.
+    :ivar port: the port that is served over UDP and TCP, once it is bound; in mode ``auto`` that of
+        the port mapper that was joined.
     """
 
     _log = Logger()
@@ -81,8 +86,14 @@ class PortmapperService(MultiService):
         registry: Registry | None = None,
         handed_in: HandedInSockets | None = None,
         uid: int | None = None,
+        *,
+        mode: Literal["serve", "auto"] = "serve",
     ) -> None:
+        if mode not in ("serve", "auto"):
+            raise ConfigurationError(f"mode {mode!r} is neither serve nor auto")
         super().__init__()
+        self._mode = mode
+        self._joined: JoinedPortMapper | None = None
         self._uid = uid
         self._handed_in = HandedInSockets() if handed_in is None else handed_in
         self.setName("portmapd")
@@ -128,15 +139,35 @@ class PortmapperService(MultiService):
 
         :raises ConfigurationError: one cannot be bound; the message says what to do.
         """
-        if self._server is not None:
+        if self._server is not None or self._joined is not None:
             return
         try:
-            self._listen(TRIES)
+            self._listen_or_join()
             self._read_rpcbind()
             super().privilegedStartService()
         except BaseException:
             self._close()
             raise
+
+    def _listen_or_join(self) -> None:
+        taken = taken_port(self.config.port) if self._mode == "auto" else None
+        if taken is None:
+            self._listen(TRIES)
+        else:
+            self.port = taken
+            self._joined = JoinedPortMapper(self.registry, self._reactor, taken)
+
+    def whenRegistered(self) -> Deferred[str]:
+        """Wait until everything that is in the registry now is registered.
+
+        :return: fires with a few words on the port mapper: at once, unless another one was joined.
+            It fails with :exc:`~portmapd.errors.Refusal` if that has something in the place of a
+            mapping, and with :exc:`~portmapd.errors.DaemonUnreachable` if it does not answer; both
+            are tried again and again.
+        """
+        if self._joined is None:
+            return succeed(f"a port mapper of its own at port {self.port}")
+        return self._joined.settled()
 
     def startService(self) -> None:
         """Serve, once every socket is bound; see :meth:`privilegedStartService`."""
@@ -182,6 +213,8 @@ class PortmapperService(MultiService):
             self._log.emit(event.urgency, event.text, event=event.name, count=count, path=folder)
 
     def _served(self) -> str:
+        if self._joined is not None:
+            return f"through the port mapper that has port {self.port}"
         hosts = [host.host for host in map(_host_of, self._ports) if host and host.type == "UDP"]
         where = [*hosts, *filter(None, [self.config.rpc_socket])]
         port = f"port {self.port} on " if hosts else ""
@@ -288,7 +321,7 @@ class PortmapperService(MultiService):
 
         :raises ConfigurationError: another port mapper serves the same registry.
         """
-        if self._holder is not None:
+        if self._holder is not None or self._joined is not None:
             return
         self._holder = holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
         try:
@@ -317,6 +350,9 @@ class PortmapperService(MultiService):
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None
+        if self._joined is not None:
+            ended.append(self._joined.close())
+            self._joined = None
         return gatherResults(ended)
 
 

@@ -43,6 +43,22 @@ _ACCEPTED = Struct(">IIIIII")
 
 
 @frozen
+class SysCredential:
+    """What a caller says of itself with AUTH_SYS (RFC 5531, appendix A); nothing proves it.
+
+    :param stamp: an arbitrary number.
+    :param machine: the name of the caller's host.
+    :param groups: further group ids.
+    """
+
+    stamp: int
+    machine: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+@frozen
 class Credential:
     """Who a caller claims to be (RFC 5531, 8.2).
 
@@ -52,6 +68,14 @@ class Credential:
 
     flavor: int = AUTH_NONE
     body: bytes = b""
+
+    @property
+    def sys(self) -> SysCredential | None:
+        """What AUTH_SYS says; None for another flavor.
+
+        :raises AuthRefused: the body is malformed; that of a call that was read is not.
+        """
+        return _read_sys(self.body) if self.flavor == AUTH_SYS else None
 
 
 NOBODY = Credential()
@@ -129,25 +153,23 @@ def _credential(flavor: int, reader: xdr.Reader) -> Credential:
     return Credential(flavor, body) if flavor or body else NOBODY
 
 
-def _check_sys(body: bytes) -> None:
+def _read_sys(body: bytes) -> SysCredential:
     reader = xdr.Reader(body)
     try:
-        reader.uint()
-        reader.opaque(MAX_MACHINE_NAME)
-        reader.uint()
-        reader.uint()
-        groups = reader.uint()
+        stamp, machine = reader.uint(), reader.string(MAX_MACHINE_NAME)
+        uid, gid, count = reader.uint(), reader.uint(), reader.uint()
+        if count > MAX_GROUPS:
+            raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {count} groups")
+        return SysCredential(stamp, machine, uid, gid, tuple(reader.uint() for _ in range(count)))
     except XdrError as fault:
         raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {fault}") from fault
-    if groups > MAX_GROUPS or len(reader.rest()) < 4 * groups:
-        raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {groups} groups")
 
 
 def _check_none(body: bytes) -> None:
     """Ignore the body: that of AUTH_NONE is undefined, and should be empty (RFC 5531, 10.1)."""
 
 
-_FLAVORS: dict[int, Callable[[bytes], None]] = {AUTH_NONE: _check_none, AUTH_SYS: _check_sys}
+_FLAVORS: dict[int, Callable[[bytes], object]] = {AUTH_NONE: _check_none, AUTH_SYS: _read_sys}
 
 
 def _skip_verifier(reader: xdr.Reader) -> None:
@@ -172,8 +194,9 @@ def success(xid: int, results: bytes) -> bytes:
 
 
 def refusal(xid: int, fault: CallRefused) -> bytes:
-    """Encode the reply that carries the error status of *fault*."""
-    return _REFUSALS[type(fault)](xid, fault)
+    """Encode the reply that carries the error status of *fault*; SYSTEM_ERR if that has none."""
+    kinds = (kind for kind in type(fault).__mro__ if kind in _REFUSALS)
+    return _REFUSALS[next(kinds, SystemFailure)](xid, fault)
 
 
 def _accepted(status: int) -> Callable[[int, CallRefused], bytes]:

@@ -1,4 +1,4 @@
-"""External data representation (RFC 4506), as far as program 100000 needs it."""
+"""External data representation (RFC 4506): reading and encoding."""
 
 from collections.abc import Callable, Iterator
 from struct import Struct
@@ -55,6 +55,10 @@ class Reader:
         size = self.uint()
         if size > limit:
             raise XdrError(f"{size} bytes announced, at most {limit} allowed")
+        return self.fixed(size)
+
+    def fixed(self, size: int) -> bytes:
+        """Opaque data of *size* bytes, padded to a multiple of four (RFC 4506, 4.9)."""
         start = self._at
         end = start + size + (-size & 3)
         if end > len(self._data):

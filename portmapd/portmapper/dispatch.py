@@ -6,9 +6,6 @@ from portmapd.errors import (
     AuthRefused,
     CallRefused,
     GarbageArguments,
-    ProcedureUnavailable,
-    ProgramMismatch,
-    ProgramUnavailable,
     Refusal,
     Unanswerable,
     XdrError,
@@ -16,6 +13,7 @@ from portmapd.errors import (
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import Call, decode_call, refusal, success, xid_of
 from portmapd.oncrpc.program import PMAP_VERS, PROGRAM, RPCBVERS, RPCBVERS4
+from portmapd.oncrpc.table import ProcedureTable
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper import rpcbind, v2
 from portmapd.portmapper.access import Ask, permits
@@ -34,7 +32,7 @@ TABLE: dict[int, dict[int, Procedure]] = {
     RPCBVERS: rpcbind.VERSION_3,
     RPCBVERS4: rpcbind.VERSION_4,
 }
-LOWEST, HIGHEST = min(TABLE), max(TABLE)
+_PROCEDURES = ProcedureTable({PROGRAM: TABLE})
 
 
 @frozen
@@ -84,7 +82,7 @@ class Dispatcher:
     def _serve(self, request: Request) -> Outcome:
         call = request.call
         try:
-            procedure = _procedure(call)
+            procedure = _PROCEDURES.find(call)
             arguments = procedure.decode(Reader(call.arguments))
         except CallRefused as refused:
             return Outcome(refusal(call.xid, refused))
@@ -128,15 +126,3 @@ class Dispatcher:
         count = self._context.statistics.count_of(tally)
         count.value += 1
         return count
-
-
-def _procedure(call: Call) -> Procedure:
-    if call.program != PROGRAM:
-        raise ProgramUnavailable
-    procedures = TABLE.get(call.version)
-    if procedures is None:
-        raise ProgramMismatch(LOWEST, HIGHEST)
-    procedure = procedures.get(call.procedure)
-    if procedure is None:
-        raise ProcedureUnavailable
-    return procedure

@@ -81,6 +81,11 @@ class ReplyTable:
         return len(self._replies)
 
 
+def empty_table() -> ReplyTable:
+    """A table in which no reply is known."""
+    return ReplyTable(_compute_nothing)
+
+
 class ReplyCache:
     """A table of replies for each kind of caller.
 
@@ -103,7 +108,7 @@ class ReplyCache:
         table = self._tables.get(kind)
         if table is None:
             excluded = caller.audience is Audience.EXCLUDED
-            table = ReplyTable(_compute_nothing if excluded else self._compute)
+            table = empty_table() if excluded else ReplyTable(self._compute)
             if len(self._tables) < MAX_TABLES:
                 self._tables[kind] = table
         return table
@@ -142,4 +147,4 @@ def _kind(caller: Caller) -> tuple[str, Audience, str]:
 
 
 def _compute_nothing(request: bytes) -> None:
-    """Callers that may not ask get no replies."""
+    """No reply is known."""

@@ -1,5 +1,6 @@
 """The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
@@ -19,37 +20,22 @@ from portmapd.server.rate_limited_log import RateLimitedLog
 MAX_HOSTS = 4_096
 
 
-class CallServer:
-    """Serves the messages of every transport.
+class BaseCallServer(ABC):
+    """What the protocols of every transport ask of the server whose calls they carry.
 
     :param policy: says which audience a caller belongs to.
-    :param dispatcher: serves the messages whose replies are not cached.
-    :param cache: keeps their replies.
-    :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
-    :param advertisements: addresses that callers are told in place of those that they reached.
     :param peer_log: is told who sends malformed messages, and who is refused what.
-    :param before_reply: is called after each dispatch, before its reply is sent, as
-        :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
+    :param advertisements: addresses that callers are told in place of those that they reached.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
         policy: Policy,
-        dispatcher: Dispatcher,
-        cache: ReplyCache,
-        forwarder: CallForwarder,
         peer_log: RateLimitedLog,
-        before_reply: Callable[[], object] | None = None,
         advertisements: Sequence[Advertisement] = (),
     ) -> None:
         self._policy = policy
-        self._dispatcher = dispatcher
-        self._cache = cache
-        self._forwarder = forwarder
         self._peer_log = peer_log
-        self._before_reply = before_reply
         self._advertisements = tuple(advertisements)
         self._audiences: dict[tuple[str, bool], Audience] = {}
 
@@ -75,20 +61,70 @@ class CallServer:
         told = advertised(self._advertisements, host) or reached
         return Caller(netid, audience, host, port, told, reserved_ports=reserved)
 
+    @abstractmethod
     def table(self, caller: Caller) -> ReplyTable:
         """The replies known for callers like *caller*.
 
         A transport that looks there first saves itself the way through :meth:`serve`. It counts
         the replies that it finds: ``reply.count.value += 1``.
         """
-        return self._cache.table(caller)
 
+    @abstractmethod
     def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
         """Serve a message.
 
-        :param respond: is called once if the reply has to wait for a forwarded call.
+        :param respond: is called once if the reply has to wait.
         :return: the reply; empty if *respond* gets it; None if there is none.
         """
+
+    def reply_lost(self, address: object, error: Exception) -> None:
+        """Log that a transport could not send a reply."""
+        self._peer_log.log(REPLY_LOST, address=str(address), error=str(error))
+
+    def malformed(self, caller: Caller, fault: str) -> None:
+        """Log that *caller* sent what is not a message, or a malformed one."""
+        self._peer_log.malformed(caller, fault)
+
+    def sent_away(self, caller: Caller, why: str) -> None:
+        """Log that a stream of *caller* is closed for others."""
+        self._peer_log.sent_away(caller, why)
+
+
+class CallServer(BaseCallServer):
+    """Serves program 100000.
+
+    :param policy: says which audience a caller belongs to.
+    :param dispatcher: serves the messages whose replies are not cached.
+    :param cache: keeps their replies.
+    :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
+    :param advertisements: addresses that callers are told in place of those that they reached.
+    :param peer_log: is told who sends malformed messages, and who is refused what.
+    :param before_reply: is called after each dispatch, before its reply is sent, as
+        :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        policy: Policy,
+        dispatcher: Dispatcher,
+        cache: ReplyCache,
+        forwarder: CallForwarder,
+        peer_log: RateLimitedLog,
+        before_reply: Callable[[], object] | None = None,
+        advertisements: Sequence[Advertisement] = (),
+    ) -> None:
+        super().__init__(policy, peer_log, advertisements)
+        self._dispatcher = dispatcher
+        self._cache = cache
+        self._forwarder = forwarder
+        self._before_reply = before_reply
+
+    def table(self, caller: Caller) -> ReplyTable:
+        return self._cache.table(caller)
+
+    def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
         known = self._cache.table(caller).find(message[XID:])
         if known is not None:
             known.count.value += 1
@@ -115,15 +151,3 @@ class CallServer:
             self._peer_log.refused(caller, outcome.refused)
         if outcome.cacheable is not None and outcome.reply is not None:
             self._cache.keep(caller, message, outcome.reply, outcome.cacheable)
-
-    def reply_lost(self, address: object, error: Exception) -> None:
-        """Log that a transport could not send a reply."""
-        self._peer_log.log(REPLY_LOST, address=str(address), error=str(error))
-
-    def malformed(self, caller: Caller, fault: str) -> None:
-        """Log that *caller* sent what is not a message, or a malformed one."""
-        self._peer_log.malformed(caller, fault)
-
-    def sent_away(self, caller: Caller, why: str) -> None:
-        """Log that a stream of *caller* is closed for others."""
-        self._peer_log.sent_away(caller, why)

@@ -15,7 +15,7 @@ from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import UDP, UDP6
 from portmapd.portmapper.caller import Caller
 from portmapd.server.call_forwarder import Respond
-from portmapd.server.call_server import CallServer
+from portmapd.server.call_server import BaseCallServer
 from portmapd.server.interface_filter import hear_address
 
 
@@ -44,7 +44,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
     noisy = False
     transport: IUDPTransport | None
 
-    def __init__(self, call_server: CallServer, address: str | None = None) -> None:
+    def __init__(self, call_server: BaseCallServer, address: str | None = None) -> None:
         if address is not None:
             _check_address(address)
         self.call_server = call_server
@@ -101,7 +101,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
         self._respond(addr, reply)
 
     def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
-        """Serve a message; see :meth:`CallServer.serve`."""
+        """Serve a message; see :meth:`BaseCallServer.serve`."""
         return None if self._is_closed else self.call_server.serve(message, caller, respond)
 
     def close(self) -> None:

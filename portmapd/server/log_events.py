@@ -126,6 +126,15 @@ MALFORMED = LogEvent(
     more="malformed messages",
 )
 REPLY_LOST = LogEvent("reply-lost", "debug", "a reply to {address} is lost: {error}")
+PROCEDURE_FAILED = LogEvent(
+    "procedure-failed",
+    "critical",
+    "procedure {procedure} of program {program} version {version} failed for {caller}",
+    more="failed procedures",
+)
+NOT_REGISTERED = LogEvent(
+    "not-registered", "warn", "the port mapper of this host does not have {what}: {why}"
+)
 OMITTED = LogEvent("omitted", "warn", "{count} more {what}")
 
 #: Every event, by its name.
@@ -159,6 +168,8 @@ EVENTS = {
         PEER_GONE,
         MALFORMED,
         REPLY_LOST,
+        PROCEDURE_FAILED,
+        NOT_REGISTERED,
         OMITTED,
     )
 }

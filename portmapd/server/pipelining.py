@@ -140,7 +140,7 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         """Answer requests until the answers make a chunk, or the turn ends; and write them."""
         outgoing = self._outgoing = []
         size = 0
-        while waiting and size < CHUNK:
+        while waiting and size < CHUNK and not self._paused:
             answer = self.answer(waiting.popleft())
             outgoing.append(answer)
             size += len(answer)

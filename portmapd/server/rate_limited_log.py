@@ -100,7 +100,7 @@ class RateLimitedLog:
         """Begin to count events of a kind, in a new period if there is none."""
         if self._period is None:
             self._period = self._clock.callLater(PERIOD, self._end)
-        is_warning = event.level == "warn"
+        is_warning = event.level in ("warn", "critical")
         limit = MAX_LINES if is_warning else MAX_CHANGES
         kind = self._kinds[event.name] = _Kind(event, is_warning, limit)
         return kind

@@ -14,9 +14,9 @@ from portmapd.config import IDLE, MAX_STREAMS
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
-from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, RecordReader, mark
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.server.call_server import CallServer
+from portmapd.server.call_server import BaseCallServer
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
@@ -26,6 +26,10 @@ from portmapd.server.turns import TurnQueue
 
 #: How often idle streams are looked for within that time.
 SWEEPS = 4
+#: The most calls of one stream that wait for their replies; nothing more is read meanwhile.
+MAX_WAITING = 64
+#: Records may be longer than usual; their fragments are of at least so many bytes then.
+LEAST_FRAGMENT = 1_024
 #: The parts of a record of one fragment: the xid of its call, behind the record mark; and the rest.
 _XID = slice(4, 4 + XID)
 _CALL = slice(4 + XID, None)
@@ -49,8 +53,9 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     is_own = False
     caller: Caller | None = None
 
-    def __init__(self) -> None:
-        self._reader = RecordReader()
+    def __init__(self, max_record: int = MAX_RECORD) -> None:
+        fragments = max(MAX_FRAGMENTS, max_record // LEAST_FRAGMENT)
+        self._reader = RecordReader(max_record, fragments)
         #: Are all the calls answered that came, and has no part of another one come?
         self._is_idle = True
         #: How many calls are forwarded, and not answered yet.
@@ -121,6 +126,8 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         reply = factory.call_server.serve(request, self.caller, self._respond)
         if reply == b"":
             self._forwarded += 1
+            if self._forwarded == MAX_WAITING:
+                self.pauseProducing()
         return mark(reply) if reply else b""
 
     def idle(self) -> None:
@@ -136,7 +143,13 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self._forwarded -= 1
         if reply is not None:
             self.transport.write(mark(reply))
+        if self._forwarded == MAX_WAITING - 1 and self.connected:
+            self.resumeProducing()
         self._close_if_done()
+
+    def resumeProducing(self) -> None:
+        if self._forwarded < MAX_WAITING:
+            super().resumeProducing()
 
     def readConnectionLost(self) -> None:
         """The peer sends nothing more."""
@@ -166,19 +179,22 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     :param idle: a stream that sends no whole record for so many seconds is closed.
     :param limit: the most streams. For a further one, that is closed which was not used for the
         longest time. One user, or one other network, may have a quarter of them.
+    :param max_record: the longest call, in bytes.
     :ivar sweep: how often idle streams were looked for.
     :ivar used: how often any stream was used.
     """
 
     def __init__(
         self,
-        call_server: CallServer,
+        call_server: BaseCallServer,
         clock: IReactorTime,
         turns: TurnQueue,
         idle: float = IDLE,
         limit: int = MAX_STREAMS,
+        max_record: int = MAX_RECORD,
     ) -> None:
         super().__init__(turns)
+        self._max_record = max_record
         self.call_server = call_server
         self.sweep = 0
         self.used = 0
@@ -193,7 +209,7 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     ) -> PortmapStreamProtocol | None:
         if self.is_closed:
             return None
-        stream = PortmapStreamProtocol()
+        stream = PortmapStreamProtocol(self._max_record)
         stream.factory = self
         if isinstance(addr, IPv4Address | IPv6Address):
             stream.is_own = is_own_address(addr.host)

@@ -20,6 +20,7 @@ SERVER = (
     "portmapper",
     "config",
     "server",
+    "joined",
     "service",
     "options",
     "tap",
@@ -33,7 +34,11 @@ BELOW = {
     **{room: set(SERVER[:floor]) for floor, room in enumerate(SERVER)},
     "client": LANGUAGES,
     "cli": LANGUAGES | {"client"},
+    "rpc": set(SERVER[: SERVER.index("tap")]) | {"client"},
 }
+#: What joins a port mapper is its client, too.
+for _room in ("joined", "service"):
+    BELOW[_room].add("client")
 
 #: Rooms, and parts of rooms, without I/O: bytes and values in, bytes and values out.
 PURE = ("errors", "oncrpc", "channel", "registry", "portmapper", "client.core")
