@@ -91,11 +91,10 @@ def opaque(limit: int = MAX_OPAQUE) -> Type[bytes]:
 
 def string(limit: int = MAX_STRING) -> Type[str]:
     """A string of at most *limit* bytes (4.11); see :meth:`Reader.string`."""
+    data = opaque(limit)
 
     def encode(text: str) -> bytes:
-        encoded = xdr.string(text)
-        _check_size(len(encoded) - 4, limit + (-limit & 3))
-        return encoded
+        return data.encode(text.encode("utf-8", "surrogateescape"))
 
     return Type(lambda reader: reader.string(limit), encode)
 

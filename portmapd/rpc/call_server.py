@@ -66,7 +66,7 @@ class ProgramServer(BaseCallServer):
         self._clock = clock
         self._timeout = timeout
         self._table = empty_table()
-        self._is_closed = False
+        self._is_closing = False
         #: The calls whose results are waited for, by who made them; and how many each host made.
         self._waiting: dict[tuple[Caller, bytes], Deferred[Any]] = {}
         self._hosts: Counter[str] = Counter()
@@ -129,7 +129,7 @@ class ProgramServer(BaseCallServer):
         call = request.call
         if isinstance(failure.value, CallRefused):
             return refusal(call.xid, failure.value)
-        if not self._is_closed and self._peer_log.takes(PROCEDURE_FAILED):
+        if not self._is_closing and self._peer_log.takes(PROCEDURE_FAILED):
             self._log.failure(
                 PROCEDURE_FAILED.text,
                 failure,
@@ -181,13 +181,14 @@ class ProgramServer(BaseCallServer):
             del self._hosts[host]
         respond(reply)
 
-    def close(self) -> None:
+    def cancel(self) -> None:
         """Cancel every call whose results are waited for; nobody is replied to."""
-        self._is_closed = True
         waiting, self._waiting = self._waiting, {}
         self._hosts.clear()
+        self._is_closing = True
         for reply in waiting.values():
             reply.cancel()
+        self._is_closing = False
 
 
 def _drop(results: Any) -> None:

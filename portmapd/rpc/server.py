@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.task import react
 
 from portmapd.config import MAX_STREAMS, Config
-from portmapd.errors import ConfigurationError
+from portmapd.errors import ConfigurationError, PortmapdError
 from portmapd.oncrpc.netid import TCP, TCP6, UDP, UDP6, Netid, format_address
 from portmapd.oncrpc.record import MAX_RECORD
 from portmapd.registry.holder import Holder
@@ -189,7 +190,7 @@ class Server(MultiService):
             portmapper.registry.close(self._holder)
             self._holder = None
             stopped.append(maybeDeferred(portmapper.disownServiceParent))
-        self._call_server.close()
+        self._call_server.cancel()
         self._log.close()
         stopped += [maybeDeferred(super().stopService), self._close_ports(), self._factory.end()]
         return gatherResults(stopped)
@@ -214,6 +215,8 @@ class Options(TypedDict, total=False):
 def run(*programs: Program, **options: Unpack[Options]) -> None:
     """Serve *programs*, registered, until the process is ended by SIGINT or SIGTERM.
 
+    What goes wrong before is a sentence on the terminal, and an exit status of 1.
+
     :param options: those of :class:`Server`.
     """
     react(lambda reactor: Deferred.fromCoroutine(_run(reactor, programs, options)))
@@ -221,11 +224,12 @@ def run(*programs: Program, **options: Unpack[Options]) -> None:
 
 async def _run(reactor: Any, programs: tuple[Program, ...], options: Options) -> None:
     server = Server(reactor, *programs, **options)
-    server.startService()
-    stopped = Deferred[None]()
-    reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
-    where = await server.register()
-    print(
-        f"{', '.join(each.name for each in programs)}: port {server.port}, with {where}", flush=True
-    )
-    await stopped
+    try:
+        server.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
+        where = await server.register()
+    except PortmapdError as error:
+        raise SystemExit(f"{sys.argv[0]}: {error}") from error
+    names = ", ".join(program.name for program in programs)
+    print(f"{names}: serving port {server.port}, registered with {where}", flush=True)
+    await Deferred()

@@ -21,7 +21,13 @@ from portmapd.errors import (
     ProgramMismatch,
     ProgramUnavailable,
 )
-from portmapd.oncrpc.netid import LOCAL, NETIDS, canonical_address, split_address
+from portmapd.oncrpc.netid import (
+    LOCAL,
+    NETIDS,
+    canonical_address,
+    format_address,
+    split_address,
+)
 from portmapd.oncrpc.program import PROGRAM
 
 #: Where rpcbind's socket is.
@@ -62,18 +68,23 @@ class Way(Protocol):
 
 
 class ChannelWay:
-    """portmapd's local channel, on which a registration lives as long as the connection."""
+    """portmapd's local channel, on which a registration lives as long as the connection.
 
-    def __init__(self, reactor: IReactorTime, path: str) -> None:
+    :param port: the port of the port mapper whose channel it has to be.
+    """
+
+    def __init__(self, reactor: IReactorTime, path: str, port: int) -> None:
         self.name = f"the local channel at {path}"
         self._reactor = reactor
+        self._port = port
         self._portmapper = Portmapper(reactor, path)
 
     async def listed(self) -> dict[Key, str]:
         asked = self._portmapper.mappings().addTimeout(TIMEOUT, self._reactor)
         found = {(m.program, m.version, m.netid): m.address for m in await asked}
-        if not any(program == PROGRAM for program, _, _ in found):
-            raise DaemonUnreachable(f"{self.name} has no port mapper for RPC")
+        own = (address for (program, _, _), address in found.items() if program == PROGRAM)
+        if not any(address.endswith(format_address("", self._port)) for address in own):
+            raise DaemonUnreachable(f"{self.name} is not that of port {self._port}")
         return found
 
     async def set(self, key: Key, address: str) -> None:
@@ -136,7 +147,7 @@ def ways(reactor: IReactorTime, port: int) -> Iterator[Way]:
     """
     path = asking_socket()
     if os.path.exists(path):
-        yield ChannelWay(reactor, path)
+        yield ChannelWay(reactor, path, port)
     if port == PORT and os.path.exists(RPC_SOCKET):
         client = PortmapClient(reactor, RPC_SOCKET, port, "local", TIMEOUT)
         yield RpcWay(f"the port mapper at {RPC_SOCKET}", client)

@@ -10,13 +10,14 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.config import MAX_STREAMS
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import XID, decode_reply, success, xid_of
+from portmapd.oncrpc.message import XID, Call, decode_reply, encode_call, success, xid_of
 from portmapd.oncrpc.netid import TCP
 from portmapd.oncrpc.program import CallResult, encode_call_result
 from portmapd.oncrpc.record import RecordReader, mark
@@ -24,11 +25,15 @@ from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
+from portmapd.rpc import VOID, Procedure, Program, Request
+from portmapd.rpc.call_server import ProgramServer
 from portmapd.server import pipelining
 from portmapd.server.call_forwarder import TIMEOUT
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
+from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.stream import (
+    MAX_WAITING,
     SWEEPS,
     PortmapStreamFactory,
     PortmapStreamProtocol,
@@ -41,6 +46,7 @@ from tests.support.rpc_server import Serving
 ALLOWED = ip_network("10.0.0.0/8")
 IDLE = 60.0
 LIMIT = 3
+PROGRAM = 0x2000_0001
 GETPORT = call(2, 3, pmap(7, 1))
 NULL = call(2, 0)
 
@@ -270,6 +276,79 @@ class PressureTests(StreamTestCase):
         self.stream.protocol.stopProducing()
         self.stream.protocol.resumeProducing()
         self.assertEqual(self.stream.replies(), [])
+
+
+class WaitingTests(StreamTestCase):
+    """Calls whose results come later."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.results: list[Deferred[None]] = []
+        later = Procedure("LATER", 1, VOID, VOID, self.wait)
+        log = RateLimitedLog(self.serving.reactor)
+        self.call_server = ProgramServer(
+            (Program("p", PROGRAM, 1, later),), self.serving.reactor, log
+        )
+        self.factory.call_server = self.call_server
+        self.addCleanup(self.call_server.cancel)
+        self.stream = Stream(self.factory)
+
+    def wait(self, arguments: None, request: Request) -> Deferred[None]:
+        """Serve a call, later."""
+        self.results.append(Deferred())
+        return self.results[-1]
+
+    def send(self, number: int, procedure: int = 1) -> None:
+        """Send a call."""
+        self.stream.send(mark(encode_call(Call(number, PROGRAM, 1, procedure))))
+
+    def test_limit(self) -> None:
+        """Nothing more is read while many of a stream wait, and all of them are replied to."""
+        for number in range(MAX_WAITING + 2):
+            self.send(number)
+        self.assertEqual(len(self.results), MAX_WAITING)
+        self.assertEqual(self.stream.transport.producerState, "paused")
+        # The transport has room again; the calls still wait.
+        self.stream.protocol.resumeProducing()
+        self.assertEqual(len(self.results), MAX_WAITING)
+        self.results[5].callback(None)
+        self.assertEqual(len(self.results), MAX_WAITING + 1)
+        for each in self.results:
+            if not each.called:
+                each.callback(None)
+        self.assertEqual(self.stream.transport.producerState, "producing")
+        found = sorted(xid_of(reply) for reply in self.stream.replies())
+        self.assertEqual(found, list(range(MAX_WAITING + 2)))
+
+    def test_half_closed(self) -> None:
+        """A peer that sends nothing more gets its replies before the stream is closed."""
+        self.send(1)
+        self.stream.protocol.readConnectionLost()
+        self.assertFalse(self.stream.is_closed)
+        self.results[0].callback(None)
+        self.assertEqual(len(self.stream.replies()), 1)
+        self.assertTrue(self.stream.is_closed)
+
+    def test_lost(self) -> None:
+        """Results that come when the stream is gone go nowhere."""
+        self.send(1)
+        self.stream.close()
+        self.results[0].callback(None)
+
+    def test_long_record(self) -> None:
+        """A server may take longer calls than the port mapper does, and no longer ones."""
+        self.factory = PortmapStreamFactory(
+            self.call_server,
+            self.serving.reactor,
+            TurnQueue(self.serving.reactor),
+            max_record=1 << 20,
+        )
+        self.stream = Stream(self.factory)
+        call = encode_call(Call(1, PROGRAM, 1, 0, arguments=bytes(1_000_000)))
+        self.stream.send(mark(call))
+        self.assertEqual(len(self.stream.replies()), 1)
+        self.stream.send(mark(bytes((1 << 20) + 1)))
+        self.assertTrue(self.stream.is_closed)
 
 
 class TurnTests(StreamTestCase):

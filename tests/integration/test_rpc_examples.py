@@ -1,0 +1,149 @@
+"""The examples of RPC servers, with clients of others, and with each kind of port mapper."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import portmapd
+from tests.support.namespace import TOP, Namespace, Started, eventually
+
+EXAMPLES = TOP / "docs" / "examples" / "rpc"
+BROADCAST = "10.99.0.255"
+
+#: Finds instruments by a broadcast, and asks the first one.
+_ASK = f"""
+import vxi11
+(host,) = vxi11.list_devices({BROADCAST!r})
+instrument = vxi11.Instrument(host)
+print(instrument.ask("*IDN?"), instrument.ask("MEAS:VOLT?"))
+instrument.write("MEAS:VOLT?")
+print(instrument.read_raw(3), instrument.read_raw())
+instrument.close()
+other = vxi11.Instrument(host)
+try:
+    other.ask("nonsense")
+except vxi11.vxi11.Vxi11Exception as error:
+    print(error)
+"""
+_ANSWERS = """\
+Example,Voltmeter,1,1.0 +1.25000E+00
+b'+1.' b'25000E+00\\n'
+15: IO timeout [read]
+"""
+
+#: What serves port 111: nobody before the example, rpcbind, or portmapd.
+MAPPERS = ("none", "rpcbind", "portmapd")
+
+
+@pytest.fixture(params=MAPPERS)
+def mapped(
+    request: pytest.FixtureRequest, namespace: Namespace, tmp_path: Path
+) -> Iterator[Namespace]:
+    """Give a host with each kind of port mapper."""
+    if request.param == "rpcbind":
+        rpcbind = namespace.start("rpcbind", "-f", log=tmp_path / "rpcbind.log")
+        eventually(lambda: "portmapper" in namespace.run("rpcinfo", status=None), "rpcbind serves")
+        yield namespace
+        rpcbind.stop()
+    elif request.param == "portmapd":
+        with portmapd(namespace, tmp_path, "--interface", "0.0.0.0"):
+            yield namespace
+    else:
+        yield namespace
+
+
+@contextmanager
+def running(namespace: Namespace, folder: Path, example: str, *words: str) -> Iterator[Started]:
+    """Run an example in the block. It says when it is registered, and unregisters at its end."""
+    log = folder / f"{example}.log"
+    command = (sys.executable, str(EXAMPLES / example), *words)
+    server = namespace.start(*command, log=log)
+    eventually(
+        lambda: "registered with" in log.read_text() or not server.running(), f"{example} serves"
+    )
+    assert server.running(), log.read_text()
+    yield server
+    assert server.stop() in (0, -15), log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def programs(namespace: Namespace) -> set[str]:
+    """The programs that are registered, but for the port mapper."""
+    rows = namespace.run("rpcinfo", "127.0.0.1", status=None)
+    return set(re.findall(r"^ +(\d+) ", rows, re.MULTILINE)) - {"100000"}
+
+
+@pytest.mark.broadcast
+@pytest.mark.programs("rpcinfo", "rpcbind")
+def test_instrument(mapped: Namespace, tmp_path: Path) -> None:
+    """python-vxi11 finds the instrument by a broadcast, and asks it."""
+    with running(mapped, tmp_path, "instrument.py"):
+        said = mapped.run(sys.executable, "-W", "ignore", "-c", _ASK)
+        assert said == _ANSWERS
+        assert programs(mapped) == {"395183"}
+    assert programs(mapped) == set()
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """Give a directory with files, which everyone may read but one of them."""
+    made = tmp_path / "exported"
+    (made / "more").mkdir(parents=True)
+    (made / "greeting").write_text("hello\n")
+    (made / "more" / "data").write_bytes(bytes(range(256)) * 1_000)
+    for number in range(300):
+        (made / "more" / f"file-with-a-long-name-{number}").touch()
+    for path in made.rglob("*"):
+        # Whatever the umask is.
+        path.chmod(0o755)
+    (made / "link").symlink_to("/etc/passwd")
+    secret = made / "secret"
+    secret.write_text("secret\n")
+    secret.chmod(0o600)
+    return made
+
+
+@pytest.mark.programs("rpcinfo", "rpcbind", "nfs-ls", "nfs-cat", "nfs-cp", "showmount", "mount.nfs")
+def test_nfs(mapped: Namespace, exported: Path, tmp_path: Path) -> None:
+    """The clients of libnfs list and read the directory; mount.nfs gets to the kernel."""
+    with running(mapped, tmp_path, "nfs_server.py", str(exported)):
+        url = f"nfs://127.0.0.1{exported}"
+        assert programs(mapped) == {"100003", "100005"}
+        assert f"{exported} (everyone)" in mapped.run("showmount", "-e", "127.0.0.1")
+        rows = [row.split()[-2:] for row in mapped.run("nfs-ls", url).splitlines()]
+        assert sorted(name for _, name in rows) == ["greeting", "link", "more"]
+        assert ["6", "greeting"] in rows
+        assert mapped.run("nfs-cat", f"{url}/greeting") == "hello\n"
+        assert len(mapped.run("nfs-ls", f"{url}/more").splitlines()) == 301
+        copied = tmp_path / "copied"
+        mapped.run("sh", "-c", f"nfs-cat {url}/more/data >{copied}")
+        assert copied.read_bytes() == (exported / "more" / "data").read_bytes()
+        _check_refusals(mapped, url, exported)
+        _check_mount(mapped, exported, tmp_path)
+    assert programs(mapped) == set()
+
+
+def _check_refusals(host: Namespace, url: str, exported: Path) -> None:
+    """What not everyone may read, what is outside, and every write is refused."""
+    assert "NFS3ERR_ACCES" in host.run("nfs-cat", f"{url}/secret", status=None)
+    assert "MNT3ERR_NOENT" in host.run("nfs-ls", "nfs://127.0.0.1/etc", status=None)
+    assert "MNT3ERR_NOENT" in host.run("nfs-ls", f"{url}/../..", status=None)
+    assert "root:" not in host.run("nfs-cat", f"{url}/link/../../etc/passwd", status=None)
+    file = exported / "greeting"
+    assert "NFS3ERR_ROFS" in host.run("nfs-cp", str(file), f"{url}/new", status=None)
+
+
+def _check_mount(host: Namespace, exported: Path, folder: Path) -> None:
+    """A kernel with NFS mounts it; without, mount.nfs has found both programs, and says so."""
+    at = folder / "mounted"
+    at.mkdir()
+    words = ("-v", "-o", "vers=3,nolock,retry=0", f"127.0.0.1:{exported}", str(at))
+    said = host.run("mount.nfs", *words[3:], *words[:3], status=None)
+    assert "prog 100005 vers 3 prot UDP port" in said
+    if "No such device" not in said:
+        assert host.run("cat", str(at / "greeting")) == "hello\n"
+        host.run("umount", str(at))
