@@ -20,7 +20,7 @@ Asking:
 - :class:`PortmapClient`, :func:`sys_credential`: the client of any port mapper;
 - :func:`format_address`, :func:`split_address`: universal addresses;
 
-:mod:`portmapd.errors` has every exception. Everything else is internal, except what the
+:mod:`portmapd.rpc` has what RPC servers are made of. :mod:`portmapd.errors` has every exception. Everything else is internal, except what the
 documentation names.
 """
 

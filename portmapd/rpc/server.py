@@ -44,8 +44,8 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 class Server(MultiService):
     """Serves RPC programs over UDP and TCP, on one port, as a Twisted service.
 
-    ``startService`` binds the sockets and serves; :meth:`register` makes clients find it.
-    ``stopService`` undoes both.
+    ``startService`` binds the sockets and serves; :meth:`register` makes clients find it, if
+    *registers* does not. ``stopService`` undoes both.
 
     :param reactor: the application's reactor.
     :param programs: what is served.
@@ -56,6 +56,7 @@ class Server(MultiService):
         caller gets SYSTEM_ERR; None: never.
     :param max_streams: the most streams of each address.
     :param max_record: the longest call over TCP, in bytes.
+    :param registers: whether it registers when it starts. What keeps it from that is logged.
     :ivar port: the port that is served, once it is bound.
     :ivar portmapper: the port mapper that it is registered with; None before :meth:`register`.
     :raises ValueError: there are no programs, or a version is there twice.
@@ -71,8 +72,10 @@ class Server(MultiService):
         timeout: float | None = TIMEOUT,
         max_streams: int = MAX_STREAMS,
         max_record: int = MAX_RECORD,
+        registers: bool = False,
     ) -> None:
         super().__init__()
+        self._registers = registers
         self.programs = programs
         self.port = port
         self.portmapper: PortmapperService | None = None
@@ -96,6 +99,8 @@ class Server(MultiService):
         """
         if not self._ports:
             self._listen(TRIES)
+            if self._registers:
+                self._carry(self._default_config())
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -103,11 +108,13 @@ class Server(MultiService):
         self.privilegedStartService()
         super().startService()
 
-    @property
-    def mappings(self) -> tuple[Mapping, ...]:
-        """What is served, as it is registered: each version on each netid."""
+    def mappings(self, holder: Holder | None = None) -> tuple[Mapping, ...]:
+        """What is served, for a registry: each version on each netid.
+
+        :param holder: what they live with; None: they live until they are unset.
+        """
         return tuple(
-            mapping(program.number, program.version, netid.name, address, holder=self._holder)
+            mapping(program.number, program.version, netid.name, address, holder=holder)
             for program in self.programs
             for netid, address in self._addresses.items()
         )
@@ -175,11 +182,16 @@ class Server(MultiService):
         )
 
     def _carry(self, config: Config) -> None:
-        portmapper = PortmapperService(config, self._reactor, mode="auto")
-        portmapper.privilegedStartService()
+        """Become or join the port mapper, and register with it."""
+        self.portmapper = portmapper = PortmapperService(config, self._reactor, mode="auto")
+        try:
+            portmapper.privilegedStartService()
+        except ConfigurationError:
+            self.portmapper = None
+            self._close_ports()
+            raise
         self._holder = portmapper.registry.open(Holder(os.geteuid(), os.getpid()))
-        portmapper.registry.map(*self.mappings)
-        self.portmapper = portmapper
+        portmapper.registry.map(*self.mappings(self._holder))
         portmapper.setServiceParent(self)
 
     def stopService(self) -> Deferred[Any]:
@@ -210,6 +222,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     max_streams: int
     max_record: int
+    registers: bool
 
 
 def run(*programs: Program, **options: Unpack[Options]) -> None:

@@ -1,6 +1,7 @@
 """The examples of RPC servers, with clients of others, and with each kind of port mapper."""
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import portmapd
-from tests.support.namespace import TOP, Namespace, Started, eventually
+from tests.support.console_session import play
+from tests.support.daemon import TWISTD, portmapd
+from tests.support.namespace import PATH, TOP, Namespace, Started, eventually
 
 EXAMPLES = TOP / "docs" / "examples" / "rpc"
 BROADCAST = "10.99.0.255"
@@ -147,3 +149,13 @@ def _check_mount(host: Namespace, exported: Path, folder: Path) -> None:
     if "No such device" not in said:
         assert host.run("cat", str(at / "greeting")) == "hello\n"
         host.run("umount", str(at))
+
+
+@pytest.mark.programs("rpcinfo", "nfs-ls", "nfs-cat", "showmount")
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.console")), ids=lambda path: path.stem)
+def test_session(namespace: Namespace, tmp_path: Path, example: Path) -> None:
+    """Each command of a session prints what the page shows."""
+    for program in EXAMPLES.glob("*.py"):
+        shutil.copy(program, tmp_path)
+    play(namespace, example.read_text(), f"{Path(TWISTD).parent}:{PATH}", tmp_path)
+    assert not any("Traceback" in log.read_text() for log in tmp_path.glob("*.log"))

@@ -77,7 +77,7 @@ async def test_served() -> None:
             for procedure, results in ((1, 42), (2, 21)):
                 call = deferToThread(asked, kind, host, server.port, procedure, uint(21))
                 assert await call == uint(results)
-        assert {each.netid for each in server.mappings} == NETIDS
+        assert {each.netid for each in server.mappings()} == NETIDS
 
 
 @asynchronous
@@ -138,7 +138,7 @@ async def test_taken_port() -> None:
         server = Server(reactor, SAMPLE, port=port, interfaces=LOOPBACK)
         with pytest.raises(ConfigurationError, match=f"port {port} of 127.0.0.1 is taken by"):
             server.startService()
-        assert server.mappings == ()
+        assert server.mappings() == ()
         await server.stopService()
 
 
