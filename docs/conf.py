@@ -16,7 +16,7 @@ nitpick_ignore_regex = [
     # What the methods of a client return, which its own page says.
     ("py:class", r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path)T"),
     # Type variables.
-    ("py:class", r"portmapd\.(oncrpc\.types|rpc\.program)\.[A-Z]"),
+    ("py:class", r"portmapd\.(oncrpc\.types|oncrpc\.xdr|rpc\.program)\.[A-Z]"),
 ]
 
 html_theme = "furo"

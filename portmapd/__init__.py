@@ -20,8 +20,8 @@ Asking:
 - :class:`PortmapClient`, :func:`sys_credential`: the client of any port mapper;
 - :func:`format_address`, :func:`split_address`: universal addresses;
 
-:mod:`portmapd.rpc` has what RPC servers are made of. :mod:`portmapd.errors` has every exception. Everything else is internal, except what the
-documentation names.
+:mod:`portmapd.rpc` has what RPC servers are made of, :mod:`portmapd.errors` every exception.
+Everything else is internal, except what the documentation names.
 """
 
 from importlib import import_module
