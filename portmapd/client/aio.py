@@ -1,4 +1,4 @@
-"""The local channel for asyncio applications; it imports no Twisted."""
+"""The clients for asyncio applications; no Twisted is imported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -33,8 +34,18 @@ from portmapd.errors import CallTimedOut, PortmapdError, Terminated
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Session
+    from portmapd.client.rpc.aio import PortmapClient
 
-__all__ = ["AsyncChanges", "Change", "Flags", "Group", "Portmapper", "RpcMapping", "Service"]
+__all__ = [
+    "AsyncChanges",
+    "Change",
+    "Flags",
+    "Group",
+    "PortmapClient",
+    "Portmapper",
+    "RpcMapping",
+    "Service",
+]
 
 T = TypeVar("T")
 
@@ -310,3 +321,12 @@ class Readable:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+# It takes long to import, and most programs use the local channel alone.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "PortmapClient":
+            return import_module("portmapd.client.rpc.aio").PortmapClient
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from portmapd.client import PortmapClient
-from portmapd.client.rpc.broadcast import BroadcastReply
+from portmapd.client.rpc.broadcast_call import BroadcastReply
 from portmapd.errors import PortmapdError
 
 

@@ -41,7 +41,16 @@ for _room in ("joined", "service"):
     BELOW[_room].add("client")
 
 #: Rooms, and parts of rooms, without I/O: bytes and values in, bytes and values out.
-PURE = ("errors", "oncrpc", "channel", "registry", "portmapper", "client.core")
+PURE = (
+    "errors",
+    "oncrpc",
+    "channel",
+    "registry",
+    "portmapper",
+    "client.core",
+    "client.rpc.operations",
+    "client.rpc.portmap_client",
+)
 #: Parts of them that are not pure, and why.
 IMPURE = {"channel.amp": "the commands as classes of twisted.protocols.amp"}
 #: What a pure module may import besides portmapd: libraries that only compute.
@@ -89,7 +98,15 @@ EXCEPTIONS = {
 }
 
 #: Parts that never import Twisted, not even through another module.
-WITHOUT_TWISTED = (*PURE, "client.blocking", "client.aio")
+WITHOUT_TWISTED = (
+    *PURE,
+    "client.blocking",
+    "client.aio",
+    "client.rpc.operations",
+    "client.rpc.plain",
+    "client.rpc.blocking",
+    "client.rpc.aio",
+)
 #: Protocols that run on any transport: they do not know the fast engine below them.
 PROTOCOLS = (
     "server.channel",

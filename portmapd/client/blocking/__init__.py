@@ -1,7 +1,30 @@
-"""The local channel for programs without an event loop: plain sockets, threads, no Twisted."""
+"""The clients for programs without an event loop: plain sockets, threads, no Twisted."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from portmapd.client.blocking.portmapper import TIMEOUT, Portmapper
 from portmapd.client.core.registrations import Group
 from portmapd.client.values import Change, Flags, RpcMapping, Service
 
-__all__ = ["TIMEOUT", "Change", "Flags", "Group", "Portmapper", "RpcMapping", "Service"]
+if TYPE_CHECKING:
+    from portmapd.client.rpc.blocking import PortmapClient
+
+__all__ = [
+    "TIMEOUT",
+    "Change",
+    "Flags",
+    "Group",
+    "PortmapClient",
+    "Portmapper",
+    "RpcMapping",
+    "Service",
+]
+
+# It takes long to import, and most programs use the local channel alone.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "PortmapClient":
+            return import_module("portmapd.client.rpc.blocking").PortmapClient
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

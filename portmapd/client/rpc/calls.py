@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from secrets import randbits
 
 from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from portmapd.errors import CallTimedOut, Unanswerable
-from portmapd.oncrpc.message import xid_of
+from portmapd.client.rpc.wire import new_xid, xid_in
+from portmapd.errors import CallTimedOut
 from portmapd.oncrpc.xdr import uint
-
-
-def new_xid() -> int:
-    """An xid that a process which does not see the call cannot guess."""
-    return randbits(32)
-
-
-def xid_in(message: bytes) -> int | None:
-    """The xid of *message*; None if it is shorter than that."""
-    try:
-        return xid_of(message)
-    except Unanswerable:
-        return None
 
 
 @define(eq=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from functools import partial
-from struct import Struct
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -15,27 +14,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 
 from portmapd.client.rpc.calls import Calls
+from portmapd.client.rpc.wire import (
+    FIRST_INTERVAL,
+    LONGEST_INTERVAL,
+    MAX_DATAGRAM_REPLY,
+    ErrorQueue,
+    check_size,
+)
 from portmapd.errors import DaemonUnreachable
-from portmapd.oncrpc.message import MAX_DATAGRAM, XID
-
-#: After so many seconds without a reply a call is sent again, then after twice as many, and so on
-#: up to the longest interval: a lost datagram costs little, a slow server gets few retransmissions.
-FIRST_INTERVAL = 0.5
-LONGEST_INTERVAL = 8.0
-
-#: The largest reply that is taken, in bytes: any datagram.
-MAX_REPLY = 65_535
-
-# Options and structures of <linux/in.h>, <linux/in6.h> and <linux/errqueue.h>.
-_RECVERR = {
-    socket.AF_INET: (socket.IPPROTO_IP, 11),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
-}
-_MSG_ERRQUEUE = 0x2000
-#: The errno with which a ``sock_extended_err`` begins.
-_EE_ERRNO = Struct("=I")
-#: How much room a ``sock_extended_err`` and an address need, in bytes.
-_ERROR_SIZE = 512
 
 
 class DatagramCalls(DatagramProtocol):
@@ -82,26 +68,14 @@ class DatagramCalls(DatagramProtocol):
         self.calls.fail_all(DaemonUnreachable(f"{self.calls.where} cannot be reached: {why}"))
 
 
-def check_size(tail: bytes) -> None:
-    """Refuse a call that is too long for UDP.
-
-    :param tail: the call's message less its xid.
-    :raises ValueError: the message does not fit a datagram.
-    """
-    if XID + len(tail) > MAX_DATAGRAM:
-        raise ValueError(f"a call of {XID + len(tail)} bytes does not fit a datagram")
-
-
 class _Socket(Port):
     """A UDP socket for one server, which tells its protocol of the network's errors.
 
-    It need not be connected, so that the kernel takes an ICMP error about any address for one of
-    this socket. The kernel queues them with their addresses (IP_RECVERR, as in libtirpc): those
-    about others than the server are ignored, because anybody can send them.
+    See :class:`~portmapd.client.rpc.wire.ErrorQueue`.
     """
 
     protocol: DatagramCalls
-    _server: Any
+    _errors: ErrorQueue
 
     def call(self, host: str, port: int, strict: bool) -> None:
         """Be a socket for *port* on *host*.
@@ -112,27 +86,13 @@ class _Socket(Port):
         """
         numeric = socket.AI_NUMERICHOST
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=numeric)
-        self._server = found[0][4]
-        self.socket.setsockopt(*_RECVERR[self.socket.family], 1)
+        self._errors = ErrorQueue(self.socket, found[0][4])
         if strict:
-            self.socket.connect(self._server)
+            self.socket.connect(found[0][4])
 
     def write(self, datagram: bytes, addr: object = None) -> None:
-        """Send *datagram* to the server. One that finds no room is lost like any other.
-
-        :raises OSError: it cannot be sent.
-        """
-        for _ in range(2):
-            try:
-                self.socket.sendto(datagram, self._server)
-            except BlockingIOError:
-                return
-            except OSError:
-                queued = self._queued_errors()
-                if not queued or self._of_server(queued):
-                    raise
-            else:
-                return
+        """Send *datagram* to the server; see :meth:`ErrorQueue.send`."""
+        self._errors.send(datagram)
 
     def doRead(self) -> None:
         try:
@@ -154,26 +114,9 @@ class _Socket(Port):
             self.startReading()
 
     def _report_errors(self) -> None:
-        # Reading the option clears it; the queue says more.
-        self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        error = self._of_server(self._queued_errors())
+        error = self._errors.take()
         if error:
             self.protocol.failed(os.strerror(error))
-
-    def _of_server(self, errors: list[tuple[Any, int]]) -> int:
-        """The errno of an error about the server; 0 if there is none."""
-        about = (error for address, error in errors if address[:2] == self._server[:2])
-        return next(about, 0)
-
-    def _queued_errors(self) -> list[tuple[Any, int]]:
-        """Empty the queue of errors: the address that each is about, and its errno."""
-        errors: list[tuple[Any, int]] = []
-        while True:
-            try:
-                _, said, _, address = self.socket.recvmsg(0, _ERROR_SIZE, _MSG_ERRQUEUE)
-            except OSError:
-                return errors
-            errors += [(address, *_EE_ERRNO.unpack_from(data)) for _, _, data in said[:1]]
 
 
 class DatagramTransport:
@@ -209,7 +152,7 @@ class DatagramTransport:
         if self._socket is None or not self._socket.connected:
             protocol = DatagramCalls(self._reactor, self._where, self._port)
             own = "::" if ":" in self.host else "0.0.0.0"
-            skt = _Socket(0, protocol, own, MAX_REPLY, self._reactor)
+            skt = _Socket(0, protocol, own, MAX_DATAGRAM_REPLY, self._reactor)
             skt.startListening()
             try:
                 skt.call(self.host, self._port, self._strict)

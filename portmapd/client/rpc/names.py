@@ -1,47 +1,17 @@
-"""Hosts by their names: what a name may be, its addresses, and calls over UDP to one of them."""
+"""Hosts by their names: their addresses, and calls over UDP to one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IHostResolution, IReactorTime, IResolutionReceiver
 from zope.interface import implementer
 
-from portmapd.client.rpc.datagrams import DatagramTransport, check_size
+from portmapd.client.rpc.datagrams import DatagramTransport
+from portmapd.client.rpc.wire import MAX_ADDRESSES, check_size
 from portmapd.errors import CallTimedOut, DaemonUnreachable
-
-#: The longest name of a host, in bytes (RFC 1035, 2.3.4).
-MAX_NAME = 253
-#: The most addresses of a name that are tried.
-MAX_ADDRESSES = 16
-
-
-def is_address(host: str) -> bool:
-    """Whether *host* is an IPv4 or IPv6 address rather than a name."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def check_host(host: str) -> None:
-    """Refuse what is neither an address nor can be the name of a host.
-
-    :raises ValueError: it is empty, too long, or has characters that no name has.
-    """
-    if is_address(host):
-        return
-    try:
-        name = host.encode("idna")
-    except UnicodeError as error:
-        raise ValueError(f"host {host!r} is neither an address nor a name: {error}") from None
-    clean = host.isprintable() and not set(host) & set(" /%:[]@")
-    if not (clean and 0 < len(name) <= MAX_NAME):
-        raise ValueError(f"host {host!r} is neither an address nor a name")
 
 
 @implementer(IResolutionReceiver)

@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from portmapd.channel.socket_path import asking_socket
-from portmapd.client.rpc.client import PORT, PortmapClient
+from portmapd.client.rpc.client import PortmapClient
+from portmapd.client.rpc.operations import PORT
 from portmapd.client.twisted import Portmapper
 from portmapd.errors import (
     AlreadyRegistered,

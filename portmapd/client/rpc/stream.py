@@ -12,14 +12,10 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from portmapd.client.rpc.calls import Calls, xid_in
+from portmapd.client.rpc.calls import Calls
+from portmapd.client.rpc.wire import MAX_FRAGMENTS, MAX_STREAM_REPLY, xid_in
 from portmapd.errors import BrokenStream, DaemonUnreachable
 from portmapd.oncrpc.record import RecordReader, mark
-
-#: The longest reply that is taken, in bytes: DUMP of some 800,000 mappings.
-MAX_REPLY = 16 << 20
-#: The most fragments of a reply; libtirpc's servers split replies at 9,000 bytes.
-MAX_FRAGMENTS = 4_096
 
 
 class StreamConnection(Protocol):
@@ -35,7 +31,7 @@ class StreamConnection(Protocol):
 
     def __init__(self, owner: StreamTransport) -> None:
         self._owner = owner
-        self._reader = RecordReader(MAX_REPLY, MAX_FRAGMENTS)
+        self._reader = RecordReader(MAX_STREAM_REPLY, MAX_FRAGMENTS)
         self._attempt: Deferred[Any] | None = None
         self._is_over = False
         self.carried: dict[int, None] = {}

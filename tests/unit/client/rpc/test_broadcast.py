@@ -6,7 +6,8 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.client.rpc.broadcast import Broadcast, BroadcastReply
+from portmapd.client.rpc.broadcast import Broadcast
+from portmapd.client.rpc.broadcast_call import BroadcastReply
 from portmapd.errors import DaemonUnreachable, SystemFailure
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import NOBODY, refusal, success

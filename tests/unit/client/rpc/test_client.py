@@ -12,7 +12,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 import portmapd.client
-from portmapd.client.rpc.client import SLICE, PortmapClient
+from portmapd.client.rpc.client import PortmapClient
+from portmapd.client.rpc.operations import SLICE
 from portmapd.errors import (
     AuthRefused,
     CallRefused,

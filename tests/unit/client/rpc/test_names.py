@@ -8,7 +8,8 @@ from twisted.internet.interfaces import IResolutionReceiver
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.client.rpc.names import MAX_ADDRESSES, NamedTransport, check_host
+from portmapd.client.rpc.names import NamedTransport
+from portmapd.client.rpc.wire import MAX_ADDRESSES, check_host
 from portmapd.errors import CallTimedOut, DaemonUnreachable
 
 
