@@ -15,6 +15,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!portmapd).*"),
     # What the methods of a client return, which its own page says.
     ("py:class", r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path)T"),
+    ("py:class", r"portmapd\.client\.rpc\.portmap_client\.(None|Bool|Int|Str|Pmaps|Rpcbs|Result)T"),
     # Type variables.
     ("py:class", r"portmapd\.(oncrpc\.types|oncrpc\.xdr|rpc\.program)\.[A-Z]"),
 ]

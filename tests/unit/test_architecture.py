@@ -34,6 +34,7 @@ BELOW = {
     **{room: set(SERVER[:floor]) for floor, room in enumerate(SERVER)},
     "client": LANGUAGES,
     "cli": LANGUAGES | {"client"},
+    "pytest_plugin": LANGUAGES | {"client"},
     "rpc": set(SERVER[: SERVER.index("tap")]) | {"client"},
 }
 #: What joins a port mapper is its client, too.
