@@ -1,7 +1,7 @@
 """Call and reply messages of ONC RPC version 2 (RFC 5531, section 9): reading and encoding."""
 
 from collections.abc import Callable
-from struct import Struct
+from struct import Struct, unpack
 
 from attrs import frozen
 
@@ -75,7 +75,11 @@ class Credential:
 
         :raises AuthRefused: the body is malformed; that of a call that was read is not.
         """
-        return _read_sys(self.body) if self.flavor == AUTH_SYS else None
+        if self.flavor != AUTH_SYS:
+            return None
+        stamp, machine, uid, gid, groups = _sys_fields(self.body)
+        name = machine.decode("utf-8", "surrogateescape")
+        return SysCredential(stamp, name, uid, gid, unpack(f">{len(groups) // 4}I", groups))
 
 
 NOBODY = Credential()
@@ -153,23 +157,28 @@ def _credential(flavor: int, reader: xdr.Reader) -> Credential:
     return Credential(flavor, body) if flavor or body else NOBODY
 
 
-def _read_sys(body: bytes) -> SysCredential:
+def _sys_fields(body: bytes) -> tuple[int, bytes, int, int, bytes]:
+    """The stamp, the machine, the uid, the gid and the groups, of which the last are encoded.
+
+    Every call with AUTH_SYS comes this way: nothing is decoded that few ask for.
+    """
     reader = xdr.Reader(body)
     try:
-        stamp, machine = reader.uint(), reader.string(MAX_MACHINE_NAME)
+        stamp, machine = reader.uint(), reader.opaque(MAX_MACHINE_NAME)
         uid, gid, count = reader.uint(), reader.uint(), reader.uint()
-        if count > MAX_GROUPS:
-            raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {count} groups")
-        return SysCredential(stamp, machine, uid, gid, tuple(reader.uint() for _ in range(count)))
     except XdrError as fault:
         raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {fault}") from fault
+    groups = reader.rest()
+    if count > MAX_GROUPS or len(groups) < 4 * count:
+        raise AuthRefused(AUTH_BADCRED, f"AUTH_SYS: {count} groups")
+    return stamp, machine, uid, gid, groups[: 4 * count]
 
 
 def _check_none(body: bytes) -> None:
     """Ignore the body: that of AUTH_NONE is undefined, and should be empty (RFC 5531, 10.1)."""
 
 
-_FLAVORS: dict[int, Callable[[bytes], object]] = {AUTH_NONE: _check_none, AUTH_SYS: _read_sys}
+_FLAVORS: dict[int, Callable[[bytes], object]] = {AUTH_NONE: _check_none, AUTH_SYS: _sys_fields}
 
 
 def _skip_verifier(reader: xdr.Reader) -> None:
