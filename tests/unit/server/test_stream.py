@@ -26,14 +26,13 @@ from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.dispatch import Outcome
 from portmapd.registry.mapping import mapping
 from portmapd.rpc import VOID, Procedure, Program, Request
-from portmapd.rpc.call_server import ProgramServer
+from portmapd.rpc.call_server import MAX_WAITING, ProgramServer
 from portmapd.server import pipelining
 from portmapd.server.call_forwarder import TIMEOUT
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.stream import (
-    MAX_WAITING,
     SWEEPS,
     PortmapStreamFactory,
     PortmapStreamProtocol,
@@ -290,6 +289,7 @@ class WaitingTests(StreamTestCase):
             (Program("p", PROGRAM, 1, later),), self.serving.reactor, log
         )
         self.factory.call_server = self.call_server
+        self.factory.max_waiting = MAX_WAITING
         self.addCleanup(self.call_server.cancel)
         self.stream = Stream(self.factory)
 
