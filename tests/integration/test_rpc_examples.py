@@ -1,17 +1,29 @@
 """The examples of RPC servers, with clients of others, and with each kind of port mapper."""
 
 import re
+import runpy
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 
+from portmapd.errors import GarbageArguments, ProcedureUnavailable
+from portmapd.oncrpc import xdr
+from portmapd.oncrpc.message import Call, decode_reply, encode_call
+from portmapd.oncrpc.netid import TCP
+from portmapd.rpc.call_server import ProgramServer
+from portmapd.server.rate_limited_log import RateLimitedLog
 from tests.support.console_session import play
 from tests.support.daemon import TWISTD, portmapd
 from tests.support.namespace import PATH, TOP, Namespace, Started, eventually
+from tests.support.rpc_samples import loopback
 
 EXAMPLES = TOP / "docs" / "examples" / "rpc"
 BROADCAST = "10.99.0.255"
@@ -204,6 +216,30 @@ def _check_mount(host: Namespace, exported: Path, folder: Path) -> None:
     if "No such device" not in said:
         assert host.run("cat", str(at / "greeting")) == "hello\n"
         host.run("umount", str(at))
+
+
+def test_nfs_takes_anything(exported: Path, logged_errors: list[LogEvent]) -> None:
+    """Whatever the arguments of a call are, the server of NFS has a status for it."""
+    module = runpy.run_path(str(EXAMPLES / "nfs_server.py"))
+    folder = module["Nfs"](str(exported))
+    programs = module["nfs"](folder), module["mount"](folder)
+    clock, random = Clock(), Random(7)
+    server = ProgramServer(programs, clock, RateLimitedLog(clock))
+    root = module["handle_of"](exported.lstat())
+    names = (b"", b".", b"..", b"a/b", b"a\0b", b"greeting", b"\xff" * 255, b"x" * 1_024, b"more")
+    numbers = (0, 1, 8, 4_096, 2**31, 2**32 - 1)
+    for program, procedure in product(programs, range(23)):
+        for _ in range(40):
+            words = [
+                random.choice((xdr.opaque(root), xdr.opaque(random.randbytes(8)), b"")),
+                *random.choices([*map(xdr.opaque, names), *map(xdr.uint, numbers)], k=4),
+            ]
+            arguments = b"".join(words[random.randrange(2) :])
+            call = Call(1, program.number, 3, procedure, arguments=arguments)
+            with suppress(GarbageArguments, ProcedureUnavailable):
+                reply = server.serve(encode_call(call), loopback(TCP), lambda reply: None)
+                decode_reply(reply or b"")
+    assert logged_errors == []
 
 
 @pytest.mark.programs("rpcinfo", "nfs-ls", "nfs-cat", "showmount")
