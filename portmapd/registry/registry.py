@@ -23,6 +23,7 @@ class Registry:
     :ivar mappings: every RPC mapping that callers see.
     :ivar suspended: the mappings of services that pause, by their keys. Callers do not see them.
     :ivar names: every service, by its name.
+    :ivar serial: that of the last holder.
     :ivar changes: how many changes of each kind there were.
     """
 
@@ -36,7 +37,7 @@ class Registry:
         self._processes: dict[int, dict[Holder, None]] = {}
         #: The number of public services of each process that has any.
         self._public: Counter[int] = Counter()
-        self._serial = 0
+        self.serial = 0
         self.changes = dict.fromkeys(ChangeKind, 0)
         self._followers: dict[ChangeKind, list[Follower]] = {kind: [] for kind in ChangeKind}
 
@@ -172,13 +173,29 @@ class Registry:
         holder = new[0].holder
         holder.allowances.services.check(len(new))
         self._check_services(holder, new)
+        self._add_services(new)
+        self._tell(ChangeKind.REGISTERED, new)
+
+    def put_back(self, *services: NamedService) -> None:
+        """Register services of several holders that another process had registered.
+
+        Nothing is checked. Those of one name are in the order in which they were registered; a
+        holder has its own in the order of their serials.
+        """
+        self._add_services(services)
+        for holder in {service.holder for service in services}:
+            own = sorted(holder.services.values(), key=lambda service: service.serial)
+            holder.services = {(service.name, service.port): service for service in own}
+        self._tell(ChangeKind.REGISTERED, services)
+
+    def _add_services(self, new: Sequence[NamedService]) -> None:
         for service in new:
+            holder = service.holder
             holder.services[service.name, service.port] = service
+            holder.allowances.services.held += 1
             self.names.add(service)
             if service.flags & PUBLIC:
                 self._public[holder.pid] += 1
-        holder.allowances.services.held += len(new)
-        self._tell(ChangeKind.REGISTERED, new)
 
     def _check_services(self, holder: Holder, new: Sequence[NamedService]) -> None:
         keys: set[tuple[str, str]] = set()
@@ -239,11 +256,27 @@ class Registry:
 
     def open(self, holder: Holder) -> Holder:
         """Admit *holder*: from now on it may hold services and mappings."""
-        self._serial += 1
-        holder.serial = self._serial
+        self.serial += 1
+        holder.serial = self.serial
+        self.readmit(holder)
+        return holder
+
+    def readmit(self, holder: Holder) -> None:
+        """Admit a holder that has a serial already, the largest one so far."""
         self._holders[holder.serial] = holder
         self._processes.setdefault(holder.pid, {})[holder] = None
-        return holder
+
+    def move(self, holder: Holder, uid: int, pid: int) -> None:
+        """*holder* belongs to another process from now on, which does the same.
+
+        Followers see its services deregistered, then registered again.
+        """
+        services = list(holder.services.values())
+        self._tell(ChangeKind.DEREGISTERED, services)
+        self._leave(holder)
+        holder.uid, holder.pid = uid, pid
+        self.readmit(holder)
+        self._tell(ChangeKind.REGISTERED, services)
 
     def holders_of(self, pid: int) -> Iterable[Holder]:
         """The open holders of that process."""
@@ -271,12 +304,16 @@ class Registry:
         """Close *holder* and remove everything it holds. Closing it again does nothing."""
         if self._holders.pop(holder.serial, None) is None:
             return
+        self._leave(holder)
+        self._drop_services(list(holder.services.values()))
+        self._commit_mappings(list(holder.mappings.values()), ())
+
+    def _leave(self, holder: Holder) -> None:
+        """*holder* is none of its process any more."""
         peers = self._processes[holder.pid]
         del peers[holder]
         if not peers:
             del self._processes[holder.pid]
-        self._drop_services(list(holder.services.values()))
-        self._commit_mappings(list(holder.mappings.values()), ())
 
     def _tell(self, kind: ChangeKind, subjects: Sequence[Mapping] | Sequence[NamedService]) -> None:
         self.changes[kind] += len(subjects)

@@ -77,6 +77,10 @@ class BaseCallServer(ABC):
         :return: the reply; empty if *respond* gets it; None if there is none.
         """
 
+    def waiting(self, respond: Respond) -> list[bytes]:
+        """The messages whose replies *respond* is to get."""
+        return []
+
     def reply_lost(self, address: object, error: Exception) -> None:
         """Log that a transport could not send a reply."""
         self._peer_log.log(REPLY_LOST, address=str(address), error=str(error))
@@ -142,6 +146,9 @@ class CallServer(BaseCallServer):
             made = self._forwarder.forward(forwarded, caller, message, respond)
             return b"" if made else None
         return outcome.reply
+
+    def waiting(self, respond: Respond) -> list[bytes]:
+        return self._forwarder.waiting(respond)
 
     def _follow_up(self, outcome: Outcome, message: bytes, caller: Caller) -> None:
         """Do what *outcome* asks for besides the reply: log and cache."""

@@ -1,0 +1,123 @@
+"""All that is registered, as JSON with which another process goes on.
+
+A snapshot lacks what connections hold, since it outlives them. An image is for a process that takes
+the connections over: it has their holders, and keeps every order that anyone can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from portmapd.errors import InvalidMapping, InvalidState
+from portmapd.registry.change import ChangeKind
+from portmapd.registry.holder import Holder
+from portmapd.registry.mapping import Mapping as RpcMapping
+from portmapd.registry.mapping import mapping
+from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.registry import Registry
+from portmapd.registry.service import NamedService
+from portmapd.registry.snapshot import SavedMapping, decode_saved, encode_mapping
+
+#: What is known of a mapping that no connection holds: the fields of a :class:`SavedMapping`.
+Known = tuple[RpcMapping, Users, float | None]
+
+
+@frozen
+class Image:
+    """All that was registered in another process.
+
+    :param serial: that of its last holder.
+    :param holders: the fields of each holder, in the order of their serials.
+    :param services: of each service its holder's serial and its fields; those of one name in the
+        order in which they were registered.
+    :param held: the same of each mapping that a connection holds.
+    :param unheld: the mappings that no connection holds, suspended ones included.
+    :param changes: how many changes of each kind there were.
+    """
+
+    serial: int
+    holders: Sequence[Sequence[Any]]
+    services: Sequence[Sequence[Any]]
+    held: Sequence[Sequence[Any]]
+    unheld: Sequence[SavedMapping]
+    changes: Mapping[str, int]
+
+    def admit(self, registry: Registry) -> dict[int, Holder]:
+        """Open the holders in a new registry; they hold nothing yet.
+
+        :return: the holders, by their serials.
+        """
+        for serial, uid, pid, exe, last in self.holders:
+            registry.readmit(Holder(uid, pid, exe, serial=serial, last=last))
+        registry.serial = self.serial
+        return {holder.serial: holder for holder in registry.holders_after(0)}
+
+    def register(self, registry: Registry, holders: Mapping[int, Holder]) -> None:
+        """Register what the holders hold. Their allowances count it, and forbid nothing.
+
+        :raises InvalidState: a mapping is malformed, or one of two with the same key.
+        """
+        try:
+            registry.map(
+                *(
+                    mapping(program, version, netid, address, owner, holders[serial])
+                    for serial, program, version, netid, address, owner in self.held
+                )
+            )
+        except (InvalidMapping, KeyError) as error:
+            raise InvalidState(f"a mapping cannot be taken over: {error}") from error
+        registry.put_back(
+            *(
+                NamedService(name, port, flags, place, holders[serial])
+                for serial, name, port, flags, place in self.services
+            )
+        )
+
+    def count(self, registry: Registry) -> None:
+        """Have the registry go on counting changes where the other one was."""
+        for kind in ChangeKind:
+            registry.changes[kind] = self.changes.get(kind.value, 0)
+
+
+def take_image(registry: Registry, known: Iterable[Known]) -> dict[str, Any]:
+    """The image of a registry, as a value of JSON.
+
+    :param known: the mappings whose services are watched, suspended ones included.
+    """
+    presences = {m.key: (m, users, left) for m, users, left in known}
+    registered = list(registry.mappings.unordered())
+    unheld = [presences.get(m.key, (m, NOBODY, None)) for m in registered if m.holder is None]
+    suspended = [fields for fields in presences.values() if fields[2] is not None]
+    return {
+        "serial": registry.serial,
+        "holders": [[h.serial, h.uid, h.pid, h.exe, h.last] for h in registry.holders_after(0)],
+        "services": [[s.holder.serial, s.name, s.port, s.flags, s.serial] for s in registry.names],
+        "held": [
+            [m.holder.serial, m.program, m.version, m.netid, m.address, m.owner]
+            for m in registered
+            if m.holder is not None
+        ],
+        "unheld": [encode_mapping(*fields) for fields in (*unheld, *suspended)],
+        "changes": {kind.value: count for kind, count in registry.changes.items()},
+    }
+
+
+def read_image(data: Mapping[str, Any]) -> Image:
+    """Read what :func:`take_image` gave.
+
+    :raises InvalidState: it is malformed.
+    """
+    try:
+        return Image(
+            data["serial"],
+            data["holders"],
+            data["services"],
+            data["held"],
+            [decode_saved(line) for line in data["unheld"]],
+            data["changes"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InvalidState(f"what is registered cannot be read: {error!r}") from error
