@@ -55,7 +55,7 @@ TRIES = 8
 
 #: Addresses that a host without IPv6 does not have, and the errors that it gives for them.
 _IPV6_DEFAULTS = ("::1", "::")
-_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class PortmapperService(MultiService):
@@ -189,7 +189,7 @@ class PortmapperService(MultiService):
         written = 0.0 if self._state is None else self._state.modified()
         super().startService()
         self._import_rpcbind(written)
-        self._log.info(SERVING.text, event=SERVING.name, what=self._served())
+        SERVING.emit(self._log, what=self._served())
 
     def status(self) -> str:
         """What is served, and how many mappings are registered, for people."""
@@ -204,8 +204,7 @@ class PortmapperService(MultiService):
         try:
             self._rpcbind = read_rpcbind_files(folder)
         except (OSError, InvalidState) as error:
-            event = RPCBIND_NOT_IMPORTED
-            self._log.emit(event.urgency, event.text, event=event.name, path=folder, why=error)
+            RPCBIND_NOT_IMPORTED.emit(self._log, path=folder, why=error)
 
     def _import_rpcbind(self, written: float) -> None:
         """Take over what rpcbind left.
@@ -215,10 +214,8 @@ class PortmapperService(MultiService):
         """
         found, self._rpcbind = self._rpcbind, RpcbindFiles([])
         if found.modified > written:
-            event = RPCBIND_IMPORTED
             count = self._restorer.adopt(found.mappings)
-            folder = self.config.import_rpcbind
-            self._log.emit(event.urgency, event.text, event=event.name, count=count, path=folder)
+            RPCBIND_IMPORTED.emit(self._log, count=count, path=self.config.import_rpcbind)
 
     def _served(self) -> str:
         if self._joined is not None:
@@ -289,7 +286,7 @@ class PortmapperService(MultiService):
                 self.port, server.datagramProtocol(host), host, self._handed_in.take_udp(host)
             )
         except CannotListenError as error:
-            if host in _IPV6_DEFAULTS and error.socketError.errno in _NO_IPV6:
+            if host in _IPV6_DEFAULTS and error.socketError.errno in NO_IPV6:
                 self._log.info("{host} is not served: no IPv6 here", host=host)
                 return
             raise unusable(error, UDP.name) from error

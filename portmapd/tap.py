@@ -277,11 +277,7 @@ def makeService(options: Options) -> IService:
         config = options.config(handed_in)
         settings = options.settings()
         if config.local_socket is None and "local-socket" not in settings.values:
-            TwistdPortmapper._log.warn(
-                NO_CHANNEL.text,
-                event=NO_CHANNEL.name,
-                folder=private_directory(),
-            )
+            NO_CHANNEL.emit(TwistdPortmapper._log, folder=private_directory())
         service: IService = TwistdPortmapper(
             config,
             reactor,
