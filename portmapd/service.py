@@ -35,6 +35,7 @@ from portmapd.registry.mapping import SUPERUSER, mapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.boot import this_boot
+from portmapd.server.directories import check_directory
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.liveness import Liveness
@@ -44,7 +45,7 @@ from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.restoring import Restorer
 from portmapd.server.rpcbind_files import RpcbindFiles, read_rpcbind_files
-from portmapd.server.socket_file import check_directory, make_directory
+from portmapd.server.socket_file import make_directory
 from portmapd.server.state_file import StateFile
 
 if TYPE_CHECKING:

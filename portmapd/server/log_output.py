@@ -28,8 +28,8 @@ from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
+from portmapd.server.directories import check_mode
 from portmapd.server.log_events import LOG_NOT_REOPENED, LOG_REOPENED, OMITTED
-from portmapd.server.socket_file import check_mode
 
 #: The names of the levels, least urgent first.
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())

@@ -82,7 +82,7 @@ class PortmapClient(
     closed. The parameters are those of :class:`portmapd.client.blocking.PortmapClient`.
     """
 
-    make_waiter = LoopWaiter
+    _make_waiter = LoopWaiter
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return work

@@ -86,7 +86,7 @@ class PortmapClient(
         *transport* is unknown, or *timeout* is not positive.
     """
 
-    make_waiter = ThreadWaiter
+    _make_waiter = ThreadWaiter
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return run(work)

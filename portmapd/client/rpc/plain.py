@@ -376,7 +376,7 @@ class PlainPortmapClient(
     """What the clients over plain sockets have in common; each has its own way of waiting."""
 
     #: Makes what waits for the client.
-    make_waiter: ClassVar[type[Waiter]]
+    _make_waiter: ClassVar[type[Waiter]]
 
     def __init__(
         self,
@@ -387,7 +387,7 @@ class PlainPortmapClient(
         credential: Credential = NOBODY,
         strict: bool = False,
     ) -> None:
-        self._waiter = self.make_waiter()
+        self._waiter = self._make_waiter()
         self._exchange = make_exchange(self._waiter, host, port, transport, strict)
         self._port = port
         super().__init__(self._exchange, timeout, credential)
