@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import ServerFactory
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from portmapd.channel.commands import ITSELF
@@ -133,9 +134,6 @@ class PortmapperService(MultiService):
 
     def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
         """Call a function in a thread of the reactor's."""
-        # The first call comes when the port mapper serves already: its start need not wait for it.
-        from twisted.internet.threads import deferToThreadPool
-
         pool = IReactorThreads(self._reactor).getThreadPool()
         return deferToThreadPool(IReactorFromThreads(self._reactor), pool, call)
 
