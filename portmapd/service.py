@@ -156,7 +156,7 @@ class PortmapperService(MultiService):
         if self._mode == "serve":
             self._listen(TRIES)
             return
-        # Imported here alone: Twisted's endpoints take the variables of a service manager away.
+        # Only a service that may join another port mapper needs a client.
         from portmapd.joined import JoinedPortMapper, taken_port
 
         taken = taken_port(self.config.port)
