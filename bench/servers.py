@@ -127,7 +127,8 @@ class Checkout:
     def _limits(self) -> tuple[str, ...]:
         """The options that let one user have all mappings; older versions have no such limits."""
         options = ("--max-user-mappings", "--max-total-mappings")
-        known = (self.top / "portmapd" / "tap.py").read_text()
+        files = (self.top / "portmapd" / name for name in ("options.py", "tap.py"))
+        known = "".join(file.read_text() for file in files if file.exists())
         return tuple(w for option in options if option[2:] in known for w in (option, NO_LIMIT))
 
 

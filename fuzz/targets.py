@@ -133,23 +133,24 @@ class Programs:
 
 def records(data: bytes) -> None:
     """Records are the same however their bytes arrive. The first byte says in which pieces."""
-    size, stream = 1 + data[0] if data else 1, data[1:]
-    whole = _outcome(lambda: RecordReader().feed(stream))
-    reader = RecordReader()
-    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
-    assert _outcome(lambda: (r for piece in pieces for r in reader.feed(piece))) == whole
+    _read(RecordReader, data)
 
 
 def boxes(data: bytes) -> None:
     """So are boxes, and each is what its encoding says."""
-    size, stream = 1 + data[0] if data else 1, data[1:]
-    whole = _outcome(lambda: BoxReader().feed(stream))
-    reader = BoxReader()
-    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
-    assert _outcome(lambda: (b for piece in pieces for b in reader.feed(piece))) == whole
-    for box in whole:
+    for box in _read(BoxReader, data):
         if isinstance(box, dict) and box:
             assert list(BoxReader().feed(encode_box(box))) == [box]
+
+
+def _read(make: Callable[[], RecordReader | BoxReader], data: bytes) -> list[object]:
+    """What is read of a stream, whole and in pieces."""
+    size, stream = 1 + data[0] if data else 1, data[1:]
+    whole = _outcome(lambda: make().feed(stream))
+    reader = make()
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    assert _outcome(lambda: (each for piece in pieces for each in reader.feed(piece))) == whole
+    return whole
 
 
 def _outcome(read: Callable[[], Iterable[object]]) -> list[object]:

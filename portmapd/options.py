@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -345,6 +343,9 @@ def _read(path: Path, text: bytes) -> Source:
 
     :raises ConfigurationError: it is not TOML, has unknown keys or values that cannot be used.
     """
+    # Most starts have no file, and would wait for the import.
+    import tomllib
+
     if len(text) > MAX_FILE:
         raise ConfigurationError(f"{path} is larger than {MAX_FILE} bytes")
     try:
@@ -366,6 +367,8 @@ def _read(path: Path, text: bytes) -> Source:
 def _known(key: str) -> Option:
     if option := BY_NAME.get(key):
         return option
+    from difflib import get_close_matches
+
     near = get_close_matches(key.replace("_", "-"), BY_NAME, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(f"there is no option {key!r}{hint}")

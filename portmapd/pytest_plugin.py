@@ -54,7 +54,9 @@ class RunningPortMapper:
         :raises RuntimeError: it does not serve; the message has its log.
         """
         sockets = ("--rpc-socket", self.rpc_socket, "--local-socket", self.local_socket)
-        words = ("portmapd", "--port", str(self.port), *sockets, *options)
+        # What this host's own port mapper has, its options and its mappings, is none of a test's.
+        own = ("--config", "none", "--state", "none")
+        words = ("portmapd", "--port", str(self.port), *sockets, *own, *options)
         command = (sys.executable, "-c", _TWISTD, "-n", "--pidfile=", *words)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(

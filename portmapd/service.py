@@ -35,6 +35,7 @@ from portmapd.registry.mapping import SUPERUSER, mapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.boot import this_boot
+from portmapd.server.directories import check_directory
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.liveness import Liveness
@@ -44,7 +45,7 @@ from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.restoring import Restorer
 from portmapd.server.rpcbind_files import RpcbindFiles, read_rpcbind_files
-from portmapd.server.socket_file import check_directory, make_directory
+from portmapd.server.socket_file import make_directory
 from portmapd.server.state_file import StateFile
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ TRIES = 8
 
 #: Addresses that a host without IPv6 does not have, and the errors that it gives for them.
 _IPV6_DEFAULTS = ("::1", "::")
-_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class PortmapperService(MultiService):
@@ -155,7 +156,7 @@ class PortmapperService(MultiService):
         if self._mode == "serve":
             self._listen(TRIES)
             return
-        # Imported here alone: Twisted's endpoints take the variables of a service manager away.
+        # Only a service that may join another port mapper needs a client.
         from portmapd.joined import JoinedPortMapper, taken_port
 
         taken = taken_port(self.config.port)
@@ -189,7 +190,7 @@ class PortmapperService(MultiService):
         written = 0.0 if self._state is None else self._state.modified()
         super().startService()
         self._import_rpcbind(written)
-        self._log.info(SERVING.text, event=SERVING.name, what=self._served())
+        SERVING.emit(self._log, what=self._served())
 
     def status(self) -> str:
         """What is served, and how many mappings are registered, for people."""
@@ -204,8 +205,7 @@ class PortmapperService(MultiService):
         try:
             self._rpcbind = read_rpcbind_files(folder)
         except (OSError, InvalidState) as error:
-            event = RPCBIND_NOT_IMPORTED
-            self._log.emit(event.urgency, event.text, event=event.name, path=folder, why=error)
+            RPCBIND_NOT_IMPORTED.emit(self._log, path=folder, why=error)
 
     def _import_rpcbind(self, written: float) -> None:
         """Take over what rpcbind left.
@@ -215,10 +215,8 @@ class PortmapperService(MultiService):
         """
         found, self._rpcbind = self._rpcbind, RpcbindFiles([])
         if found.modified > written:
-            event = RPCBIND_IMPORTED
             count = self._restorer.adopt(found.mappings)
-            folder = self.config.import_rpcbind
-            self._log.emit(event.urgency, event.text, event=event.name, count=count, path=folder)
+            RPCBIND_IMPORTED.emit(self._log, count=count, path=self.config.import_rpcbind)
 
     def _served(self) -> str:
         if self._joined is not None:
@@ -289,7 +287,7 @@ class PortmapperService(MultiService):
                 self.port, server.datagramProtocol(host), host, self._handed_in.take_udp(host)
             )
         except CannotListenError as error:
-            if host in _IPV6_DEFAULTS and error.socketError.errno in _NO_IPV6:
+            if host in _IPV6_DEFAULTS and error.socketError.errno in NO_IPV6:
                 self._log.info("{host} is not served: no IPv6 here", host=host)
                 return
             raise unusable(error, UDP.name) from error

@@ -29,6 +29,7 @@ from portmapd.errors import ConfigurationError
 from portmapd.options import CONFIG, OPTIONS, Option, Settings, settings
 from portmapd.server.handed_in_sockets import (
     HandedInSockets,
+    initial_environment,
     sort_sockets,
     take_descriptors,
 )
@@ -217,15 +218,14 @@ class Options(UsageOptions):
                 raise UsageError(f"portmapd: {error}") from None
         return self._settings
 
-    def handed_in(self, environ: MutableMapping[str, str]) -> HandedInSockets:
+    def handed_in(self) -> HandedInSockets:
         """The sockets that a service manager has handed in.
 
-        :param environ: the variables that tell of them are removed from it.
         :raises ConfigurationError: one of them cannot be served.
         """
         fields = self.settings().fields
         paths = {name: fields[name] for name in ("rpc_socket", "local_socket") if name in fields}
-        return sort_sockets(take_descriptors(environ), **paths)
+        return sort_sockets(take_descriptors(os.environ, initial_environment()), **paths)
 
     def config(self, handed_in: HandedInSockets | None = None) -> Config:
         """The configuration that the options describe.
@@ -273,15 +273,11 @@ def makeService(options: Options) -> IService:
     _raise_descriptor_limit()
     gc.set_threshold(*GC_THRESHOLDS)
     with _one_line():
-        handed_in = options.handed_in(os.environ)
+        handed_in = options.handed_in()
         config = options.config(handed_in)
         settings = options.settings()
         if config.local_socket is None and "local-socket" not in settings.values:
-            TwistdPortmapper._log.warn(
-                NO_CHANNEL.text,
-                event=NO_CHANNEL.name,
-                folder=private_directory(),
-            )
+            NO_CHANNEL.emit(TwistdPortmapper._log, folder=private_directory())
         service: IService = TwistdPortmapper(
             config,
             reactor,

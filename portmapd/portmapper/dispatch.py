@@ -94,12 +94,13 @@ class Dispatcher:
     def _operate(self, request: Request, procedure: Procedure, arguments: object) -> Outcome:
         call = request.call
         policy, caller = self._context.policy, request.caller
-        least = HEADER + procedure.least(self._context)
-        fault = too_large(policy, caller, request.size, least)
-        if fault is not None:
-            count = self._count(call, success=False)
-            error = error_reply(policy, caller, request.size, call.xid, fault)
-            return Outcome(error, count if procedure.cacheable else None)
+        if procedure.least is not None:
+            least = HEADER + procedure.least(self._context)
+            fault = too_large(policy, caller, request.size, least)
+            if fault is not None:
+                count = self._count(call, success=False)
+                error = error_reply(policy, caller, request.size, call.xid, fault)
+                return Outcome(error, count if procedure.cacheable else None)
         try:
             results = procedure.operate(self._context, request, arguments)
         except NoReply as silent:

@@ -35,13 +35,14 @@ class Procedure:
         SET and UNSET :exc:`~portmapd.errors.Refusal`, whose result is FALSE.
     :param cacheable: whether the same request gets the same reply until a mapping changes.
     :param least: gives the least size that the results have now, in bytes. Where a reply of that
-        size may not be sent, nothing is operated: to encode a list takes long.
+        size may not be sent, nothing is operated: to encode a list takes long. None: the results
+        are made at once.
     """
 
     decode: Callable[[Reader], Any]
     operate: Callable[[Context, Request, Any], Results | ForwardedCall]
     cacheable: bool = True
-    least: Callable[[Context], int] = lambda context: 0
+    least: Callable[[Context], int] | None = None
 
 
 def null(context: Context, request: Request, arguments: None) -> Results:

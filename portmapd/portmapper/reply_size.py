@@ -36,9 +36,9 @@ def bounded_reply(policy: Policy, caller: Caller, request_size: int, reply: byte
     :return: *reply* if it may be sent; else an error, or None if that is too large as well.
     """
     fault = too_large(policy, caller, request_size, len(reply))
-    return (
-        reply if fault is None else error_reply(policy, caller, request_size, xid_of(reply), fault)
-    )
+    if fault is None:
+        return reply
+    return error_reply(policy, caller, request_size, xid_of(reply), fault)
 
 
 def error_reply(

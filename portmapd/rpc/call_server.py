@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from inspect import iscoroutine
@@ -31,6 +30,7 @@ from portmapd.rpc.program import Procedure, Program, table_of
 from portmapd.server.call_forwarder import Respond
 from portmapd.server.call_server import BaseCallServer
 from portmapd.server.log_events import PROCEDURE_FAILED
+from portmapd.server.quota import Taken
 from portmapd.server.rate_limited_log import RateLimitedLog
 
 #: The most calls whose results are waited for. One host may have a quarter of them.
@@ -71,7 +71,7 @@ class ProgramServer(BaseCallServer):
         self._is_closing = False
         #: The calls whose results are waited for, by who made them; and how many each host made.
         self._waiting: dict[tuple[Caller, bytes], Deferred[Any]] = {}
-        self._hosts: Counter[str] = Counter()
+        self._hosts: Taken[str] = Taken()
 
     def table(self, caller: Caller) -> ReplyTable:
         return self._table
@@ -177,10 +177,7 @@ class ProgramServer(BaseCallServer):
         if self._waiting.pop(key, None) is None:
             # The server was closed.
             return
-        host = key[0].host
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
+        self._hosts.give_back(key[0].host)
         respond(reply)
 
     def cancel(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -29,16 +28,12 @@ from portmapd.server.engine import Engine, make_engine
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
-from portmapd.service import PortmapperService
+from portmapd.service import NO_IPV6, TRIES, PortmapperService
 
 #: Every address of this host.
 INTERFACES = "0.0.0.0", "::"
-#: How often another free port is tried: one that is free over UDP may be taken over TCP.
-TRIES = 8
 #: Seconds after which a stream without a call is closed: clients keep theirs for hours.
 IDLE = 3_600.0
-#: The errors of addresses that a host without IPv6 does not have.
-_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class Server(MultiService):
@@ -148,7 +143,7 @@ class Server(MultiService):
             self._bound(udp, self._engine.listen_udp(self.port, protocol, host))
             self._bound(tcp, self._engine.listen_tcp(self.port, self._factory, host))
         except CannotListenError as error:
-            if host == UDP6.wildcard and error.socketError.errno in _NO_IPV6:
+            if host == UDP6.wildcard and error.socketError.errno in NO_IPV6:
                 return
             raise unusable(error, udp.protocol) from error
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from secrets import randbits
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from attrs import define
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -23,6 +22,7 @@ from portmapd.errors import Unanswerable
 from portmapd.oncrpc.message import xid_of
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.callit import ForwardedCall
+from portmapd.server.quota import Taken
 
 #: The most calls under way; while there are as many, no further ones are made.
 MAX_CALLS = 256
@@ -39,8 +39,6 @@ SILENT_TIMEOUT = 1.0
 MAX_SILENT = 1_024
 #: The largest answer that is taken, in bytes: any datagram.
 MAX_ANSWER = 65_535
-
-K = TypeVar("K", bound=Hashable)
 
 #: Takes the reply to a request; None if it gets none.
 Respond = Callable[[bytes | None], object]
@@ -94,8 +92,8 @@ class CallForwarder:
         self._pending: dict[int, _Pending] = {}
         self._requests: set[tuple[Caller, bytes]] = set()
         #: How many calls are under way from each host or user, and to each service.
-        self._callers: Counter[str | int] = Counter()
-        self._services: Counter[tuple[str, int]] = Counter()
+        self._callers: Taken[str | int] = Taken()
+        self._services: Taken[tuple[str, int]] = Taken()
         #: The services that did not answer the last call, the latest last.
         self._silent: dict[tuple[str, int], None] = {}
 
@@ -184,8 +182,8 @@ class CallForwarder:
     def _finish(self, xid: int, answer: bytes | None) -> None:
         pending = self._pending.pop(xid)
         self._requests.discard(pending.request)
-        _count_less(self._callers, _who(pending.request[0]))
-        _count_less(self._services, pending.service)
+        self._callers.give_back(_who(pending.request[0]))
+        self._services.give_back(pending.service)
         if pending.timeout.active():
             pending.timeout.cancel()
         pending.respond(pending.call.reply(answer))
@@ -205,9 +203,3 @@ class CallForwarder:
 def _who(caller: Caller) -> str | int:
     """Whose share a call is of: a user's over the rpcbind socket, else a host's."""
     return caller.host if caller.uid is None else caller.uid
-
-
-def _count_less(counter: Counter[K], key: K) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
@@ -25,6 +26,8 @@ from portmapd.server.interface_filter import is_loopback
 FIRST = 3
 #: The variables that tell of them.
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+#: Where the kernel keeps the variables as they were at the start.
+ENVIRONMENT = Path("/proc/self/environ")
 #: Names that say which socket it is. Any other name says nothing: a manager that is given none
 #: calls all sockets alike.
 INTERNET, RPC, CHANNEL = ("udp", "tcp", "udp6", "tcp6"), "rpc-socket", "local-socket"
@@ -57,13 +60,32 @@ class HandedInDescriptor:
         return ConfigurationError(f"{self}, which was handed in, {why}")
 
 
-def take_descriptors(environ: MutableMapping[str, str]) -> list[HandedInDescriptor]:
+def initial_environment() -> dict[str, str]:
+    """The environment that this process was started with (``proc_pid_environ(5)``).
+
+    Twisted's endpoints remove the variables as they are imported, and ``twistd`` imports them
+    before any plugin runs when its cache of plugins is not written yet.
+
+    :return: empty where it cannot be read.
+    """
+    try:
+        entries = ENVIRONMENT.read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(entry).partition("=") for entry in entries)
+    return {name: text for name, equals, text in pairs if equals}
+
+
+def take_descriptors(
+    environ: MutableMapping[str, str], initial: Mapping[str, str]
+) -> list[HandedInDescriptor]:
     """The descriptors that were handed to this process. No child inherits them, nor the variables.
 
     :param environ: the variables are removed from it.
+    :param initial: has those that were removed before.
     :raises ConfigurationError: the variables cannot be understood.
     """
-    pid, count, names = (environ.pop(variable, None) for variable in VARIABLES)
+    pid, count, names = (environ.pop(name, initial.get(name)) for name in VARIABLES)
     if count is None or pid != str(os.getpid()):
         # They are meant for another process, whose environment this one has inherited.
         return []

@@ -4,7 +4,7 @@ from string import Formatter
 from typing import Any
 
 from attrs import field, frozen
-from twisted.logger import LogLevel
+from twisted.logger import Logger, LogLevel
 
 
 @frozen
@@ -35,6 +35,13 @@ class LogEvent:
     def urgency(self) -> Any:
         """Its level, as a logger takes it."""
         return LogLevel.levelWithName(self.level)
+
+    def emit(self, log: Logger, **fields: object) -> None:
+        """Log that it happened.
+
+        :param fields: the fields of its text.
+        """
+        log.emit(self.urgency, self.text, event=self.name, **fields)
 
 
 _MAPPING = "program {program} version {version} on {netid}"

@@ -28,8 +28,8 @@ from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
+from portmapd.server.directories import check_mode
 from portmapd.server.log_events import LOG_NOT_REOPENED, LOG_REOPENED, OMITTED
-from portmapd.server.socket_file import check_mode
 
 #: The names of the levels, least urgent first.
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())
@@ -52,12 +52,7 @@ class ReopenedLogFile(LogFile):
         try:
             open(self.path, "a").close()
         except OSError as error:
-            self._log.warn(
-                LOG_NOT_REOPENED.text,
-                event=LOG_NOT_REOPENED.name,
-                path=self.path,
-                error=str(error),
-            )
+            LOG_NOT_REOPENED.emit(self._log, path=self.path, error=str(error))
         else:
             super().reopen()
 
@@ -171,7 +166,7 @@ class LogOutput:
         """Open the log file again, if there is one."""
         if self._file is not None:
             self._file.reopen()
-        self._log.info(LOG_REOPENED.text, event=LOG_REOPENED.name)
+        LOG_REOPENED.emit(self._log)
 
     def _unfiltered(self) -> ILogObserver:
         if self._factory is None and self._is_syslog:

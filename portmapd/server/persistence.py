@@ -34,7 +34,6 @@ from portmapd.server.log_events import (
     STATE_RESTORED,
     STATE_SET_ASIDE,
     STATE_WRITTEN,
-    LogEvent,
 )
 from portmapd.server.restoring import Restorer
 from portmapd.server.state_file import SLOTS, StateFile
@@ -125,7 +124,7 @@ class Persistence(Service):
         try:
             self._file.open()
         except ConfigurationError as why:
-            self._emit(STATE_OFF, why=why)
+            STATE_OFF.emit(self._log, why=why)
             return
         except OSError as error:
             self._fail(error)
@@ -133,8 +132,8 @@ class Persistence(Service):
         snapshot = self._read()
         if snapshot is not None:
             result = self._restorer.restore(snapshot, self._boot)
-            self._emit(
-                STATE_RESTORED,
+            STATE_RESTORED.emit(
+                self._log,
                 registered=result.registered,
                 remembered=result.remembered,
                 path=self._file.path,
@@ -208,7 +207,7 @@ class Persistence(Service):
             name = self._file.set_aside()
         except OSError as error:
             name = f"where it was: {error.strerror}"
-        self._emit(STATE_SET_ASIDE, path=self._file.path, why=why, name=name)
+        STATE_SET_ASIDE.emit(self._log, path=self._file.path, why=why, name=name)
 
     # After changes
 
@@ -324,7 +323,7 @@ class Persistence(Service):
                 self._newest = None
             if self._is_failing:
                 self._is_failing = False
-                self._emit(STATE_WRITTEN, path=self._file.path)
+                STATE_WRITTEN.emit(self._log, path=self._file.path)
 
     def _ended_keeping(self, result: object) -> None:
         self._keeping = self._kept = None
@@ -336,10 +335,7 @@ class Persistence(Service):
         if not self._is_failing:
             self._is_failing = True
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            self._emit(STATE_NOT_WRITTEN, path=self._file.path, error=why)
-
-    def _emit(self, event: LogEvent, **fields: object) -> None:
-        self._log.emit(event.urgency, event.text, event=event.name, **fields)
+            STATE_NOT_WRITTEN.emit(self._log, path=self._file.path, error=why)
 
 
 def _is_newer(found: Snapshot, than: Snapshot | None) -> bool:

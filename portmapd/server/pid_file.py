@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from portmapd.errors import ConfigurationError
-from portmapd.server.socket_file import check_mode
+from portmapd.server.directories import check_mode
 
 #: Words of the command line of a process that may have written the file.
 _PROGRAMS = (b"twist", b"portmapd")

@@ -13,6 +13,19 @@ SHARES = 4
 FEW = 16
 
 
+K = TypeVar("K", bound=Hashable)
+
+
+class Taken(Counter[K]):
+    """How much of something each has taken; who has nothing is not in it."""
+
+    def give_back(self, who: K) -> None:
+        """Count one less."""
+        self[who] -= 1
+        if not self[who]:
+            del self[who]
+
+
 class Quota:
     """Counts the connections of each user that is not root, none of which may be taken from it.
 
@@ -25,7 +38,7 @@ class Quota:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._share = max(limit // SHARES, 1)
-        self._taken: Counter[Hashable] = Counter()
+        self._taken: Taken[Hashable] = Taken()
 
     def take(self, who: Hashable, room: int) -> bool:
         """Count one more connection of *who*.
@@ -40,9 +53,7 @@ class Quota:
 
     def give_back(self, who: Hashable) -> None:
         """Count one connection of *who* less."""
-        self._taken[who] -= 1
-        if not self._taken[who]:
-            del self._taken[who]
+        self._taken.give_back(who)
 
 
 class Budget:

@@ -75,7 +75,7 @@ class RateLimitedLog:
 
     def write(self, event: LogEvent, **fields: object) -> None:
         """Log *event*, for which :meth:`takes` was true: for those that are costly to describe."""
-        self._log.emit(event.urgency, event.text, event=event.name, **fields)
+        event.emit(self._log, **fields)
 
     def takes(self, event: LogEvent) -> bool:
         """Count one event of that kind; is there a line for it?"""

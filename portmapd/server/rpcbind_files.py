@@ -11,7 +11,8 @@ from portmapd.errors import InvalidState
 from portmapd.oncrpc.program import Rpcb
 from portmapd.portmapper.warm_start import decode_pmaplist, decode_rpcblist, warm_start_mappings
 from portmapd.registry.mapping import Mapping
-from portmapd.server.trusted_files import read_trusted, trusted_directory, trusted_users
+from portmapd.server.directories import trusted_directory
+from portmapd.server.trusted_files import read_trusted, trusted_users
 
 #: The most bytes of a file: rpcbind takes about 80 for a mapping.
 MAX_SIZE = 1 << 24

@@ -1,4 +1,4 @@
-"""The file of a listening UNIX socket, its directory, and the lock of a start."""
+"""The file of a listening UNIX socket, and the lock of a start."""
 
 import fcntl
 import os
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from twisted.internet.error import CannotListenError
 
 from portmapd.channel.socket_path import SYSTEM_SOCKET, private_directory
+from portmapd.server.directories import opened_directory
 
 #: Everyone may connect.
 SOCKET_MODE = 0o666
@@ -54,62 +55,15 @@ def make_directory(path: str) -> None:
     if private:
         _make_private(folder)
     elif path == SYSTEM_SOCKET and os.geteuid() == 0:
-        with _opened(folder) as descriptor:
+        with opened_directory(folder) as descriptor:
             os.fchown(descriptor, 0, -1)
 
 
 def _make_private(folder: str) -> None:
-    with _opened(folder) as descriptor:
+    with opened_directory(folder) as descriptor:
         if os.fstat(descriptor).st_uid != os.geteuid():
             raise PermissionError(f"{folder} belongs to another user")
         os.fchmod(descriptor, PRIVATE_MODE)
-
-
-@contextmanager
-def _opened(folder: str) -> Iterator[int]:
-    """In the block, a descriptor of a directory that is no link to one.
-
-    :raises PermissionError: it is none, or may not be read.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise PermissionError(f"{folder} is not a directory of this user") from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def check_directory(path: str, owner: int | None = None) -> None:
-    """Check that nobody but its owner and root can put another file in the place of *path*.
-
-    :param owner: the user who serves there in the end; None: the one who starts.
-    :raises PermissionError: somebody can; the message says what to do.
-    :raises OSError: there is no such directory.
-    """
-    folder = os.path.dirname(path)
-    found = os.stat(folder)
-    if found.st_uid not in (0, os.geteuid(), owner):
-        raise PermissionError(
-            f"its directory {folder} belongs to uid {found.st_uid}, who could replace it: "
-            "give it to root, or to the user of portmapd"
-        )
-    check_mode(folder, found.st_mode, stat.S_IWGRP | stat.S_IWOTH)
-
-
-def check_mode(folder: str, mode: int, others: int = stat.S_IWOTH) -> None:
-    """Check that others cannot replace what this user has in a directory.
-
-    :param mode: that of the directory.
-    :param others: the bits that let others write there.
-    :raises PermissionError: they can, for there is no sticky bit, either.
-    """
-    if mode & others and not mode & stat.S_ISVTX:
-        raise PermissionError(
-            f"its directory {folder} can be written by others, who could replace it: "
-            f"chmod go-w {folder}"
-        )
 
 
 def listen_at(path: str, backlog: int) -> socket.socket:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from portmapd.errors import ConfigurationError, InvalidState
-from portmapd.server.trusted_files import read_trusted, trusted_directory, trusted_users
+from portmapd.server.directories import opened_directory, trusted_directory
+from portmapd.server.trusted_files import read_trusted, trusted_users
 
 #: The most bytes that are read: several times what a million mappings take.
 MAX_SIZE = 1 << 28
@@ -168,8 +169,5 @@ def give_directory(path: str, uid: int) -> None:
     folder = os.path.dirname(path)
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with opened_directory(folder) as descriptor:
         os.fchown(descriptor, uid, -1)
-    finally:
-        os.close(descriptor)

@@ -11,26 +11,15 @@ from portmapd import __version__
 from portmapd.options import OPTIONS
 from tests.support.daemon import TWISTD
 from tests.support.exchange import PATIENCE, connect_local, exchange, question
-from tests.support.namespace import TOP, eventually
+from tests.support.host import run
+from tests.support.namespace import eventually
 
 PORTMAPD = str(Path(TWISTD).with_name("portmapd"))
 
 
-def portmapd(
-    *words: str, command: tuple[str, ...] = (PORTMAPD,), env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def portmapd(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command until it ends."""
-    return subprocess.run(
-        [*command, *words],
-        cwd=TOP,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
+    return run(PORTMAPD, *words, env=env)
 
 
 def test_help() -> None:
@@ -46,9 +35,8 @@ def test_help() -> None:
 
 def test_version() -> None:
     """The version is portmapd's own, also of the module."""
-    module = (sys.executable, "-m", "portmapd")
-    for command in ((PORTMAPD,), module):
-        done = portmapd("--version", command=command)
+    for command in ((PORTMAPD,), (sys.executable, "-m", "portmapd")):
+        done = run(*command, "--version")
         assert (done.returncode, done.stdout) == (0, f"portmapd {__version__}\n")
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.exchange import PATIENCE
@@ -55,10 +56,14 @@ def test_wrong_options(portmapd):
 '''
 
 
-def run_tests(folder: Path, *words: str) -> str:
-    """What pytest prints in the folder."""
+def run_tests(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> str:
+    """What pytest prints in the folder.
+
+    :param env: variables that are added to the environment.
+    """
     # Nothing of the checkout is found from there, but what is installed.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= env or {}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", *words],
         cwd=folder,
@@ -94,3 +99,14 @@ def test_example(tmp_path: Path) -> None:
     (tmp_path / EXAMPLE.name).write_text(EXAMPLE.read_text())
     said = run_tests(tmp_path)
     assert re.search(r"^=+ 2 passed in ", said, re.MULTILINE), said
+
+
+def test_leaves_nothing(tmp_path: Path) -> None:
+    """What a test registers is kept nowhere, and no file of options of the host counts."""
+    options = tmp_path / "options.toml"
+    options.write_text("nonsense = true")
+    places = {"STATE_DIRECTORY": str(tmp_path / "state"), "PORTMAPD_CONFIG": str(options)}
+    (tmp_path / "test_own.py").write_text(_TESTS)
+    said = run_tests(tmp_path, "test_own.py::test_own", env=places)
+    assert "1 passed" in said
+    assert not (tmp_path / "state").exists()

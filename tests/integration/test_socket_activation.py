@@ -110,6 +110,18 @@ def test_one_udp_socket(namespace: Namespace, elsewhere: Namespace, tmp_path: Pa
     assert "list the address twice, with ReusePort=yes" in said.splitlines()[-1]
 
 
+def test_variables_are_gone(namespace: Namespace, tmp_path: Path) -> None:
+    """They are served, too, if Twisted's endpoints were imported before: they hide the variables.
+
+    twistd imports them with its own plugins when no cache of plugins was written.
+    """
+    twistd = "import twisted.internet.endpoints; from twisted.scripts.twistd import run; run()"
+    log = tmp_path / "log"
+    with handed_in(namespace, log, ALL, sys.executable, "-c", twistd, *START[1:]):
+        assert f"serving port 111 on 0.0.0.0, :: and {RPC};" in log.read_text()
+        assert answers(namespace, "127.0.0.1", UDP)
+
+
 def test_restarted(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
     """The same sockets serve one process after the other; calls in between are answered late."""
     log = tmp_path / "log"

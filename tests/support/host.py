@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +16,15 @@ from tests.support.exchange import PATIENCE, connect_local, exchange, question
 from tests.support.namespace import TOP, eventually
 
 
-def twistd(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``twistd`` until it ends, or has gone into the background.
+def run(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command until it ends, or has gone into the background.
 
-    :param words: its options, then those of the port mapper, which keeps no state by default.
+    :param env: variables that are added to the environment.
     """
     return subprocess.run(
-        [TWISTD, *words, *NO_STATE],
+        command,
         cwd=TOP,
+        env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,6 +32,14 @@ def twistd(*words: str) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE,
         check=False,
     )
+
+
+def twistd(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``twistd`` until it ends, or has gone into the background.
+
+    :param words: its options, then those of the port mapper, which keeps no state by default.
+    """
+    return run(TWISTD, *words, *NO_STATE)
 
 
 class Daemon:

@@ -15,7 +15,9 @@ UNITS = TOP / "systemd"
 _GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
 #: What the units start, wherever the checkout is: its folder may be closed to other users.
-_TWISTD = """#!/opt/portmapd/python/bin/{python}
+#: So may be that of Python's library, where it is a shared one.
+_TWISTD = """\
+#!/usr/bin/env -S LD_LIBRARY_PATH=/opt/portmapd/python/lib /opt/portmapd/python/bin/{python}
 import sys
 sys.path[:0] = ["/opt/portmapd/lib", "/opt/portmapd/site"]
 from twisted.scripts.twistd import run

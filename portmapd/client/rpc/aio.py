@@ -10,12 +10,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from portmapd.client.rpc.broadcast_call import LIMIT, BroadcastCall, BroadcastReply
-from portmapd.client.rpc.operations import PORT, TIMEOUT, check_timeout
-from portmapd.client.rpc.plain import broadcast, make_exchange
-from portmapd.client.rpc.portmap_client import BasePortmapClient, Transport
+from portmapd.client.rpc.broadcast_call import LIMIT, BroadcastReply
+from portmapd.client.rpc.plain import PlainPortmapClient
 from portmapd.errors import CallTimedOut
-from portmapd.oncrpc.message import NOBODY, Credential
 from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb
 
 
@@ -63,7 +60,7 @@ def _take(found: asyncio.Future[Any], what: socket.socket | None) -> None:
 
 
 class PortmapClient(
-    BasePortmapClient[
+    PlainPortmapClient[
         Coroutine[Any, Any, None],
         Coroutine[Any, Any, bool],
         Coroutine[Any, Any, int],
@@ -85,19 +82,7 @@ class PortmapClient(
     closed. The parameters are those of :class:`portmapd.client.blocking.PortmapClient`.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = PORT,
-        transport: Transport = "udp",
-        timeout: float = TIMEOUT,
-        credential: Credential = NOBODY,
-        strict: bool = False,
-    ) -> None:
-        self._waiter = LoopWaiter()
-        self._exchange = make_exchange(self._waiter, host, port, transport, strict)
-        self._port = port
-        super().__init__(self._exchange, timeout, credential)
+    _make_waiter = LoopWaiter
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return work
@@ -118,10 +103,7 @@ class PortmapClient(
         all replies when it ends; what *each* raises is raised.
         """
         wanted = RemoteCall(program, version, procedure, arguments)
-        call = BroadcastCall(self._port, wanted, self._operations.credential, each, limit)
-        seconds = self._operations.timeout if timeout is None else timeout
-        check_timeout(seconds)
-        return await broadcast(self._waiter, call, seconds)
+        return await self._broadcast(wanted, each, timeout, limit)
 
     async def close(self) -> None:
         """Close the connections that are kept. A later call opens one again."""

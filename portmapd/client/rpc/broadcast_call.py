@@ -11,7 +11,14 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.client.rpc.procedure import CALLIT, CALLIT_ADDRESS
-from portmapd.client.rpc.wire import MAX_DATAGRAM_REPLY, MAX_PORT, check_size, new_xid, xid_in
+from portmapd.client.rpc.wire import (
+    MAX_DATAGRAM_REPLY,
+    MAX_PORT,
+    check_size,
+    host_of,
+    new_xid,
+    xid_in,
+)
 from portmapd.errors import InvalidMapping, PortmapdError
 from portmapd.oncrpc.message import XID, Credential
 from portmapd.oncrpc.netid import UDP, UDP6, Netid, parse_address
@@ -108,19 +115,7 @@ def waiting_datagrams(skt: socket.socket) -> Iterator[tuple[bytes, str]]:
             data, address = skt.recvfrom(MAX_DATAGRAM_REPLY)
         except OSError:
             return
-        yield data, _host(address)
-
-
-def _host(address: Any) -> str:
-    """The host of a socket's address, with its interface if it is link-local."""
-    host, scope = str(address[0]), address[3] if len(address) > 2 else 0
-    if not scope:
-        return host
-    try:
-        return f"{host}%{socket.if_indextoname(scope)}"
-    except OSError:
-        # The interface went away.
-        return f"{host}%{scope}"
+        yield data, host_of(address)
 
 
 class BroadcastCall:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from portmapd.client import sockets
 from portmapd.client.core.connecting import Target, dial, reason_of
@@ -21,7 +21,18 @@ from portmapd.client.rpc.broadcast_call import (
     open_socket,
     waiting_datagrams,
 )
-from portmapd.client.rpc.portmap_client import Transport
+from portmapd.client.rpc.operations import PORT, TIMEOUT, check_timeout
+from portmapd.client.rpc.portmap_client import (
+    BasePortmapClient,
+    BoolT,
+    IntT,
+    NoneT,
+    PmapsT,
+    ResultT,
+    RpcbsT,
+    StrT,
+    Transport,
+)
 from portmapd.client.rpc.wire import (
     FIRST_INTERVAL,
     LONGEST_INTERVAL,
@@ -32,12 +43,15 @@ from portmapd.client.rpc.wire import (
     ErrorQueue,
     check_internet,
     check_size,
+    host_of,
     is_address,
     new_xid,
     xid_in,
 )
 from portmapd.errors import CallTimedOut, DaemonUnreachable
+from portmapd.oncrpc.message import NOBODY, Credential
 from portmapd.oncrpc.netid import LOCAL, Netid
+from portmapd.oncrpc.program import RemoteCall
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.oncrpc.xdr import uint
 
@@ -150,7 +164,7 @@ class DatagramExchange(_Exchange):
             except (CallTimedOut, DaemonUnreachable) as error:
                 errors.append(error)
             else:
-                self._proven, self.host = address, _host(address)
+                self._proven, self.host = address, host_of(address)
                 self.netid = "udp6" if len(address) > 2 else "udp"
                 return reply
         self._proven = None
@@ -253,7 +267,7 @@ class StreamExchange(_Exchange):
     def _reached(self, skt: socket.socket) -> None:
         if isinstance(self._target, tuple):
             self.netid = "tcp6" if skt.family == socket.AF_INET6 else "tcp"
-            self.host = _host(skt.getpeername())
+            self.host = host_of(skt.getpeername())
 
     async def _targets(self, ends: float) -> Sequence[Target]:
         if isinstance(self._target, str) or is_address(self._target[0]):
@@ -263,7 +277,7 @@ class StreamExchange(_Exchange):
             found = await self._waiter.resolve(host, port, ends)
         except OSError as error:
             raise self._unreachable(reason_of(error)) from error
-        return list(dict.fromkeys((_host(row[4]), port) for row in found))[:MAX_ADDRESSES]
+        return list(dict.fromkeys((host_of(row[4]), port) for row in found))[:MAX_ADDRESSES]
 
     async def _call(self, skt: socket.socket, tail: bytes, ends: float, seconds: float) -> bytes:
         """Make a call on a connection, which is kept if it goes well."""
@@ -339,12 +353,6 @@ class _Dialer:
         return await sockets.connect(target, until_writable)
 
 
-def _host(address: Any) -> str:
-    """The host of a socket's address, with its interface if it is link-local."""
-    host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-    return host
-
-
 def make_exchange(
     waiter: Waiter, host: str, port: int, transport: Transport, strict: bool
 ) -> PlainExchange:
@@ -360,6 +368,41 @@ def make_exchange(
     if transport == "tcp":
         return StreamExchange(waiter, (host, port))
     return DatagramExchange(waiter, host, port, strict)
+
+
+class PlainPortmapClient(
+    BasePortmapClient[NoneT, BoolT, IntT, StrT, PmapsT, RpcbsT, ResultT],
+):
+    """What the clients over plain sockets have in common; each has its own way of waiting."""
+
+    #: Makes what waits for the client.
+    _make_waiter: ClassVar[type[Waiter]]
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        transport: Transport = "udp",
+        timeout: float = TIMEOUT,
+        credential: Credential = NOBODY,
+        strict: bool = False,
+    ) -> None:
+        self._waiter = self._make_waiter()
+        self._exchange = make_exchange(self._waiter, host, port, transport, strict)
+        self._port = port
+        super().__init__(self._exchange, timeout, credential)
+
+    async def _broadcast(
+        self,
+        wanted: RemoteCall,
+        each: Callable[[BroadcastReply], object] | None,
+        timeout: float | None,  # noqa: ASYNC109 # it is no failure
+        limit: int,
+    ) -> tuple[BroadcastReply, ...]:
+        call = BroadcastCall(self._port, wanted, self._operations.credential, each, limit)
+        seconds = self._operations.timeout if timeout is None else timeout
+        check_timeout(seconds)
+        return await broadcast(self._waiter, call, seconds)
 
 
 async def broadcast(

@@ -98,6 +98,12 @@ def check_internet(host: str, port: int) -> None:
         raise ValueError(f"port {port} is not in the range 1 to {MAX_PORT}")
 
 
+def host_of(address: Any) -> str:
+    """The host of a socket's address, with its interface if it is link-local."""
+    host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    return host
+
+
 class ErrorQueue:
     """The network's errors about one server, on a UDP socket that is not connected.
 

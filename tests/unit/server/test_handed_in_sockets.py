@@ -14,6 +14,7 @@ from portmapd.errors import ConfigurationError
 from portmapd.server.handed_in_sockets import (
     HandedInDescriptor,
     HandedInSockets,
+    initial_environment,
     sort_sockets,
     take_descriptors,
 )
@@ -246,14 +247,22 @@ class TakeTests(SynchronousTestCase):
             environ = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b", "PATH": "/bin"}
             if pid is not None:
                 environ["LISTEN_PID"] = pid
-            self.assertEqual(take_descriptors(environ), [])
+            self.assertEqual(take_descriptors(environ, {}), [])
             self.assertEqual(environ, {"PATH": "/bin"})
-        self.assertEqual(take_descriptors({"LISTEN_PID": str(os.getpid())}), [])
+        self.assertEqual(take_descriptors({"LISTEN_PID": str(os.getpid())}, {}), [])
+
+    def test_removed_before(self) -> None:
+        """Variables that something else has removed are those of the start."""
+        initial = initial_environment()
+        self.assertEqual(initial["PATH"], os.environ["PATH"])
+        initial |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "none"}
+        with self.assertRaisesRegex(ConfigurationError, "'none' is not a number"):
+            take_descriptors({}, initial)
 
     def test_none(self) -> None:
         """There may be none."""
         ours = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0", "LISTEN_FDNAMES": ""}
-        self.assertEqual(take_descriptors(ours), [])
+        self.assertEqual(take_descriptors(ours, {}), [])
 
     def test_malformed(self) -> None:
         """What cannot be understood is said, and no descriptor is touched."""
@@ -271,4 +280,4 @@ class TakeTests(SynchronousTestCase):
                 "LISTEN_FDNAMES": names,
             }
             with self.assertRaisesRegex(ConfigurationError, said):
-                take_descriptors(environ)
+                take_descriptors(environ, {})

@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.socket_path import private_directory
 from portmapd.server import socket_file
+from portmapd.server.directories import check_directory
 from portmapd.server.socket_file import (
     LOCK,
-    check_directory,
     identity,
     listen_at,
     locked,

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.errors import ConfigurationError, InvalidState
+from portmapd.server.directories import trusted_directory
 from portmapd.server.state_file import MAX_SIZE, SLOTS, StateFile, give_directory
-from portmapd.server.trusted_files import trusted_directory
 
 #: A user who is not the one of the tests.
 OTHER = 12_345
