@@ -18,7 +18,7 @@ from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Allowances, Holder
 from portmapd.registry.registry import Registry
-from portmapd.server.handover.passed import Descriptors, PassedConnection, Received
+from portmapd.server.handover.passed import Descriptors, PassedConnection, PassedStream, Received
 from portmapd.server.log_events import COMMAND_REFUSED, CONNECTION_REFUSED, PEER_GONE
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
@@ -114,14 +114,15 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         requests = [encode_box(request) for request in self._waiting or ()]
         return b"".join([*requests, self._reader.pending])
 
-    def pass_on_all(self, descriptors: Descriptors, process: int | None) -> PassedConnection | None:
-        """What another process needs to go on with the connection; None: it ends anyhow.
+    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
+        return super().pass_on(descriptors) if self._session or self.is_closing else None
 
+    def passed(self, stream: PassedStream, process: int | None) -> PassedConnection:
+        """What another process needs to go on with the connection.
+
+        :param stream: what it needs to go on with its stream.
         :param process: the place of its process.
         """
-        stream = self.pass_on(descriptors) if self._session or self.is_closing else None
-        if stream is None:
-            return None
         holder, watch = self._session.pass_on() if self._session else (None, None)
         return PassedConnection(
             stream,
@@ -219,8 +220,12 @@ class ResumedChannel(ChannelProtocol):
             self._session = factory.new_session(self)
             self._session.take_over(self._resumed_holder, passed.watch)
             self.transport.registerProducer(self, True)
-        self.take_over(passed.stream)
         self._resumed_holder = None
+
+    @property
+    def stream(self) -> PassedStream:
+        """What its stream was."""
+        return self._passed.stream
 
 
 class ChannelFactory(PipelinedFactory[ChannelProtocol]):
@@ -344,15 +349,16 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         rows: list[Any] = []
         processes: list[Any] = []
         for channel in self.streams:
+            stream = channel.pass_on(descriptors)
+            if stream is None:
+                continue
             process = channel.process
             if process is not None and process not in places:
                 places[process] = len(processes)
                 pidfd = None if process.pidfd is None else descriptors.add(process.pidfd)
                 processes.append([process.key[0], pidfd])
             place = None if process is None else places[process]
-            passed = channel.pass_on_all(descriptors, place)
-            if passed is not None:
-                rows.append(passed.encode())
+            rows.append(channel.passed(stream, place).encode())
         return {"instance": self._context.instance, "processes": processes, "connections": rows}
 
     def take_over(

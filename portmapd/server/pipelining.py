@@ -90,7 +90,9 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         )
 
     def take_over(self, passed: PassedStream) -> None:
-        """Be what the stream was in another process; nothing is read or sent before the reactor runs.
+        """Be what the stream was in another process.
+
+        Nothing is read or sent before the reactor runs.
         """
         cast("PassableTransport", self.transport).queue(passed.output)
         if passed.is_closing:

@@ -67,8 +67,8 @@ class PortmapServer:
     :param forget: seconds for which the mapping of a service that is gone is remembered; see
         :class:`~portmapd.server.liveness.Liveness`.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
-    :param restart: has another process take the place of this one; None: the local channel cannot be
-        asked for that.
+    :param restart: has another process take the place of this one; None: the local channel cannot
+        be asked for that.
     """
 
     def __init__(

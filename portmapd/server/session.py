@@ -65,10 +65,6 @@ class Peer(Protocol):
         raise NotImplementedError
 
 
-class _AnsweredLater(Exception):
-    """A command is under way, and answered when it is done."""
-
-
 def ignore_refusal(peer: Peer, command: str, why: str) -> None:
     """What is done about a refusal that nobody logs."""
 
@@ -90,8 +86,8 @@ class ChannelContext:
     :param instance: a name that is new at every start of the channel.
     :param limit: the most services that one process may hold.
     :param refused: is called with a peer, the command that it is refused, and why.
-    :param restart: is called with a peer that asks for a restart and the tag of its request, which it
-        answers; it may raise a :exc:`~portmapd.errors.Refusal`.
+    :param restart: is called with a peer that asks for a restart and the tag of its request, which
+        it answers; it may raise a :exc:`~portmapd.errors.Refusal`.
     """
 
     registry: Registry
@@ -209,6 +205,9 @@ class Session:
         try:
             command, operate = _TABLE.get(box.get(c.COMMAND, b"")) or _unknown(box)
             values = operate(self, *command.read_arguments(box))
+            if values is None:
+                self._context.restart(self._peer, tag)
+                return b""
             if self._watcher is not None:
                 # Events of its own changes, and of those that a listing has, come first.
                 self._watcher.send()
@@ -218,20 +217,10 @@ class Session:
             return c.encode_refusal(tag, refusal) if tag is not None else b""
         except ProcessLookupError:
             return b""
-        except _AnsweredLater:
-            return self._begin_restart(tag)
         except Exception:
             self._log.failure("a command of pid {pid} failed", pid=self._peer.pid)
             error = InternalError("the port mapper failed; its log tells how")
             return c.encode_refusal(tag, error) if tag is not None else b""
-
-    def _begin_restart(self, tag: bytes | None) -> bytes:
-        try:
-            self._context.restart(self._peer, tag)
-        except Refusal as refusal:
-            self._context.refused(self._peer, c.RESTART.name, str(refusal))
-            return c.encode_refusal(tag, refusal) if tag is not None else b""
-        return b""
 
     def _hello(self, version: int) -> Answer:
         if version != c.VERSION:
@@ -307,8 +296,8 @@ class Session:
             self._context.watchers.discard(self._watcher)
         return _NOTHING
 
-    def _restart(self) -> Answer:
-        raise _AnsweredLater
+    def _restart(self) -> None:
+        """The context answers it when the restart has ended."""
 
 
 def _is_at(existing: RpcMapping, address: str) -> bool:
@@ -358,7 +347,7 @@ def _shown(box: Box) -> str:
 
 
 _NAMES = [command.name for command in c.COMMANDS.values()]
-_OPERATIONS: dict[bytes, Callable[..., Answer]] = {
+_OPERATIONS: dict[bytes, Callable[..., Answer | None]] = {
     c.HELLO.key: Session._hello,
     c.REGISTER.key: Session._register,
     c.DEREGISTER.key: Session._deregister,

@@ -1,4 +1,7 @@
-"""What signals do to a daemon: SIGTERM and SIGINT end it, SIGHUP reopens its log."""
+"""What signals do to a daemon.
+
+SIGTERM and SIGINT end it, SIGHUP reopens its log, SIGUSR2 restarts it.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,13 @@ _HARMLESS = {
 _LEFT_ALONE = _FAULTS | _HARMLESS | {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
 
 
-def handle_signals(reactor: ReactorBase, reopen: Callable[[], object]) -> None:
-    """Have SIGTERM and SIGINT stop the reactor, SIGHUP call *reopen*, and others do nothing.
+def handle_signals(
+    reactor: ReactorBase, reopen: Callable[[], object], restart: Callable[[], object]
+) -> None:
+    """Have SIGTERM and SIGINT stop the reactor, and others do nothing.
+
+    :param reopen: what SIGHUP does.
+    :param restart: what SIGUSR2 does.
 
     The reactor handles the first two while it runs. They must not end the process before either:
     its sockets would stay. What has a handler keeps it.
@@ -41,6 +49,7 @@ def handle_signals(reactor: ReactorBase, reopen: Callable[[], object]) -> None:
     signal.signal(signal.SIGTERM, reactor.sigTerm)
     signal.signal(signal.SIGINT, reactor.sigInt)
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reopen))
+    signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(restart))
     for number in signal.valid_signals() - _LEFT_ALONE:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)

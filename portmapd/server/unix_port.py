@@ -65,11 +65,6 @@ class UnixPort(unix.Port):
 
     stopListening = loseConnection
 
-    @property
-    def has_file(self) -> bool:
-        """Whether it removes its file in the end."""
-        return self._identity is not None
-
     def take_file(self) -> None:
         """Remove its file in the end, as the process would have done that had the socket before."""
         self._identity = identity(self._path)

@@ -76,6 +76,11 @@ class LimitedAccept(tcp.Port):
         self.numberAccepts = min(self.numberAccepts, ACCEPTS)
         super().doRead()
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Its socket."""
+        return [self.fileno()]
+
 
 class TcpPort(LimitedAccept):
     """A listening TCP socket, of one address family alone.
@@ -96,8 +101,11 @@ class TcpPort(LimitedAccept):
     ) -> None:
         super().__init__(port, factory, BACKLOG, interface, reactor)
         self._preexistingSocket = listening
-        if listening is not None and is_loopback(interface):
-            bind_to_loopback(listening)
+        if listening is not None:
+            # That would end it for the others that have it, too.
+            self._shouldShutdown = False
+            if is_loopback(interface):
+                bind_to_loopback(listening)
 
     def adopt(self, skt: socket.socket, protocol: IProtocol | None = None) -> IProtocol | None:
         """Serve a connection that another process has accepted, once the reactor runs.

@@ -1,4 +1,4 @@
-"""What one process passes on of each connection, and how it is written."""
+"""What one process passes on of each socket, and how it is written."""
 
 from __future__ import annotations
 
@@ -199,6 +199,31 @@ class PassedConnection:
         watched = None if watch is None else PassedWatch.decode(watch)
         decoded = PassedStream.decode(stream)
         return cls(decoded, process, is_waiting, holder, watched, restarts)
+
+
+@frozen
+class PassedSocket:
+    """A listening socket, or the UDP sockets of one address.
+
+    :param kind: ``udp``, ``tcp``, ``rpc`` or ``channel``.
+    :param place: the address or the path that it is bound to.
+    :param port: of UDP and TCP; None: it has none.
+    :param descriptors: the places of its descriptors, the one first that was bound first.
+    :param is_made: whether one of the processes has made it, rather than a service manager.
+    :param streams: its connections, as a value of JSON.
+    """
+
+    kind: str
+    place: str
+    port: int | None
+    descriptors: Sequence[int]
+    is_made: bool
+    streams: Any = None
+
+    @property
+    def is_internet(self) -> bool:
+        """Whether it is bound to an address, and not to a path."""
+        return self.kind in ("udp", "tcp")
 
 
 def _text(data: bytes) -> str:

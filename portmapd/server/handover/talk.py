@@ -1,40 +1,42 @@
-"""Messages between the two processes of a hand-over: a value of JSON each, and descriptors."""
+"""Messages between the two processes of a hand-over: a word, bytes, and descriptors."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from array import array
 from collections.abc import Sequence
 from struct import Struct
 from time import monotonic
-from typing import Any
 
 from portmapd.errors import HandoverFailed
 
 #: The most descriptors that the kernel passes with one message (SCM_MAX_FD).
 BATCH = 253
-#: A message is the number of its descriptors and the size of its text, the text, and a byte for each
-#: batch of descriptors.
+#: A message is the number of its descriptors and the size of its text, the text, and a byte for
+#: each batch of descriptors. The text is the word, the end of a line, and the bytes.
 _HEAD = Struct("=IQ")
 #: Text is read in pieces of so many bytes.
 _PIECE = 1 << 20
 
-_ENDED = "the other process has ended"
+#: The word of a process that does not go on; the bytes say why.
+NO = "no"
 
 
 class Talk:
-    """One end of the pair of sockets.
+    """One end of a pair of stream sockets.
 
-    :param skt: a stream of messages; it is closed with the talk.
+    :param skt: it is closed with the talk.
+    :ivar has_ended: whether the other process has ended.
     """
 
     def __init__(self, skt: socket.socket) -> None:
         self._socket = skt
         self._until = 0.0
+        self.has_ended = False
 
     def fileno(self) -> int:
+        """The descriptor of this end."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -45,12 +47,12 @@ class Talk:
         """Have everything that follows end within that time."""
         self._until = monotonic() + seconds
 
-    def send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+    def send(self, word: str, data: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """Send a message.
 
         :raises HandoverFailed: the other process has ended, or takes too long.
         """
-        text = json.dumps(message, separators=(",", ":")).encode()
+        text = word.encode() + b"\n" + data
         batches = [descriptors[at : at + BATCH] for at in range(0, len(descriptors), BATCH)]
         try:
             self._set_timeout()
@@ -60,38 +62,32 @@ class Talk:
                 passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", batch))]
                 self._socket.sendmsg([b"\0"], passed)
         except OSError as error:
-            raise _failed(error) from error
+            raise self._failed(error) from error
 
-    def receive(self) -> tuple[Any, list[int]]:
-        """Receive a message and its descriptors, which no child inherits.
+    def expect(self, word: str) -> tuple[bytes, list[int]]:
+        """Receive a message with that word.
 
-        :raises HandoverFailed: the other process has ended, takes too long, or the descriptors are too
-            many for this one.
+        :return: its bytes, and its descriptors, which no child inherits.
+        :raises HandoverFailed: the other process says something else or nothing, or there is no
+            room for the descriptors.
         """
         try:
-            count, size = _HEAD.unpack(self._read(_HEAD.size))
-            text = self._read(size)
-            found: list[int] = []
-            while len(found) < count:
-                found += self._read_descriptors(min(BATCH, count - len(found)))
-            return json.loads(text), found
+            said, data, descriptors = self._receive()
         except OSError as error:
-            raise _failed(error) from error
-        except ValueError as error:
-            raise HandoverFailed(f"the other process says what cannot be read: {error}") from error
+            raise self._failed(error) from error
+        if said == NO:
+            raise HandoverFailed(data.decode("utf-8", "replace"))
+        if said != word:
+            raise HandoverFailed(f"the other process says {said[:40]!r}, not {word!r}")
+        return data, descriptors
 
-    def expect(self, word: str) -> Any:
-        """Receive a message of this kind: a list of the word and a value.
-
-        :return: the value.
-        :raises HandoverFailed: the other process refuses, or as :meth:`receive`.
-        """
-        message, _ = self.receive()
-        if isinstance(message, list) and len(message) == 2 and message[0] == word:
-            return message[1]
-        if isinstance(message, list) and message[:1] == ["no"]:
-            raise HandoverFailed(str(message[-1]))
-        raise HandoverFailed(f"the other process does not say {word}")
+    def _receive(self) -> tuple[str, bytes, list[int]]:
+        count, size = _HEAD.unpack(self._read(_HEAD.size))
+        word, _, data = self._read(size).partition(b"\n")
+        descriptors: list[int] = []
+        while len(descriptors) < count:
+            descriptors += self._read_descriptors(min(BATCH, count - len(descriptors)))
+        return word.decode("utf-8", "replace"), data, descriptors
 
     def _set_timeout(self) -> None:
         # A timeout of 0 would mean not to wait at all.
@@ -104,7 +100,7 @@ class Talk:
             self._set_timeout()
             piece = self._socket.recv(min(size, _PIECE))
             if not piece:
-                raise ConnectionResetError(_ENDED)
+                raise ConnectionResetError
             pieces.append(piece)
             size -= len(piece)
         return b"".join(pieces)
@@ -114,16 +110,18 @@ class Talk:
         data, descriptors, flags, _ = socket.recv_fds(
             self._socket, 1, count, socket.MSG_CMSG_CLOEXEC
         )
+        if not data:
+            raise ConnectionResetError
         if len(descriptors) != count or flags & socket.MSG_CTRUNC:
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise OSError(_ENDED if not data else "there is no room for all descriptors")
+            raise OSError("there is no room for all descriptors")
         return list(descriptors)
 
-
-def _failed(error: OSError) -> HandoverFailed:
-    if isinstance(error, TimeoutError):
-        return HandoverFailed("the other process takes too long")
-    if isinstance(error, ConnectionError):
-        return HandoverFailed(_ENDED)
-    return HandoverFailed(error.strerror or str(error))
+    def _failed(self, error: OSError) -> HandoverFailed:
+        if isinstance(error, TimeoutError):
+            return HandoverFailed("the other process takes too long")
+        if isinstance(error, ConnectionError):
+            self.has_ended = True
+            return HandoverFailed("the other process has ended")
+        return HandoverFailed(error.strerror or str(error))
