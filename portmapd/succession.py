@@ -143,9 +143,8 @@ class Succession(Service):
         with successor.or_fail():
             self._service.go_on()
         self._write_pid_file()
-        answer = {"pid": os.getpid()}
         ended = successor.serving(cast("IReactorFDSet", self._reactor))
-        self._service.answer_restarts(lambda tag: RESTART.reply(tag, answer))
+        self._service.answer_restarts(lambda tag: RESTART.reply(tag, {}))
         ended.addCallback(lambda _: then())
 
     def _write_pid_file(self) -> None:

@@ -137,9 +137,8 @@ class Unwatch(Command):
 
 
 class Restart(Command):
-    """Have a new process take the place of the daemon's; every connection passes over to it."""
+    """Have a new process take the place of the daemon; every connection passes over to it."""
 
-    response: ClassVar[Fields] = [(b"pid", Integer())]
     errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
 
 

@@ -146,7 +146,7 @@ UNSET_MAPPINGS = Command("UnsetMappings", (Argument("mappings", Rows(_MAPPING)),
 LIST_MAPPINGS = Command("ListMappings", (_AFTER,), (Argument("mappings", MAPPING_ROW), _MORE))
 WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
 UNWATCH = Command("Unwatch")
-RESTART = Command("Restart", (), (_PID,))
+RESTART = Command("Restart")
 
 EVENT, OVERFLOW = b"Event", b"Overflow"
 CHANGE = b"change"

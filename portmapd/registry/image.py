@@ -49,32 +49,34 @@ class Image:
         """Open the holders in a new registry; they hold nothing yet.
 
         :return: the holders, by their serials.
+        :raises InvalidState: a holder is malformed.
         """
-        for serial, uid, pid, exe, last in self.holders:
-            registry.readmit(Holder(uid, pid, exe, serial=serial, last=last))
+        try:
+            for serial, uid, pid, exe, last in self.holders:
+                registry.readmit(Holder(uid, pid, exe, serial=serial, last=last))
+        except (TypeError, ValueError) as error:
+            raise InvalidState(f"a holder cannot be read: {error!r}") from error
         registry.serial = self.serial
         return {holder.serial: holder for holder in registry.holders_after(0)}
 
     def register(self, registry: Registry, holders: Mapping[int, Holder]) -> None:
         """Register what the holders hold. Their allowances count it, and forbid nothing.
 
-        :raises InvalidState: a mapping is malformed, or one of two with the same key.
+        :raises InvalidState: a mapping or a service is malformed.
         """
         try:
-            registry.map(
-                *(
+            registry.put_back(
+                [
                     mapping(program, version, netid, address, owner, holders[serial])
                     for serial, program, version, netid, address, owner in self.held
-                )
+                ],
+                [
+                    NamedService(name, port, flags, place, holders[serial])
+                    for serial, name, port, flags, place in self.services
+                ],
             )
-        except (InvalidMapping, KeyError) as error:
-            raise InvalidState(f"a mapping cannot be taken over: {error}") from error
-        registry.put_back(
-            *(
-                NamedService(name, port, flags, place, holders[serial])
-                for serial, name, port, flags, place in self.services
-            )
-        )
+        except (InvalidMapping, KeyError, TypeError, ValueError) as error:
+            raise InvalidState(f"what is held cannot be read: {error!r}") from error
 
     def count(self, registry: Registry) -> None:
         """Have the registry go on counting changes where the other one was."""

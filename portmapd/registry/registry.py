@@ -136,15 +136,18 @@ class Registry:
             self._count(m, -1)
             if m.holder is not None:
                 del m.holder.mappings[m.key]
+        self._add_mappings(new)
+        self._tell(ChangeKind.UNMAPPED, old)
+        self._tell(ChangeKind.MAPPED, new)
+        if self.suspended:
+            self.forget(*[self.suspended[m.key] for m in new if m.key in self.suspended])
+
+    def _add_mappings(self, new: Iterable[Mapping]) -> None:
         for m in new:
             self.mappings.add(m)
             self._count(m, 1)
             if m.holder is not None:
                 m.holder.mappings[m.key] = m
-        self._tell(ChangeKind.UNMAPPED, old)
-        self._tell(ChangeKind.MAPPED, new)
-        if self.suspended:
-            self.forget(*[self.suspended[m.key] for m in new if m.key in self.suspended])
 
     def _count(self, mapping: Mapping, change: int) -> None:
         if mapping.holder is not None:
@@ -176,19 +179,7 @@ class Registry:
         self._add_services(new)
         self._tell(ChangeKind.REGISTERED, new)
 
-    def put_back(self, *services: NamedService) -> None:
-        """Register services of several holders that another process had registered.
-
-        Nothing is checked. Those of one name are in the order in which they were registered; a
-        holder has its own in the order of their serials.
-        """
-        self._add_services(services)
-        for holder in {service.holder for service in services}:
-            own = sorted(holder.services.values(), key=lambda service: service.serial)
-            holder.services = {(service.name, service.port): service for service in own}
-        self._tell(ChangeKind.REGISTERED, services)
-
-    def _add_services(self, new: Sequence[NamedService]) -> None:
+    def _add_services(self, new: Iterable[NamedService]) -> None:
         for service in new:
             holder = service.holder
             holder.services[service.name, service.port] = service
@@ -265,6 +256,19 @@ class Registry:
         """Admit a holder that has a serial already, the largest one so far."""
         self._holders[holder.serial] = holder
         self._processes.setdefault(holder.pid, {})[holder] = None
+
+    def put_back(self, mappings: Iterable[Mapping], services: Sequence[NamedService]) -> None:
+        """Have what holders had registered in another process. Nothing is checked, and no follower
+        is told: nothing has changed.
+
+        :param services: those of one name in the order in which they were registered; a holder gets
+            its own in the order of their serials.
+        """
+        self._add_mappings(mappings)
+        self._add_services(services)
+        for holder in {service.holder for service in services}:
+            own = sorted(holder.services.values(), key=lambda service: service.serial)
+            holder.services = {(service.name, service.port): service for service in own}
 
     def move(self, holder: Holder, uid: int, pid: int) -> None:
         """*holder* belongs to another process from now on, which does the same.
