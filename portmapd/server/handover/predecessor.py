@@ -23,6 +23,7 @@ from portmapd.server.handover.passed import Descriptors
 from portmapd.server.handover.readable import Readable
 from portmapd.server.handover.successor import PATIENCE, VARIABLE
 from portmapd.server.handover.talk import Talk
+from portmapd.server.privileges import inherited_privileges
 
 #: Seconds within which a new process has to be ready.
 START = 10.0
@@ -64,16 +65,16 @@ class CommandLine:
     """How a process was started.
 
     :param words: the program and its arguments.
-    :param folder: the directory in which it was started.
+    :param folder: the directory in which it was started; None: it has no name.
     """
 
     words: tuple[str, ...]
-    folder: str
+    folder: str | None
 
     @classmethod
     def of_this_process(cls) -> CommandLine:
         """The command line of this process, which has not changed its directory yet."""
-        return cls((sys.executable, *sys.orig_argv[1:]), os.getcwd())
+        return cls((sys.executable, *sys.orig_argv[1:]), _folder())
 
     def start(self, environ: Mapping[str, str]) -> Child:
         """Start another process like it.
@@ -93,16 +94,18 @@ class CommandLine:
     def _start(self, talk: Talk, theirs: int, said: int, environ: Mapping[str, str]) -> Child:
         stderr = os.dup(2)
         try:
-            process = subprocess.Popen(
-                self.words,
-                cwd=self.folder,
-                env={
-                    **{name: text for name, text in environ.items() if name != _WATCHDOG},
-                    VARIABLE: f"{theirs} {stderr}",
-                },
-                pass_fds=(theirs, stderr),
-                stderr=said,
-            )
+            with inherited_privileges():
+                process = subprocess.Popen(
+                    self.words,
+                    # To stay there takes no right to go there.
+                    cwd=None if self.folder == _folder() else self.folder,
+                    env={
+                        **{name: text for name, text in environ.items() if name != _WATCHDOG},
+                        VARIABLE: f"{theirs} {stderr}",
+                    },
+                    pass_fds=(theirs, stderr),
+                    stderr=said,
+                )
         finally:
             os.close(stderr)
         return Child(process, talk, said)
@@ -224,6 +227,14 @@ class Predecessor:
         talk.expect("prepared")
         talk.send("go")
         talk.expect("serving")
+
+
+def _folder() -> str | None:
+    """The current directory; None if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 @contextmanager
