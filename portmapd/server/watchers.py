@@ -193,6 +193,12 @@ class Watchers:
             self._unfollow()
             self._unfollow = None
 
+    def close(self) -> None:
+        """Tell nobody of any further change."""
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+
     def _drop(self, watcher: Watcher) -> None:
         self._all.pop(watcher, None)
         named = self._named

@@ -169,6 +169,13 @@ class EpollGroup:
             if not events or monotonic() - begun > longest:
                 break
 
+    def serve_all(self) -> bool:
+        """Serve the descriptors that have events, for one turn; were there any?"""
+        if self._epoll is None or not (self._left or self._epoll.poll(0, 1)):
+            return False
+        self.doRead()
+        return True
+
     def _take_left(self) -> list[tuple[int, int]]:
         """The events that were left in the turn before, as far as they are still waited for."""
         left, self._left = self._left, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -67,7 +68,7 @@ def listen(
     host: str,
     reactor: IReactorFDSet,
     bound: Sequence[socket.socket] = (),
-) -> IListeningPort:
+) -> DividedPort:
     """Serve program 100000 over UDP at one address.
 
     :param host: the address to bind, with its scope; a wildcard serves every address.
@@ -104,6 +105,11 @@ class DividedPort:
             port.startListening()
         if self._group is not None:
             self._group.start()
+
+    def serve(self) -> bool:
+        """Serve datagrams that have arrived, for one turn; were there any?"""
+        served = [port.serve() for port in self._ports]
+        return any(served)
 
     def stopListening(self) -> Deferred[None]:
         if self._group is not None:
@@ -277,6 +283,13 @@ class DatagramPort(Port):
     def doRead(self) -> None:
         self._batch.serve(self._tables, self._miss)
 
+    def serve(self) -> bool:
+        """Serve datagrams that have arrived, for one turn; were there any?"""
+        if not self.connected or not _is_readable(self.socket):
+            return False
+        self.doRead()
+        return True
+
     def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
         """Serve a request that no cached reply fits; the parameters are those of ``Miss``."""
         address = _address(name)
@@ -306,6 +319,12 @@ class DatagramPort(Port):
             self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
             self.protocol.call_server.reply_lost(address, error)
+
+
+def _is_readable(skt: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(skt, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _sockaddr(host: str, port: int) -> Any:
