@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableDescriptor,
+    IListeningPort,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
@@ -201,7 +202,8 @@ class EpollGroup:
                 lost = CONNECTION_LOST
         except Exception as error:
             self._log.failure("a stream could not be served")
-            lost = error
+            # A listening socket stays: there was no memory for one connection, say.
+            lost = None if IListeningPort.providedBy(descriptor) else error
         if lost is not None:
             self._lose(descriptor, lost)
 

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet
 from twisted.internet.udp import Port
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
@@ -266,6 +267,7 @@ class DatagramPort(Port):
 
     protocol: PortmapDatagramProtocol
     _preexistingSocket: Any
+    _log = Logger()
 
     def __init__(
         self,
@@ -281,7 +283,11 @@ class DatagramPort(Port):
         self._tables: dict[bytes, ReplyTable] = {}
 
     def doRead(self) -> None:
-        self._batch.serve(self._tables, self._miss)
+        try:
+            self._batch.serve(self._tables, self._miss)
+        except Exception:
+            # There was no memory, say. The reactor would close the socket.
+            self._log.failure("datagrams could not be served")
 
     def serve(self) -> bool:
         """Serve datagrams that have arrived, for one turn; were there any?"""
