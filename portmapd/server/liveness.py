@@ -5,7 +5,8 @@ A service is there while its address is bound on this host by one of its users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from itertools import chain
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,7 +19,15 @@ from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import SavedMapping
-from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
+from portmapd.server.bound_sockets import (
+    TABLES,
+    UNIX,
+    add_users,
+    locals_of,
+    scan,
+    serving_user,
+    users_of,
+)
 from portmapd.server.log_events import (
     MAPPING_BACK,
     MAPPING_DEAD,
@@ -31,19 +40,30 @@ from portmapd.server.sock_diag import Local
 
 #: A look gives others a turn when it has taken so long, in seconds.
 SLICE = 0.001
-#: New addresses are asked for one by one up to so many; for more, the tables are read.
+#: Addresses are asked for one by one up to so many; for more, the tables are read.
 MAX_QUERIES = 16
+#: The most new mappings that are asked for at one go; more of them wait for a look.
+MAX_NEW = 100
+#: A question about one address takes as long as reading so many sockets of a table.
+QUESTION = 10
+#: In so many looks, the tables are read once at least: a question does not find every socket.
+LOOKS = 10
+#: How long the paths of new mappings may wait for a look, in seconds: all are looked for together.
+SOON = 0.25
 
 #: For each of the kernel's tables, the users of the watched addresses.
 Found = dict[str, dict[Local, Users]]
 Presences = dict[Key, Presence]
+#: Steps that end with what was found.
+Finding = Generator[None, None, Found]
 
 
 class Liveness(Service):
     """Watches the addresses of the mappings that no connection holds.
 
-    It reads the kernel's tables of sockets once a period, in slices, and asks for the addresses of
-    new mappings.
+    It asks the kernel for the addresses of new mappings, and for all of them once a period. If that
+    takes longer than to read the kernel's tables of sockets, or an address is not found, it reads
+    the tables, in slices.
 
     :param registry: whose mappings are watched.
     :param clock: measures time.
@@ -70,12 +90,20 @@ class Liveness(Service):
         self._new: Presences = {}
         self._unchecked: Presences = {}
         self._last: Found = {}
+        #: How many sockets of the internet there were when the tables were read last, the looks
+        #: since then, and whether the next look has to read them.
+        self._sockets = 0
+        self._looks = 0
+        self._has_to_read = True
         #: The look that is under way.
         self._steps: Iterator[None] | None = None
+        #: Whether that is a look for paths alone.
+        self._is_for_paths = False
         #: Whether the last look failed; only the first failure of several is logged.
         self._failed = False
         self._next_turn: IDelayedCall | None = None
         self._next_slice: IDelayedCall | None = None
+        self._next_look: IDelayedCall | None = None
         self._looking = LoopingCall(self._begin_look)
         self._looking.clock = clock
         self._ends = [registry.follow(on, kind) for kind, on in self._followers().items()]
@@ -105,7 +133,8 @@ class Liveness(Service):
         self._steps = None
         _cancel(self._next_turn)
         _cancel(self._next_slice)
-        self._next_turn = self._next_slice = None
+        _cancel(self._next_look)
+        self._next_turn = self._next_slice = self._next_look = None
         self._events.close()
 
     def close(self) -> None:
@@ -120,6 +149,23 @@ class Liveness(Service):
         if self._steps is None:
             self._steps = self._look()
             self._go_on()
+        elif self._is_for_paths:
+            self._is_for_paths = False
+            self._steps = chain(self._steps, self._look())
+
+    def _look_soon(self) -> None:
+        """Have the paths of new mappings looked for before the period ends."""
+        if self._next_look is None and self.running:
+            self._next_look = self._clock.callLater(SOON, self._look_for_paths)
+
+    def _look_for_paths(self) -> None:
+        self._next_look = None
+        if self._steps is None:
+            self._is_for_paths = True
+            self._steps = self._look_in(self._read((UNIX,)))
+            self._go_on()
+        else:
+            self._look_soon()
 
     def _go_on(self) -> None:
         """Go on with a look; a failure is logged, and the next look may succeed."""
@@ -138,6 +184,7 @@ class Liveness(Service):
         else:
             self._failed = False
         self._steps = None
+        self._is_for_paths = False
 
     def look(self) -> None:
         """Suspend the mappings of services that are gone, and resume those of services back."""
@@ -146,14 +193,59 @@ class Liveness(Service):
 
     def _look(self) -> Iterator[None]:
         """Look in steps."""
-        found: Found = {table: {} for table, watched in self._watched.items() if watched}
+        tables = {table for table, watched in self._watched.items() if watched}
+        if self._is_reading():
+            self._has_to_read = False
+            self._sockets = self._looks = 0
+            return self._look_in(self._read(tables))
+        self._looks += 1
+        return self._look_in(self._ask(tables))
+
+    def _is_reading(self) -> bool:
+        """Are the tables read in this look?"""
+        costs = QUESTION * len(self._presences)
+        has_to = self._has_to_read or bool(self._suspended) or self._looks >= LOOKS
+        return has_to or costs > self._sockets
+
+    def _read(self, tables: Iterable[str]) -> Finding:
+        """Read these tables."""
+        found: Found = {table: {} for table in tables}
         for table, batch in scan(found):
-            add_users(found[table], table, batch, self._watched[table])
+            self._sockets += len(batch) * (table != UNIX)
+            add_users(found[table], table, batch, self._watched.get(table, {}))
             yield
+        return found
+
+    def _ask(self, tables: Collection[str]) -> Finding:
+        """Ask for the watched addresses one by one; of these tables, read that of paths."""
+        found: Found = {table: {} for table in tables}
+        for presence in list(self._presences.values()):
+            mapping = presence.mapping
+            users = serving_user(mapping)
+            if users:
+                first, *_ = TABLES[mapping.netid]
+                found.setdefault(first, {}).update(dict.fromkeys(locals_of(mapping), users))
+            yield
+        paths = yield from self._read({UNIX}.intersection(tables))
+        return found | paths
+
+    def _look_in(self, steps: Finding) -> Iterator[None]:
+        """Look in steps, the first of which find who has the addresses bound."""
+        found = yield from steps
+        judged = self._to_judge(found)
+        try:
+            yield from self._judge(judged)
+        except OSError:
+            # No descriptor is left, say: the next look judges them.
+            self._unchecked |= {presence.mapping.key: presence for presence in judged}
+            raise
+        self._forget_old()
+
+    def _judge(self, presences: Sequence[Presence]) -> Iterator[None]:
         wrong: list[Presence] = []
         seen: list[Mapping] = []
-        for presence in self._to_judge(found):
-            users = _users(found, presence.mapping)
+        for presence in presences:
+            users = _users(self._last, presence.mapping)
             if presence.is_wrong(users):
                 # A table that changed while it was read may lack sockets.
                 users = users_of(presence.mapping)
@@ -164,17 +256,16 @@ class Liveness(Service):
                 seen.append(presence.mapping)
         self._registry.see(*seen)
         self._correct([p for p in wrong if self._presences.get(p.mapping.key) is p])
-        self._forget_old()
 
-    def _to_judge(self, found: Found) -> Iterable[Presence]:
+    def _to_judge(self, found: Found) -> Sequence[Presence]:
         """The presences whose addresses have other users than in the last look, and others."""
-        last, self._last = self._last, found
+        last, self._last = self._last, self._last | found
         judged, self._unchecked = self._unchecked, {}
         for table, now in found.items():
             watched = self._watched[table]
             for name, _ in now.items() ^ last.get(table, {}).items():
                 judged |= watched.get(name, {})
-        return judged.values()
+        return [p for p in judged.values() if self._presences.get(p.mapping.key) is p]
 
     def _correct(self, wrong: Sequence[Presence]) -> None:
         """Suspend what is registered, and resume what is suspended."""
@@ -256,16 +347,21 @@ class Liveness(Service):
         _cancel(self._next_turn)
         self._next_turn = None
         new, self._new = self._new, {}
-        try:
-            found = users_of_all([presence.mapping for presence in new.values()])
-        except OSError:
-            # No descriptor is left, say. The next look that succeeds sees everything as changed.
-            self._last = {}
+        self._unchecked |= new
+        if len(new) > MAX_NEW:
+            self._has_to_read = True
+            self._begin_look()
             return
-        for key, presence in new.items():
-            presence.see(found[presence.mapping.netid, presence.mapping.address])
-            if presence.users:
-                self._unchecked[key] = presence
+        for presence in new.values():
+            if not presence.see(serving_user(presence.mapping)):
+                self._look_later(presence)
+
+    def _look_later(self, presence: Presence) -> None:
+        """Have a new mapping found in a look, for no question found it."""
+        if UNIX in TABLES[presence.mapping.netid]:
+            self._look_soon()
+        else:
+            self._has_to_read = True
 
     # Following the registry
 

@@ -222,19 +222,28 @@ class PipelinedFactory(ServerFactory, Generic[S]):
         """
         for stream in tuple(self.streams):
             stream.end()
+        return self._when_ended()
+
+    def _when_ended(self) -> Deferred[None]:
         ended = Deferred[None]()
         self._ended.append(ended)
         self._tell_ended()
         return ended
 
     def close(self) -> Deferred[None]:
-        """Refuse further streams, and close every one at once; see :meth:`end`."""
+        """Refuse further streams, and close every one behind its answers.
+
+        :return: fires when they are closed.
+        """
         self.is_closed = True
-        return self.end()
+        for stream in tuple(self.streams):
+            stream.hang_up()
+        return self._when_ended()
 
     def stopFactory(self) -> None:
         """The last listening socket is closed, and so are the streams."""
-        self.end()
+        if not self.is_closed:
+            self.end()
 
     def _tell_ended(self) -> None:
         while self._ended and not self.streams:
