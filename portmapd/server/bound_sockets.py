@@ -10,8 +10,8 @@ from pathlib import Path
 from struct import pack
 
 from portmapd.oncrpc.netid import NETIDS, split_address
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.mapping import NOBODY, Mapping, Users
+from portmapd.registry.places import Place
 from portmapd.server.sock_diag import (
     ANY_STATE,
     LISTEN,
@@ -30,6 +30,12 @@ TABLES = {
     "tcp": ("tcp", "tcp6"),
     "tcp6": ("tcp6",),
     "local": (UNIX,),
+}
+
+#: The netids whose mappings each table tells of.
+NETIDS_OF = {
+    table: [netid for netid, tables in TABLES.items() if table in tables]
+    for table in ("udp", "udp6", "tcp", "tcp6", UNIX)
 }
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -72,7 +78,7 @@ def scan(tables: Iterable[str]) -> Iterator[tuple[str, list[BoundSocket]]]:
 
 
 def add_users(
-    found: dict[Local, Users], table: str, batch: list[BoundSocket], wanted: Container[Local]
+    found: dict[Local, Users], table: str, batch: Iterable[BoundSocket], wanted: Container[Local]
 ) -> None:
     """Add the users of the wanted addresses in a batch to those that were found before.
 
@@ -82,6 +88,13 @@ def add_users(
         for name in (local,) if table == UNIX else (local, local[:2]):
             if name in wanted:
                 found[name] = found.get(name, NOBODY) | {user}
+
+
+def place_of(table: str, local: Local) -> Place:
+    """The port of a local address, or its path."""
+    if table == UNIX:
+        return local.decode("utf-8", "surrogateescape")
+    return local[0] << 8 | local[1]
 
 
 def locals_of(mapping: Mapping) -> frozenset[Local]:

@@ -5,7 +5,7 @@ A service is there while its address is bound on this host by one of its users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,11 +14,20 @@ from twisted.logger import Logger
 
 from portmapd.config import FORGET
 from portmapd.registry.change import ChangeKind, ChangeRecord
-from portmapd.registry.mapping import Key, Mapping
-from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
+from portmapd.registry.mapping import NOBODY, Key, Mapping, Users
+from portmapd.registry.places import Places
+from portmapd.registry.presence import is_wrong, owner_users, see
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import SavedMapping
-from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
+from portmapd.server.bound_sockets import (
+    NETIDS_OF,
+    TABLES,
+    add_users,
+    locals_of,
+    place_of,
+    scan,
+    users_of,
+)
 from portmapd.server.log_events import (
     MAPPING_BACK,
     MAPPING_DEAD,
@@ -27,16 +36,18 @@ from portmapd.server.log_events import (
     LogEvent,
 )
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.sock_diag import Local
+from portmapd.server.sock_diag import BoundSocket, Local
 
 #: A look gives others a turn when it has taken so long, in seconds.
 SLICE = 0.001
 #: New addresses are asked for one by one up to so many; for more, the tables are read.
 MAX_QUERIES = 16
+#: So many mappings are judged between two looks at the clock.
+MAX_JUDGED = 64
 
-#: For each of the kernel's tables, the users of the watched addresses.
+#: For each of the kernel's tables, the users of the addresses at watched places.
 Found = dict[str, dict[Local, Users]]
-Presences = dict[Key, Presence]
+Watched = dict[Key, Mapping]
 
 
 class Liveness(Service):
@@ -61,14 +72,14 @@ class Liveness(Service):
         self._period = period
         self._events = RateLimitedLog(clock)
         self._forget = forget
-        self._presences: Presences = {}
-        #: The presences at each watched address, and the suspended ones in the order of their ends.
-        self._watched: dict[str, dict[Local, Presences]] = {}
-        self._suspended: Presences = {}
+        #: The mappings that are watched, and when those that are suspended are forgotten, by the
+        #: clock and in that order.
+        self._places = Places()
+        self._suspended: dict[Key, tuple[Mapping, float]] = {}
         #: The mappings that have not been looked at yet, and those to judge in the next look
         #: whether or not their addresses change.
-        self._new: Presences = {}
-        self._unchecked: Presences = {}
+        self._new: Watched = {}
+        self._unchecked: Watched = {}
         self._last: Found = {}
         #: The look that is under way.
         self._steps: Iterator[None] | None = None
@@ -146,65 +157,91 @@ class Liveness(Service):
 
     def _look(self) -> Iterator[None]:
         """Look in steps."""
-        found: Found = {table: {} for table, watched in self._watched.items() if watched}
+        found: Found = {table: {} for table in NETIDS_OF if self._is_watched(table)}
         for table, batch in scan(found):
-            add_users(found[table], table, batch, self._watched[table])
+            watched = list(self._at_watched_places(table, batch))
+            add_users(found[table], table, watched, _ALL)
             yield
-        wrong: list[Presence] = []
+        wrong: Watched = {}
         seen: list[Mapping] = []
-        for presence in self._to_judge(found):
-            users = _users(found, presence.mapping)
-            if presence.is_wrong(users):
+        for count, mapping in enumerate(self._to_judge(found), 1):
+            users = _users(found, mapping)
+            if self._is_wrong(mapping, users):
                 # A table that changed while it was read may lack sockets.
-                users = users_of(presence.mapping)
-                self._unchecked[presence.mapping.key] = presence
-                wrong += [presence] * presence.is_wrong(users)
+                users = users_of(mapping)
+                self._unchecked[mapping.key] = mapping
+                if self._is_wrong(mapping, users):
+                    wrong[mapping.key] = mapping
                 yield
-            if presence.see(users):
-                seen.append(presence.mapping)
+            if see(mapping, users):
+                seen.append(mapping)
+            if not count % MAX_JUDGED:
+                yield
         self._registry.see(*seen)
-        self._correct([p for p in wrong if self._presences.get(p.mapping.key) is p])
+        self._correct([mapping for mapping in wrong.values() if self._is_current(mapping)])
         self._forget_old()
 
-    def _to_judge(self, found: Found) -> Iterable[Presence]:
-        """The presences whose addresses have other users than in the last look, and others."""
+    def _is_watched(self, table: str) -> bool:
+        return any(self._places.places(netid) for netid in NETIDS_OF[table])
+
+    def _at_watched_places(self, table: str, batch: list[BoundSocket]) -> Iterator[BoundSocket]:
+        places = [self._places.places(netid) for netid in NETIDS_OF[table]]
+        for bound in batch:
+            place = place_of(table, bound[0])
+            if any(place in watched for watched in places):
+                yield bound
+
+    def _is_wrong(self, mapping: Mapping, users: Users) -> bool:
+        return is_wrong(mapping, users, self._is_suspended(mapping))
+
+    def _is_suspended(self, mapping: Mapping) -> bool:
+        found = self._suspended.get(mapping.key)
+        return found is not None and found[0] is mapping
+
+    def _is_current(self, mapping: Mapping) -> bool:
+        """Is it still registered, or suspended?"""
+        return self._is_suspended(mapping) or self._registry.mappings.get(*mapping.key) is mapping
+
+    def _to_judge(self, found: Found) -> Iterator[Mapping]:
+        """The mappings at whose places are other users than in the last look, and others."""
         last, self._last = self._last, found
         judged, self._unchecked = self._unchecked, {}
+        yield from judged.values()
         for table, now in found.items():
-            watched = self._watched[table]
-            for name, _ in now.items() ^ last.get(table, {}).items():
-                judged |= watched.get(name, {})
-        return judged.values()
+            different = now.items() ^ last.get(table, {}).items()
+            changed = {place_of(table, name) for name, _ in different}
+            for netid in NETIDS_OF[table]:
+                for place in changed:
+                    yield from tuple(self._places.at(netid, place))
 
-    def _correct(self, wrong: Sequence[Presence]) -> None:
+    def _correct(self, wrong: Sequence[Mapping]) -> None:
         """Suspend what is registered, and resume what is suspended."""
-        gone = [p for p in wrong if p.forgotten_at is None]
-        back = [p for p in wrong if p.forgotten_at is not None]
+        gone = [mapping for mapping in wrong if not self._is_suspended(mapping)]
+        back = [mapping for mapping in wrong if self._is_suspended(mapping)]
+        users = [mapping.users for mapping in wrong]
         if self._forget:
             self._report(MAPPING_DEAD, gone)
-            self._registry.suspend(*[p.mapping for p in gone])
+            self._registry.suspend(*gone)
         else:
             self._report(MAPPING_REMOVED, gone)
-            self._registry.unmap(*[p.mapping for p in gone])
+            self._registry.unmap(*gone)
         self._report(MAPPING_BACK, back)
-        self._registry.resume(*[p.mapping for p in back])
-        for presence in wrong:
-            if presence.mapping.key in self._presences:
-                self._presences[presence.mapping.key].users = presence.users
+        self._registry.resume(*back)
+        for mapping, known in zip(wrong, users, strict=True):
+            mapping.users = known
 
     def _forget_old(self) -> None:
         now = self._clock.seconds()
-        old: list[Presence] = []
-        for presence in self._suspended.values():
-            if presence.forgotten_at is None or presence.forgotten_at > now:
+        old: list[Mapping] = []
+        for mapping, ends in self._suspended.values():
+            if ends > now:
                 break
-            old.append(presence)
+            old.append(mapping)
         self._report(MAPPING_FORGOTTEN, old)
-        self._registry.forget(*[p.mapping for p in old])
+        self._registry.forget(*old)
 
-    def _report(self, event: LogEvent, presences: Sequence[Presence]) -> None:
-        for presence in presences:
-            m = presence.mapping
+    def _report(self, event: LogEvent, mappings: Sequence[Mapping]) -> None:
+        for m in mappings:
             self._events.log(
                 event,
                 program=m.program,
@@ -219,12 +256,20 @@ class Liveness(Service):
     def saved(self) -> Iterator[tuple[Mapping, Users, float | None]]:
         """The fields of a :class:`SavedMapping` for every mapping that no connection holds now.
 
-        There may be changes meanwhile, which may be in it or not.
+        There may be changes meanwhile, which may be in it or not; a mapping that is suspended or
+        resumed meanwhile may be in it twice.
         """
+        yield from self._saved_suspended()
+        for mapping in self._registry.mappings:
+            if mapping.holder is None:
+                yield mapping, mapping.users, None
+        yield from self._saved_suspended()
+
+    def _saved_suspended(self) -> Iterator[tuple[Mapping, Users, float | None]]:
         now = self._clock.seconds()
-        for presence in list(self._presences.values()):
-            ends = presence.forgotten_at
-            yield presence.mapping, presence.users, None if ends is None else max(ends - now, 0.0)
+        for mapping, ends in list(self._suspended.values()):
+            if self._is_suspended(mapping):
+                yield mapping, mapping.users, max(ends - now, 0.0)
 
     def restore(self, saved: Sequence[SavedMapping]) -> None:
         """Register mappings or remember them, as they were saved; their keys must be free."""
@@ -233,10 +278,10 @@ class Liveness(Service):
         # Those that are remembered are in the order of their ends.
         paused = sorted((s.left, s.mapping.key, s) for s in saved if s.left is not None)
         self._registry.remember(*[each.mapping for _, _, each in paused])
+        for left, key, each in paused:
+            self._suspended[key] = each.mapping, now + left
         for each in saved:
-            presence = self._presences[each.mapping.key]
-            presence.users = each.users
-            presence.forgotten_at = None if each.left is None else now + each.left
+            each.mapping.users = each.users
 
     # New mappings
 
@@ -257,64 +302,49 @@ class Liveness(Service):
         self._next_turn = None
         new, self._new = self._new, {}
         try:
-            found = users_of_all([presence.mapping for presence in new.values()])
+            found = users_of_all(list(new.values()))
         except OSError:
             # No descriptor is left, say. The next look that succeeds sees everything as changed.
             self._last = {}
             return
-        for key, presence in new.items():
-            presence.see(found[presence.mapping.netid, presence.mapping.address])
-            if presence.users:
-                self._unchecked[key] = presence
+        for key, mapping in new.items():
+            see(mapping, found[mapping.netid, mapping.address])
+            if mapping.users:
+                self._unchecked[key] = mapping
 
     # Following the registry
 
     def _mapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            self._new[mapping.key] = self._add(Presence(mapping))
+            mapping.users = NOBODY
+            self._new[mapping.key] = mapping
+            self._places.add(mapping)
         self._schedule_new()
 
     def _unmapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            self._drop(mapping.key)
+            self._drop(mapping)
 
     def _on_suspended(self, changes: Sequence[ChangeRecord]) -> None:
         ends = self._clock.seconds() + self._forget
         for mapping in _unheld(changes):
-            presence = Presence(mapping, owner_users(mapping), ends)
-            self._suspended[mapping.key] = self._add(presence)
+            mapping.users = owner_users(mapping.owner)
+            self._suspended[mapping.key] = mapping, ends
+            self._places.add(mapping)
 
     def _released(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            if mapping.key in self._suspended:
-                self._drop(mapping.key)
+            if self._is_suspended(mapping):
+                del self._suspended[mapping.key]
+                if self._registry.mappings.get(*mapping.key) is not mapping:
+                    self._drop(mapping)
 
-    def _add(self, presence: Presence) -> Presence:
-        """Watch a mapping in place of the one with the same key."""
-        mapping = presence.mapping
-        self._drop(mapping.key)
-        self._presences[mapping.key] = presence
-        for watched, name in self._places(mapping):
-            watched.setdefault(name, {})[mapping.key] = presence
-        return presence
-
-    def _drop(self, key: Key) -> None:
-        presence = self._presences.pop(key, None)
-        if presence is None:
-            return
-        for pending in (self._new, self._unchecked, self._suspended):
-            pending.pop(key, None)
-        for watched, name in self._places(presence.mapping):
-            del watched[name][key]
-            if not watched[name]:
-                del watched[name]
-
-    def _places(self, mapping: Mapping) -> Iterator[tuple[dict[Local, Presences], Local]]:
-        names = locals_of(mapping)
-        for table in TABLES[mapping.netid]:
-            watched = self._watched.setdefault(table, {})
-            for name in names:
-                yield watched, name
+    def _drop(self, mapping: Mapping) -> None:
+        """Watch a mapping no longer."""
+        self._places.discard(mapping)
+        for pending in (self._new, self._unchecked):
+            if pending.get(mapping.key) is mapping:
+                del pending[mapping.key]
 
 
 def _cancel(call: IDelayedCall | None) -> None:
@@ -328,6 +358,16 @@ def _unheld(changes: Sequence[ChangeRecord]) -> Iterator[Mapping]:
     for change in changes:
         if isinstance(change.subject, Mapping) and change.subject.holder is None:
             yield change.subject
+
+
+class _All:
+    """Every address."""
+
+    def __contains__(self, local: object) -> bool:
+        return True
+
+
+_ALL = _All()
 
 
 def _users(found: Found, mapping: Mapping) -> Users:
