@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from typing import Any
 
 from attrs import frozen
+from twisted.internet.task import Clock
 
+from portmapd import rpc
 from portmapd.channel import commands
 from portmapd.channel.box import BoxReader, encode_box
 from portmapd.client.core.channel_protocol import ChannelProtocol
-from portmapd.errors import BrokenStream, CallRefused, PortmapdError, XdrError
+from portmapd.errors import BrokenStream, CallRefused, PortmapdError, SystemFailure, XdrError
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import MAX_DATAGRAM, Call, decode_reply, encode_call, success
 from portmapd.oncrpc.netid import LOCAL, TCP, UDP, UDP6
@@ -33,6 +36,9 @@ from portmapd.portmapper.dispatch import TABLE, Dispatcher
 from portmapd.portmapper.warm_start import decode_pmaplist, decode_rpcblist
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import FORMAT, VERSION, decode_snapshot
+from portmapd.rpc import Type
+from portmapd.rpc.call_server import ProgramServer
+from portmapd.server.rate_limited_log import RateLimitedLog
 from tests.support.channel_sessions import Host
 
 #: What a stranger over UDP may always be sent, in bytes.
@@ -80,6 +86,49 @@ class Dispatch:
         assert not reply or reply[:4] == message[:4], "the reply has the xid of the call"
         if len(self._registry.mappings) > MOST:
             self._begin()
+
+
+class Programs:
+    """A server of an application's procedures that gives any message of any caller a reply.
+
+    Its first byte chooses the caller.
+    """
+
+    NUMBER, VERSION = 0x2000_0001, 1
+    TYPES: tuple[Type[Any], ...] = (
+        rpc.INT,
+        rpc.UHYPER,
+        rpc.BOOL,
+        rpc.STRING,
+        rpc.BYTES,
+        rpc.fixed(5),
+        rpc.array(rpc.OPAQUE, 16),
+        rpc.chain(rpc.optional(rpc.UINT)),
+        rpc.union({0: rpc.fields(rpc.UINT, rpc.STRING)}, default=rpc.VOID),
+    )
+
+    def __init__(self) -> None:
+        procedures = (
+            rpc.Procedure("SAME", number, type_, type_, lambda value, request: value)
+            for number, type_ in enumerate(self.TYPES, 1)
+        )
+        program = rpc.Program("same", self.NUMBER, self.VERSION, *procedures)
+        clock = Clock()
+        self._server = ProgramServer((program,), clock, RateLimitedLog(clock))
+
+    def __call__(self, data: bytes) -> None:
+        caller, message = CALLERS[data[0] % len(CALLERS) if data else 0], data[1:]
+        reply = self._server.serve(message, caller, lambda reply: None)
+        assert reply != b"", "nothing comes later"
+        if reply is None:
+            return
+        assert reply[:4] == message[:4], "the reply has the xid of the call"
+        try:
+            decode_reply(reply)
+        except SystemFailure:
+            raise AssertionError("what was read is encoded again") from None
+        except CallRefused:
+            return
 
 
 def records(data: bytes) -> None:
@@ -190,6 +239,14 @@ def _calls() -> Iterable[bytes]:
                 yield encode_call(Call(1, 100000, version, procedure, arguments=given))
 
 
+def _program_calls() -> Iterable[bytes]:
+    """A call of every procedure of a server of an application."""
+    values = (-1, 1 << 40, True, "text", b"rest", b"12345", (b"a", b"bc"), (None, 7), (0, (1, "a")))
+    for number, (type_, value) in enumerate(zip(Programs.TYPES, values, strict=True), 1):
+        given = type_.encode(value)
+        yield encode_call(Call(1, Programs.NUMBER, Programs.VERSION, number, arguments=given))
+
+
 def _boxes() -> Iterable[bytes]:
     """A box for every command, with the names of its arguments."""
     for command in commands.COMMANDS.values():
@@ -203,6 +260,7 @@ _STATE = b"b1946ac9 1.000 1\n100003 3 udp superuser 0 - 0.0.0.0.8.1\n"
 
 TARGETS: Mapping[str, Target] = {
     "dispatch": Target(Dispatch(), tuple(b"\1" + each for each in _CALLS)),
+    "programs": Target(Programs(), tuple(b"\1" + each for each in _program_calls())),
     "records": Target(records, tuple(b"\7" + mark(each) for each in _CALLS)),
     "boxes": Target(boxes, tuple(b"\7" + each for each in _BOXES)),
     "session": Target(session, _BOXES),

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from portmapd.client.rpc.registrar import Registrar
 from portmapd.config import PORT
-from portmapd.errors import PortmapdError
+from portmapd.errors import InvalidMapping, PortmapdError
 from portmapd.oncrpc.netid import TCP, UDP, format_address
 from portmapd.oncrpc.program import PMAP_VERS, PROGRAM
 from portmapd.registry.change import ChangeKind, ChangeRecord
@@ -33,6 +33,14 @@ def taken_port(wanted: int) -> int | None:
     return None
 
 
+def serves(netid: str, address: str) -> bool:
+    """Does anybody serve at an address of this host?"""
+    try:
+        return is_bound(mapping(PROGRAM, PMAP_VERS, netid, address))
+    except InvalidMapping:
+        return False
+
+
 class JoinedPortMapper:
     """Registers what is in a registry with the port mapper that runs, and follows the changes.
 
@@ -43,7 +51,7 @@ class JoinedPortMapper:
 
     def __init__(self, registry: Registry, reactor: IReactorTime, port: int) -> None:
         self._log = RateLimitedLog(reactor)
-        self._registrar = Registrar(reactor, port, self._failed)
+        self._registrar = Registrar(reactor, port, serves, self._failed)
         self._end = registry.follow(self._changed, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
         for existing in registry.mappings:
             self._add(existing)

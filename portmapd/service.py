@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -27,7 +27,6 @@ from twisted.logger import Logger
 from portmapd.channel.commands import ITSELF
 from portmapd.config import Config
 from portmapd.errors import AlreadyRegistered, ConfigurationError, InvalidState
-from portmapd.joined import JoinedPortMapper, taken_port
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
@@ -47,6 +46,9 @@ from portmapd.server.restoring import Restorer
 from portmapd.server.rpcbind_files import RpcbindFiles, read_rpcbind_files
 from portmapd.server.socket_file import check_directory, make_directory
 from portmapd.server.state_file import StateFile
+
+if TYPE_CHECKING:
+    from portmapd.joined import JoinedPortMapper
 
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
@@ -150,7 +152,13 @@ class PortmapperService(MultiService):
             raise
 
     def _listen_or_join(self) -> None:
-        taken = taken_port(self.config.port) if self._mode == "auto" else None
+        if self._mode == "serve":
+            self._listen(TRIES)
+            return
+        # Imported here alone: Twisted's endpoints take the variables of a service manager away.
+        from portmapd.joined import JoinedPortMapper, taken_port
+
+        taken = taken_port(self.config.port)
         if taken is None:
             self._listen(TRIES)
         else:

@@ -10,7 +10,6 @@ import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from importlib import import_module
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -328,5 +327,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name == "PortmapClient":
-            return import_module("portmapd.client.rpc.aio").PortmapClient
+            from portmapd.client.rpc.aio import PortmapClient
+
+            return PortmapClient
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,6 +36,8 @@ from portmapd.server.rate_limited_log import RateLimitedLog
 #: The most calls whose results are waited for. One host may have a quarter of them.
 MAX_CALLS = 1_024
 SHARES = 4
+#: The most of them of one stream; nothing more is read from it meanwhile.
+MAX_WAITING = 64
 #: How long a call may take, in seconds.
 TIMEOUT = 60.0
 #: What arguments that are none raise; the type of an application may call ``int`` or an enum.

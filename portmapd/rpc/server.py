@@ -21,7 +21,7 @@ from portmapd.oncrpc.netid import TCP, TCP6, UDP, UDP6, Netid, format_address
 from portmapd.oncrpc.record import MAX_RECORD
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Mapping, mapping
-from portmapd.rpc.call_server import TIMEOUT, ProgramServer
+from portmapd.rpc.call_server import MAX_WAITING, TIMEOUT, ProgramServer
 from portmapd.rpc.program import Program
 from portmapd.server.bind_errors import unusable
 from portmapd.server.datagram import PortmapDatagramProtocol
@@ -86,7 +86,13 @@ class Server(MultiService):
         self._log = RateLimitedLog(reactor)
         self._call_server = ProgramServer(programs, reactor, self._log, timeout)
         self._factory = PortmapStreamFactory(
-            self._call_server, reactor, TurnQueue(reactor), idle, max_streams, max_record
+            self._call_server,
+            reactor,
+            TurnQueue(reactor),
+            idle,
+            max_streams,
+            max_record,
+            MAX_WAITING,
         )
         self._ports: list[IListeningPort] = []
         self._addresses: dict[Netid, str] = {}

@@ -100,9 +100,9 @@ class RateLimitedLog:
         """Begin to count events of a kind, in a new period if there is none."""
         if self._period is None:
             self._period = self._clock.callLater(PERIOD, self._end)
-        is_warning = event.level in ("warn", "critical")
-        limit = MAX_LINES if is_warning else MAX_CHANGES
-        kind = self._kinds[event.name] = _Kind(event, is_warning, limit)
+        limit = MAX_LINES if event.level in ("warn", "critical") else MAX_CHANGES
+        # What strangers cause must not hide a failure of ours.
+        kind = self._kinds[event.name] = _Kind(event, event.level == "warn", limit)
         return kind
 
     def _is_hasty(self) -> bool:

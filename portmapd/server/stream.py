@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from ipaddress import ip_address
@@ -28,8 +29,6 @@ from portmapd.server.turns import TURN, TurnQueue
 
 #: How often idle streams are looked for within that time.
 SWEEPS = 4
-#: The most calls of one stream that wait for their replies; nothing more is read meanwhile.
-MAX_WAITING = 64
 #: Records may be longer than usual; their fragments are of at least so many bytes then.
 LEAST_FRAGMENT = 1_024
 #: The parts of a record of one fragment: the xid of its call, behind the record mark; and the rest.
@@ -133,7 +132,7 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         reply = factory.call_server.serve_stream(request, self.caller, self._respond)
         if reply == b"":
             self._forwarded += 1
-            if self._forwarded == MAX_WAITING:
+            if self._forwarded == factory.max_waiting:
                 self.pauseProducing()
         if reply is None or isinstance(reply, bytes):
             return mark(reply) if reply else b""
@@ -152,12 +151,12 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self._forwarded -= 1
         if reply is not None:
             self.send(mark(reply))
-        if self._forwarded == MAX_WAITING - 1 and self.connected:
+        if self._forwarded == self.factory.max_waiting - 1 and self.connected:
             self.resumeProducing()
         self._close_if_done()
 
     def resumeProducing(self) -> None:
-        if self._forwarded < MAX_WAITING:
+        if self._forwarded < self.factory.max_waiting:
             super().resumeProducing()
 
     def readConnectionLost(self) -> None:
@@ -189,6 +188,8 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     :param limit: the most streams. For a further one, that is closed which was not used for the
         longest time. One user, or one other network, may have a quarter of them.
     :param max_record: the longest call, in bytes.
+    :param max_waiting: the most calls of one stream that wait for their replies; nothing more is
+        read from it meanwhile. Infinity: the call server bounds them.
     :ivar sweep: how often idle streams were looked for.
     :ivar used: how often any stream was used.
     """
@@ -201,8 +202,10 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         idle: float = IDLE,
         limit: int = MAX_STREAMS,
         max_record: int = MAX_RECORD,
+        max_waiting: float = math.inf,
     ) -> None:
         super().__init__(turns)
+        self.max_waiting = max_waiting
         self._max_record = max_record
         self.call_server = call_server
         self.sweep = 0

@@ -84,19 +84,23 @@ async def test_bounded() -> None:
 
     async with (
         forwarding(lambda call, send: sends.append((send, call))) as (service, peer),
-        asking(service.port, transport="tcp") as client,
+        asking(service.port, transport="tcp") as one,
+        asking(service.port, transport="tcp") as two,
+        asking(service.port, transport="tcp") as three,
     ):
-        calls = [client.callit(PROGRAM, 1, n) for n in range(MAX_OF_SERVICE + 50)]
-        await client.null()
+        half = range(MAX_OF_SERVICE // 2)
+        calls = [client.callit(PROGRAM, 1, n) for client in (one, two) for n in half]
         await peer.called(MAX_OF_SERVICE)
+        refused = [three.callit(PROGRAM, 1, n) for n in range(50)]
+        await three.null()
         for send, call in sends:
             echo(call, send)
-        assert len(await gatherResults(calls[:MAX_OF_SERVICE])) == MAX_OF_SERVICE
+        assert len(await gatherResults(calls)) == MAX_OF_SERVICE
         assert len(peer.calls) == MAX_OF_SERVICE
-        for refused in calls[MAX_OF_SERVICE:]:
-            refused.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        for each in refused:
+            each.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
         sends.clear()
-        again = client.callit(PROGRAM, 1, 1)
+        again = three.callit(PROGRAM, 1, 1)
         await peer.called(MAX_OF_SERVICE + 1)
         echo(sends[0][1], sends[0][0])
         await again

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from portmapd.client import PortmapClient, aio, blocking
@@ -219,6 +220,28 @@ async def test_other_xid(shell: Shell) -> None:
     for transport in ("udp", "tcp"):
         async with peering(transport, answer) as peer:
             assert await shell(lambda c: c.null(), port=peer.port, transport=transport) == [None]
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@asynchronous
+async def test_endless(shell: Shell, transport: str) -> None:
+    """A server that sends replies to other calls without end is given up in time."""
+    over: list[bool] = []
+
+    def answer(call: bytes, send: Send) -> None:
+        if not over:
+            for _ in range(50):
+                send(bytes(24))
+            anything.callLater(0, answer, call, send)
+
+    anything: Any = reactor
+    async with peering(transport, answer) as peer:
+        try:
+            with pytest.raises(CallTimedOut, match=r"did not answer within 0\.6 s"):
+                await shell(lambda c: c.null(), port=peer.port, transport=transport, timeout=0.6)
+        finally:
+            over.append(True)
+            await deferLater(reactor, 0.05)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

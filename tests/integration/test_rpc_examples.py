@@ -1,17 +1,29 @@
 """The examples of RPC servers, with clients of others, and with each kind of port mapper."""
 
 import re
+import runpy
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 
+from portmapd.errors import GarbageArguments, ProcedureUnavailable
+from portmapd.oncrpc import xdr
+from portmapd.oncrpc.message import Call, decode_reply, encode_call
+from portmapd.oncrpc.netid import TCP
+from portmapd.rpc.call_server import ProgramServer
+from portmapd.server.rate_limited_log import RateLimitedLog
 from tests.support.console_session import play
 from tests.support.daemon import TWISTD, portmapd
 from tests.support.namespace import PATH, TOP, Namespace, Started, eventually
+from tests.support.rpc_samples import loopback
 
 EXAMPLES = TOP / "docs" / "examples" / "rpc"
 BROADCAST = "10.99.0.255"
@@ -37,8 +49,22 @@ b'+1.' b'25000E+00\\n'
 15: IO timeout [read]
 """
 
+#: Stands in for a Python that everyone can read, which need not be the one that runs the tests.
+READS = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+
 #: What serves port 111: nobody before the example, rpcbind, or portmapd.
 MAPPERS = ("none", "rpcbind", "portmapd")
+
+
+@contextmanager
+def rpcbind(namespace: Namespace, folder: Path) -> Iterator[None]:
+    """Run rpcbind in the block."""
+    started = namespace.start("rpcbind", "-f", log=folder / "rpcbind.log")
+    eventually(lambda: "portmapper" in namespace.run("rpcinfo", status=None), "rpcbind serves")
+    try:
+        yield
+    finally:
+        started.stop()
 
 
 @pytest.fixture(params=MAPPERS)
@@ -47,10 +73,8 @@ def mapped(
 ) -> Iterator[Namespace]:
     """Give a host with each kind of port mapper."""
     if request.param == "rpcbind":
-        rpcbind = namespace.start("rpcbind", "-f", log=tmp_path / "rpcbind.log")
-        eventually(lambda: "portmapper" in namespace.run("rpcinfo", status=None), "rpcbind serves")
-        yield namespace
-        rpcbind.stop()
+        with rpcbind(namespace, tmp_path):
+            yield namespace
     elif request.param == "portmapd":
         with portmapd(namespace, tmp_path, "--interface", "0.0.0.0"):
             yield namespace
@@ -73,10 +97,16 @@ def running(namespace: Namespace, folder: Path, example: str, *words: str) -> It
     assert "Traceback" not in log.read_text()
 
 
+def rows(namespace: Namespace) -> set[str]:
+    """What is registered, but for the port mapper: program, version, netid, address."""
+    said = namespace.run("rpcinfo", "127.0.0.1", status=None)
+    found = re.findall(r"^ +(\d+ +\d+ +\w+ +\S+)", said, re.MULTILINE)
+    return {row for row in found if not row.startswith("100000 ")}
+
+
 def programs(namespace: Namespace) -> set[str]:
     """The programs that are registered, but for the port mapper."""
-    rows = namespace.run("rpcinfo", "127.0.0.1", status=None)
-    return set(re.findall(r"^ +(\d+) ", rows, re.MULTILINE)) - {"100000"}
+    return {row.split()[0] for row in rows(namespace)}
 
 
 @pytest.mark.broadcast
@@ -88,6 +118,43 @@ def test_instrument(mapped: Namespace, tmp_path: Path) -> None:
         assert said == _ANSWERS
         assert programs(mapped) == {"395183"}
     assert programs(mapped) == set()
+
+
+@pytest.mark.programs("rpcinfo", "rpcbind")
+def test_restarted(namespace: Namespace, tmp_path: Path) -> None:
+    """A server stays registered over a restart of rpcbind, and when portmapd takes its place."""
+    with ExitStack() as ends:
+        with rpcbind(namespace, tmp_path):
+            ends.enter_context(running(namespace, tmp_path, "instrument.py"))
+            before = rows(namespace)
+            assert len(before) == 4
+        with rpcbind(namespace, tmp_path):
+            eventually(lambda: rows(namespace) == before, "it is registered again")
+        ends.enter_context(portmapd(namespace, tmp_path))
+        eventually(lambda: rows(namespace) == before, "it is registered with portmapd")
+        ends.pop_all().close()
+
+
+@pytest.mark.programs("rpcinfo")
+def test_as_a_user(namespace: Namespace, tmp_path: Path) -> None:
+    """A user who may not bind port 111 has a port mapper on 10111."""
+    user = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", *READS)
+    log = tmp_path / "instrument.log"
+    command = (sys.executable, str(EXAMPLES / "instrument.py"))
+    server = namespace.start(*user, *command, log=log)
+    eventually(lambda: "registered with" in log.read_text(), "it is registered")
+    assert "a port mapper of its own at port 10111" in log.read_text()
+    assert server.stop() in (0, -15)
+
+
+@pytest.mark.programs("rpcinfo", "rpcbind")
+def test_two(namespace: Namespace, tmp_path: Path) -> None:
+    """A second server of the same program leaves it to the first, and says so."""
+    with rpcbind(namespace, tmp_path), running(namespace, tmp_path, "instrument.py"):
+        said = namespace.run(sys.executable, str(EXAMPLES / "instrument.py"), status=1)
+        assert "instrument.py: program 395183 version 1 on " in said
+        assert "where somebody serves it" in said
+        assert "Traceback" not in said
 
 
 @pytest.fixture
@@ -149,6 +216,30 @@ def _check_mount(host: Namespace, exported: Path, folder: Path) -> None:
     if "No such device" not in said:
         assert host.run("cat", str(at / "greeting")) == "hello\n"
         host.run("umount", str(at))
+
+
+def test_nfs_takes_anything(exported: Path, logged_errors: list[LogEvent]) -> None:
+    """Whatever the arguments of a call are, the server of NFS has a status for it."""
+    module = runpy.run_path(str(EXAMPLES / "nfs_server.py"))
+    folder = module["Nfs"](str(exported))
+    programs = module["nfs"](folder), module["mount"](folder)
+    clock, random = Clock(), Random(7)
+    server = ProgramServer(programs, clock, RateLimitedLog(clock))
+    root = module["handle_of"](exported.lstat())
+    names = (b"", b".", b"..", b"a/b", b"a\0b", b"greeting", b"\xff" * 255, b"x" * 1_024, b"more")
+    numbers = (0, 1, 8, 4_096, 2**31, 2**32 - 1)
+    for program, procedure in product(programs, range(23)):
+        for _ in range(40):
+            words = [
+                random.choice((xdr.opaque(root), xdr.opaque(random.randbytes(8)), b"")),
+                *random.choices([*map(xdr.opaque, names), *map(xdr.uint, numbers)], k=4),
+            ]
+            arguments = b"".join(words[random.randrange(2) :])
+            call = Call(1, program.number, 3, procedure, arguments=arguments)
+            with suppress(GarbageArguments, ProcedureUnavailable):
+                reply = server.serve(encode_call(call), loopback(TCP), lambda reply: None)
+                decode_reply(reply or b"")
+    assert logged_errors == []
 
 
 @pytest.mark.programs("rpcinfo", "nfs-ls", "nfs-cat", "showmount")

@@ -199,7 +199,7 @@ async def test_register_with_another() -> None:
 
 @asynchronous
 async def test_register_twice() -> None:
-    """What another server has registered in between is left to it, and told of."""
+    """What another server has registered is left to it, and told of, until it is gone."""
     port = free_port()
     async with serving(port=port) as mapper, running() as server:
         holder = mapper.registry.open(made_holder())
@@ -211,6 +211,23 @@ async def test_register_twice() -> None:
         await eventually_found(port, NETIDS)
         await server.stopService()
         await mapper.stopService()
+
+
+@asynchronous
+async def test_replaced() -> None:
+    """What a server that has crashed left behind is replaced; what is served is not."""
+    port = free_port()
+    options = {"port": port, "liveness": None}
+    async with serving(**options) as mapper, running() as first, running() as second:
+        dead = mapping(PROGRAM, VERSION, "tcp", "127.0.0.1.0.1", "unknown")
+        mapper.registry.map(dead)
+        await first.register(configured(port=port))
+        assert await found(port) == NETIDS
+        with pytest.raises(AlreadyRegistered, match="where somebody serves it"):
+            await second.register(configured(port=port))
+        assert {m.address for m in first.mappings()} == {
+            m.address for m in mapper.registry.mappings if m.program == PROGRAM
+        }
 
 
 @asynchronous

@@ -204,7 +204,7 @@ def nfs(do: Nfs) -> Program:
         (do.getattr, 1, HANDLE, results(ATTRIBUTES, failed=VOID)),
         (do.lookup, 3, rpc.fields(HANDLE, STRING), results(HANDLE, POST, POST)),
         (do.access, 4, rpc.fields(HANDLE, UINT), results(POST, UINT)),
-        (do.readlink, 5, HANDLE, results(POST, STRING)),
+        (do.readlink, 5, HANDLE, results(POST, rpc.string(4_096))),
         (do.read, 6, rpc.fields(HANDLE, UHYPER, UINT), results(POST, UINT, BOOL, OPAQUE)),
         (do.readdir, 16, rpc.fields(HANDLE, UHYPER, rpc.fixed(8), UINT),
          results(POST, rpc.fixed(8), rpc.chain(rpc.fields(*entry)), BOOL)),
@@ -224,7 +224,7 @@ def mount(export: Export) -> Program:
 
     def mnt(path: str) -> tuple[Any, ...]:
         folder, root = export.folder, export.look(export.folder)
-        for name in os.path.relpath(path, folder).split("/"):
+        for name in os.path.relpath(path or "/", folder).split("/"):
             folder, root = export.within(folder, name)
             if name == ".." or not stat.S_ISDIR(root.st_mode):
                 raise OSError(ENOENT, "not a directory of the export")

@@ -1,6 +1,5 @@
 """The clients for programs without an event loop: plain sockets, threads, no Twisted."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from portmapd.client.blocking.portmapper import TIMEOUT, Portmapper
@@ -26,5 +25,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name == "PortmapClient":
-            return import_module("portmapd.client.rpc.blocking").PortmapClient
+            from portmapd.client.rpc.blocking import PortmapClient
+
+            return PortmapClient
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,8 @@ class LoopWaiter:
     async def ready(self, events: dict[socket.socket, int], ends: float) -> list[socket.socket]:
         """Wait until one of some sockets is ready."""
         loop = asyncio.get_running_loop()
+        if loop.time() >= ends:
+            return []
         found: asyncio.Future[socket.socket | None] = loop.create_future()
         for skt, event in events.items():
             add = loop.add_reader if event == select.POLLIN else loop.add_writer

@@ -32,10 +32,13 @@ class ThreadWaiter:
 
     async def ready(self, events: dict[socket.socket, int], ends: float) -> list[socket.socket]:
         """Wait until one of some sockets is ready."""
+        left = ends - self.time()
+        if left <= 0:
+            return []
         poll = select.poll()
         for skt, event in events.items():
             poll.register(skt, event)
-        found = {number for number, _ in poll.poll(max(ends - self.time(), 0) * 1_000)}
+        found = {number for number, _ in poll.poll(left * 1_000)}
         return [skt for skt in events if skt.fileno() in found]
 
     async def resolve(self, host: str, port: int, ends: float) -> Sequence[tuple[Any, ...]]:

@@ -61,7 +61,8 @@ class Waiter(Protocol):
 
         :param events: for what each of them, as ``select.poll`` names it.
         :param ends: until when, at the latest.
-        :return: those that are; none if the time is over.
+        :return: those that are; none if the time is over, whether or not one is ready: a server
+            that sends without end is given up in time, too.
         """
 
     async def resolve(self, host: str, port: int, ends: float) -> Sequence[tuple[Any, ...]]:

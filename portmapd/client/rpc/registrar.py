@@ -165,6 +165,8 @@ class Registrar:
 
     :param reactor: measures time, and makes connections.
     :param port: the port mapper's port.
+    :param serves: tells of a netid and an address of this host whether anybody serves there: what
+        is registered for a server that has crashed is replaced, what is served is not.
     :param failed: is called with each new reason why something is not registered.
     """
 
@@ -172,14 +174,18 @@ class Registrar:
         self,
         reactor: IReactorTime,
         port: int = PORT,
+        serves: Callable[[str, str], bool] = lambda netid, address: True,
         failed: Callable[[str, PortmapdError], object] = lambda what, why: None,
     ) -> None:
         self._reactor = reactor
         self._port = port
+        self._serves = serves
         self._failed = failed
         self._wanted: dict[Key, str] = {}
         #: What was registered, and not unset yet.
         self._registered: dict[Key, str] = {}
+        #: What was registered there at the last look.
+        self._listed: dict[Key, str] = {}
         self._way: Way | None = None
         self._waiting: list[Deferred[str]] = []
         self._reasons: dict[str, str] = {}
@@ -289,9 +295,9 @@ class Registrar:
 
     async def _check(self, way: Way) -> None:
         """Find out what is not registered any more."""
-        listed = await way.listed()
+        self._listed = await way.listed()
         for key, address in tuple(self._registered.items()):
-            now = listed.get(key)
+            now = self._listed.get(key)
             if now is None:
                 del self._registered[key]
             elif not _is_same(key[2], now, address):
@@ -305,8 +311,22 @@ class Registrar:
                 await way.unset(key, address)
         for key, address in tuple(self._wanted.items()):
             if key not in self._registered:
+                self._check_free(key, address)
                 await way.set(key, address)
                 self._registered[key] = address
+
+    def _check_free(self, key: Key, address: str) -> None:
+        """Leave to another server what it serves.
+
+        :raises AlreadyRegistered: it does.
+        """
+        existing, netid = self._listed.get(key), key[2]
+        if existing is None or _is_same(netid, existing, address):
+            return
+        if self._serves(netid, existing):
+            raise AlreadyRegistered(
+                f"{_described(key)} is registered at {existing}, where somebody serves it"
+            )
 
     async def _leave(self) -> None:
         way, self._way = self._way, None

@@ -171,6 +171,13 @@ class StatusTests(ServerTestCase):
             self.refusal(2, uint(0))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), MAX_LINES)
 
+    def test_failure_among_malformed_calls(self) -> None:
+        """Malformed calls of strangers do not hide it."""
+        for _ in range(10 * MAX_LINES):
+            self.refusal(1, b"", remote(TCP))
+        self.refusal(2, uint(0))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_wrong_results(self) -> None:
         """Results that are none of their type are a failure of the procedure."""
         self.assertIsInstance(self.refusal(1, uint(1 << 31)), SystemFailure)

@@ -29,7 +29,7 @@ from portmapd.portmapper.dispatch import MAX_WHOLE, Outcome
 from portmapd.portmapper.dumps import PART
 from portmapd.registry.mapping import mapping
 from portmapd.rpc import VOID, Procedure, Program, Request
-from portmapd.rpc.call_server import ProgramServer
+from portmapd.rpc.call_server import MAX_WAITING, ProgramServer
 from portmapd.server import pipelining
 from portmapd.server import stream as stream_module
 from portmapd.server.call_forwarder import TIMEOUT
@@ -37,7 +37,6 @@ from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.stream import (
-    MAX_WAITING,
     SWEEPS,
     PortmapStreamFactory,
     PortmapStreamProtocol,
@@ -367,6 +366,7 @@ class WaitingTests(StreamTestCase):
             (Program("p", PROGRAM, 1, later),), self.serving.reactor, log
         )
         self.factory.call_server = self.call_server
+        self.factory.max_waiting = MAX_WAITING
         self.addCleanup(self.call_server.cancel)
         self.stream = Stream(self.factory)
 
