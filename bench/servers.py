@@ -127,7 +127,8 @@ class Checkout:
     def _limits(self) -> tuple[str, ...]:
         """The options that let one user have all mappings; older versions have no such limits."""
         options = ("--max-user-mappings", "--max-total-mappings")
-        known = (self.top / "portmapd" / "tap.py").read_text()
+        files = ("tap.py", "options.py")
+        known = "".join(p.read_text() for n in files if (p := self.top / "portmapd" / n).exists())
         return tuple(w for option in options if option[2:] in known for w in (option, NO_LIMIT))
 
 
