@@ -10,8 +10,8 @@ from pathlib import Path
 from struct import pack
 
 from portmapd.oncrpc.netid import NETIDS, split_address
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.mapping import NOBODY, Mapping, Users
+from portmapd.registry.places import Place
 from portmapd.server.sock_diag import (
     ANY_STATE,
     LISTEN,
@@ -31,6 +31,12 @@ TABLES = {
     "tcp": ("tcp", "tcp6"),
     "tcp6": ("tcp6",),
     "local": (UNIX,),
+}
+
+#: The netids whose mappings each table tells of.
+NETIDS_OF = {
+    table: [netid for netid, tables in TABLES.items() if table in tables]
+    for table in ("udp", "udp6", "tcp", "tcp6", UNIX)
 }
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -105,16 +111,26 @@ def scan(tables: Iterable[str]) -> Iterator[tuple[str, list[BoundSocket]]]:
 
 
 def add_users(
-    found: dict[Local, Users], table: str, batch: list[BoundSocket], wanted: Container[Local]
+    found: dict[Local, Users],
+    table: str,
+    batch: Iterable[BoundSocket],
+    wanted: Container[Local] | None = None,
 ) -> None:
     """Add the users of the wanted addresses in a batch to those that were found before.
 
-    :param wanted: addresses, and ports by themselves.
+    :param wanted: addresses, and ports by themselves; None: all of them.
     """
     for local, user in batch:
         for name in (local,) if table == UNIX else (local, local[:2]):
-            if name in wanted:
+            if wanted is None or name in wanted:
                 found[name] = found.get(name, NOBODY) | {user}
+
+
+def place_of(table: str, local: Local) -> Place:
+    """The port of a local address, or its path."""
+    if table == UNIX:
+        return local.decode("utf-8", "surrogateescape")
+    return local[0] << 8 | local[1]
 
 
 def locals_of(mapping: Mapping) -> frozenset[Local]:

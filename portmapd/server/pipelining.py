@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -57,11 +58,16 @@ class PipelinedProtocol(Protocol, Generic[Request]):
     _broken = ""
     #: Requests that came and are not answered yet; None most of the time.
     _waiting: deque[Request] | None = None
+    #: The rest of an answer that is made in parts; None most of the time.
+    _rest: Iterator[bytes] | None = None
     #: Answers that are to be written together, while requests are answered.
     _outgoing: list[bytes] | None = None
 
-    def answer(self, request: Request) -> bytes:
-        """The answer to *request*, as it is written; empty if there is none."""
+    def answer(self, request: Request) -> bytes | Iterator[bytes]:
+        """The answer to *request*, as it is written; empty if there is none.
+
+        The parts of a long one are made one after the other, as the peer takes them.
+        """
         raise NotImplementedError
 
     def idle(self) -> None:
@@ -83,22 +89,24 @@ class PipelinedProtocol(Protocol, Generic[Request]):
 
     def drop(self) -> None:
         """Leave the requests unanswered that wait."""
-        self._waiting = None
+        self._waiting = self._rest = None
         if self._queued:
             self._queued = False
             self.factory.turns.discard(self)
 
     def send(self, data: bytes) -> None:
         """Write what is not an answer, behind the answers to the requests before it."""
-        if self._outgoing is not None:
+        if self._rest is not None:
+            self._rest = chain(self._rest, (data,))
+        elif self._outgoing is not None:
             self._outgoing.append(data)
         else:
             self.transport.write(data)
 
     @property
     def is_busy(self) -> bool:
-        """Are there requests that came and are not answered yet?"""
-        return bool(self._waiting)
+        """Are there requests that came and are not answered yet, or not wholly?"""
+        return bool(self._waiting) or self._rest is not None
 
     def close(self) -> None:
         """Close the connection behind what has still to be written."""
@@ -128,26 +136,39 @@ class PipelinedProtocol(Protocol, Generic[Request]):
 
     def _serve(self) -> None:
         ends = monotonic() + TURN
-        while self._waiting and not self._paused:
-            self._gather(self._waiting, ends)
-            if self._waiting and monotonic() > ends:
-                self._wait()
-                return
-        if not self._waiting:
+        while self.is_busy and not self._paused:
+            self._gather(self._waiting or deque(), ends)
+            if monotonic() > ends:
+                break
+        if not self.is_busy:
             self._finish()
+        elif not self._paused:
+            self._wait()
 
     def _gather(self, waiting: deque[Request], ends: float) -> None:
         """Answer requests until the answers make a chunk, or the turn ends; and write them."""
         outgoing = self._outgoing = []
         size = 0
-        while waiting and size < CHUNK and not self._paused:
-            answer = self.answer(waiting.popleft())
+        while (waiting or self._rest) and size < CHUNK and not self._paused:
+            answer = self.answer(waiting.popleft()) if self._rest is None else self._next_part()
+            if not isinstance(answer, bytes):
+                self._rest = answer
+                continue
             outgoing.append(answer)
             size += len(answer)
-            if monotonic() > ends:
+            # Of a long answer no more is kept than one part that the peer does not take.
+            if self._rest is not None or monotonic() > ends:
                 break
         self._outgoing = None
         self.transport.write(b"".join(outgoing))
+
+    def _next_part(self) -> bytes:
+        """The next part of a long answer; empty behind the last one."""
+        assert self._rest is not None
+        part = next(self._rest, None)
+        if part is None:
+            self._rest = None
+        return part or b""
 
     def _wait(self) -> None:
         """Go on in a later turn; nothing is read before."""

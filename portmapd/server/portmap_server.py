@@ -171,7 +171,6 @@ class PortmapServer:
         self._log.close()
         self._registrations.close()
         self._cache.close()
-        self._context.dumps.close()
         for protocol in self._protocols:
             protocol.close()
         ended = gatherResults([factory.close() for factory in self._factories])
