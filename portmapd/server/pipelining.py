@@ -70,6 +70,9 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         """
         raise NotImplementedError
 
+    def requests_came(self) -> None:
+        """At least one whole request has come; called before it is answered."""
+
     def idle(self) -> None:
         """Every request that came has been answered."""
 
@@ -84,6 +87,8 @@ class PipelinedProtocol(Protocol, Generic[Request]):
             self._waiting.extend(requests)
         except BrokenStream as fault:
             self._broken = str(fault)
+        if self._waiting:
+            self.requests_came()
         if not self._queued:
             self._serve()
 
@@ -137,7 +142,10 @@ class PipelinedProtocol(Protocol, Generic[Request]):
     def _serve(self) -> None:
         ends = monotonic() + TURN
         while self.is_busy and not self._paused:
-            self._gather(self._waiting or deque(), ends)
+            if self._rest is not None:
+                self._write_part(self._rest)
+            elif self._waiting:
+                self._gather(self._waiting, ends)
             if monotonic() > ends:
                 break
         if not self.is_busy:
@@ -149,26 +157,26 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         """Answer requests until the answers make a chunk, or the turn ends; and write them."""
         outgoing = self._outgoing = []
         size = 0
-        while (waiting or self._rest) and size < CHUNK and not self._paused:
-            answer = self.answer(waiting.popleft()) if self._rest is None else self._next_part()
+        while waiting and size < CHUNK and not self._paused:
+            answer = self.answer(waiting.popleft())
             if not isinstance(answer, bytes):
                 self._rest = answer
-                continue
+                break
             outgoing.append(answer)
             size += len(answer)
-            # Of a long answer no more is kept than one part that the peer does not take.
-            if self._rest is not None or monotonic() > ends:
+            if monotonic() > ends:
                 break
         self._outgoing = None
-        self.transport.write(b"".join(outgoing))
+        if answers := b"".join(outgoing):
+            self.transport.write(answers)
 
-    def _next_part(self) -> bytes:
-        """The next part of a long answer; empty behind the last one."""
-        assert self._rest is not None
-        part = next(self._rest, None)
+    def _write_part(self, rest: Iterator[bytes]) -> None:
+        """Write the next part of a long answer: no more are kept if the peer does not take it."""
+        part = next(rest, None)
         if part is None:
             self._rest = None
-        return part or b""
+        else:
+            self.transport.write(part)
 
     def _wait(self) -> None:
         """Go on in a later turn; nothing is read before."""

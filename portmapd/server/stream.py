@@ -110,25 +110,26 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
         cached = self._table.find(data[_CALL])
-        factory = self.factory
         if cached is not None and self._is_between and data.startswith(cached.request_mark):
             cached.count.value += 1
-            self.used = factory.used = factory.used + 1
-            self.sweep = factory.sweep
+            self.requests_came()
             self.transport.write(cached.mark + data[_XID] + cached.body)
         else:
             self._is_between = False
             self.take(self._reader.feed(data))
 
-    def answer(self, request: bytes) -> bytes | Iterator[bytes]:
-        assert self.caller is not None
+    def requests_came(self) -> None:
         factory = self.factory
         self.used = factory.used = factory.used + 1
         self.sweep = factory.sweep
+
+    def answer(self, request: bytes) -> bytes | Iterator[bytes]:
         cached = self._table.find(request[XID:])
         if cached is not None:
             cached.count.value += 1
             return cached.mark + request[:XID] + cached.body
+        assert self.caller is not None
+        factory = self.factory
         reply = factory.call_server.serve_stream(request, self.caller, self._respond)
         if reply == b"":
             self._forwarded += 1
