@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.application.service import MultiService
@@ -31,7 +32,8 @@ from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
 from portmapd.registry.holder import Holder
 from portmapd.registry.image import read_image, take_image
-from portmapd.registry.mapping import SUPERUSER, mapping
+from portmapd.registry.mapping import SUPERUSER, Users, mapping
+from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.boot import this_boot
@@ -57,6 +59,9 @@ from portmapd.server.state_file import StateFile
 if TYPE_CHECKING:
     from portmapd.joined import JoinedPortMapper
 
+
+#: How long requests that have arrived when the service stops are answered, in seconds.
+REST = 0.2
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
 
@@ -256,8 +261,19 @@ class PortmapperService(MultiService):
         return "; ".join(places) or "nothing"
 
     def stopService(self) -> Deferred[Any]:
-        """Close every socket and connection; the deferred fires when they are closed."""
+        """Answer what has arrived, and close every socket and connection.
+
+        :return: fires when they are closed.
+        """
+        self._answer_rest()
         return gatherResults([maybeDeferred(super().stopService), self._close()])
+
+    def _answer_rest(self) -> None:
+        """Answer what has arrived by now; more may be arriving without end."""
+        ends = monotonic() + REST
+        while self._server is not None and monotonic() < ends:
+            if not (self._engine.serve() or self._server.give_turns()):
+                break
 
     def _listen(self, tries: int) -> None:
         """Bind the sockets.
@@ -417,15 +433,20 @@ class PortmapperService(MultiService):
         assert self._holder is not None
         # Connections of processes that have ended are ended first, with what they hold.
         listening = [each.pass_on(descriptors) for each in self._listening]
-        known = () if self._liveness is None else self._liveness.saved()
         lock = None if self._state is None else self._state.lock
         return {
             "listening": listening,
-            "registry": take_image(self.registry, known),
+            "registry": take_image(self.registry, self._unheld()),
             "own": self._holder.serial,
             "statistics": self._server.statistics.rows(),
             "lock": None if lock is None else [self.config.state, descriptors.add(lock)],
         }
+
+    def _unheld(self) -> Iterator[tuple[RpcMapping, Users, float | None]]:
+        """What is known of each mapping that no connection holds."""
+        if self._liveness is not None:
+            return self._liveness.saved()
+        return ((m, m.users, None) for m in self.registry.mappings if m.holder is None)
 
     def _take_over(self, taken: TakenOver) -> None:
         """Make everything anew that another process has passed on; nobody is told of it."""
@@ -488,11 +509,12 @@ class PortmapperService(MultiService):
             self.registry.close(self._holder)
             self._holder = None
         self._addresses = {}
-        listening, self._listening = self._listening, []
-        ended: list[Deferred[Any]] = [maybeDeferred(each.port.stopListening) for each in listening]
+        ended: list[Deferred[Any]] = []
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None
+        listening, self._listening = self._listening, []
+        ended += [maybeDeferred(each.port.stopListening) for each in listening]
         if self._joined is not None:
             ended.append(self._joined.close())
             self._joined = None

@@ -15,8 +15,7 @@ from portmapd.errors import InvalidMapping, InvalidState
 from portmapd.registry.change import ChangeKind
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Mapping as RpcMapping
-from portmapd.registry.mapping import mapping
-from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.mapping import Users, mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
 from portmapd.registry.snapshot import SavedMapping, decode_saved, encode_mapping
@@ -84,25 +83,21 @@ class Image:
             registry.changes[kind] = self.changes.get(kind.value, 0)
 
 
-def take_image(registry: Registry, known: Iterable[Known]) -> dict[str, Any]:
+def take_image(registry: Registry, unheld: Iterable[Known]) -> dict[str, Any]:
     """The image of a registry, as a value of JSON.
 
-    :param known: the mappings whose services are watched, suspended ones included.
+    :param unheld: the mappings that no connection holds, suspended ones included.
     """
-    presences = {m.key: (m, users, left) for m, users, left in known}
-    registered = list(registry.mappings.unordered())
-    unheld = [presences.get(m.key, (m, NOBODY, None)) for m in registered if m.holder is None]
-    suspended = [fields for fields in presences.values() if fields[2] is not None]
     return {
         "serial": registry.serial,
         "holders": [[h.serial, h.uid, h.pid, h.exe, h.last] for h in registry.holders_after(0)],
         "services": [[s.holder.serial, s.name, s.port, s.flags, s.serial] for s in registry.names],
         "held": [
-            [m.holder.serial, m.program, m.version, m.netid, m.address, m.owner]
-            for m in registered
-            if m.holder is not None
+            [holder.serial, m.program, m.version, m.netid, m.address, m.owner]
+            for holder in registry.holders_after(0)
+            for m in holder.mappings.values()
         ],
-        "unheld": [encode_mapping(*fields) for fields in (*unheld, *suspended)],
+        "unheld": list({known[0].key: encode_mapping(*known) for known in unheld}.values()),
         "changes": {kind.value: count for kind, count in registry.changes.items()},
     }
 
