@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
@@ -119,9 +120,9 @@ class Succession(Service):
         self._service.answer_restarts(partial(encode_refusal, refusal=RestartFailed(why)))
         notify(READY)
 
-    def leave(self, pid: int) -> NoReturn:
-        HANDED_OVER.emit(self._log, pid=pid)
-        notify(main_pid(pid))
+    def leave(self, process: subprocess.Popen[bytes]) -> NoReturn:
+        HANDED_OVER.emit(self._log, pid=process.pid)
+        notify(main_pid(process.pid))
         sys.stdout.flush()
         # An end in order would close connections that the other process has, too.
         os._exit(0)

@@ -108,6 +108,8 @@ def read_image(data: Mapping[str, Any]) -> Image:
     :raises InvalidState: it is malformed.
     """
     try:
+        if not (isinstance(data["serial"], int) and isinstance(data["changes"], dict)):
+            raise TypeError("a number, or the counts, are missing")
         return Image(
             data["serial"],
             data["holders"],

@@ -55,7 +55,7 @@ class Host(Protocol):
         """No other process takes the place of this one."""
         raise NotImplementedError
 
-    def leave(self, pid: int) -> None:
+    def leave(self, process: subprocess.Popen[bytes]) -> None:
         """That process serves: end this one, and nothing that both have."""
         raise NotImplementedError
 
@@ -192,7 +192,7 @@ class Predecessor:
                 self._exchange(child.talk)
                 for number in came:
                     child.process.send_signal(number)
-                self._host.leave(child.process.pid)
+                self._host.leave(child.process)
         except CancelledError:
             child.end()
             self._host.go_on("this process is about to end")

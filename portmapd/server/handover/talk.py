@@ -107,16 +107,20 @@ class Talk:
 
     def _read_descriptors(self, count: int) -> list[int]:
         self._set_timeout()
-        data, descriptors, flags, _ = socket.recv_fds(
-            self._socket, 1, count, socket.MSG_CMSG_CLOEXEC
+        found = array("i")
+        data, passed, flags, _ = self._socket.recvmsg(
+            1, socket.CMSG_LEN(count * found.itemsize), socket.MSG_CMSG_CLOEXEC
         )
         if not data:
             raise ConnectionResetError
+        for _, _, numbers in passed:
+            found.frombytes(numbers)
+        descriptors = found.tolist()
         if len(descriptors) != count or flags & socket.MSG_CTRUNC:
             for descriptor in descriptors:
                 os.close(descriptor)
             raise OSError("there is no room for all descriptors")
-        return list(descriptors)
+        return descriptors
 
     def _failed(self, error: OSError) -> HandoverFailed:
         if isinstance(error, TimeoutError):
