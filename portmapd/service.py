@@ -82,8 +82,6 @@ class PortmapperService(MultiService):
     :param handed_in: sockets that are bound already, in place of those that would be made; they are
         closed when the service stops.
     :param uid: the user who serves once the sockets are bound; None: the one who binds them.
-    :param taken_over: what another process has passed on, whose place this one takes, but for its
-        listening sockets, which are among *handed_in*; None: this process takes nobody's place.
     :param mode: ``serve``: it is the port mapper. ``auto``: it is that where the port is free;
         where another port mapper has it, or has port 111, it joins that one: no socket is bound,
         and what is in the registry is registered there, again when that one is restarted.
@@ -94,6 +92,11 @@ class PortmapperService(MultiService):
     """
 
     _log = Logger()
+    #: Has another process take the place of this one; None: nobody can ask for that. And what
+    #: another one has passed on whose place this one takes, but for its listening sockets, which
+    #: are handed in. A daemon sets them before anything else.
+    _restart: Callable[[], object] | None = None
+    _taken_over: TakenOver | None = None
 
     def __init__(
         self,
@@ -103,7 +106,6 @@ class PortmapperService(MultiService):
         handed_in: HandedInSockets | None = None,
         uid: int | None = None,
         *,
-        taken_over: TakenOver | None = None,
         mode: Literal["serve", "auto"] = "serve",
     ) -> None:
         if mode not in ("serve", "auto"):
@@ -121,12 +123,9 @@ class PortmapperService(MultiService):
         self._engine: Engine = make_engine(reactor)
         self._server: PortmapServer | None = None
         self._listening: list[Listening] = []
-        #: Has another process take the place of this one; None: nobody can ask for that.
-        self._restart: Callable[[], object] | None = None
-        self._taken_over = taken_over
         self._made = frozenset(
             (each.kind, each.place)
-            for each in (() if taken_over is None else taken_over.sockets)
+            for each in (() if self._taken_over is None else self._taken_over.sockets)
             if each.is_made
         )
         #: The streams that another process has had, and what they were there.
@@ -142,7 +141,7 @@ class PortmapperService(MultiService):
         self._state: StateFile | None = None
         self._persistence: Persistence | None = None
         if config.state is not None:
-            lock = None if taken_over is None else taken_over.lock(config.state)
+            lock = None if self._taken_over is None else self._taken_over.lock(config.state)
             self._state = StateFile(config.state, lock)
             self._persistence = self._make_persistence(self._state)
             self._persistence.setServiceParent(self)

@@ -92,8 +92,8 @@ class TwistdPortmapper(PortmapperService):
     :param uid: the user who serves once the sockets are bound; None: the one who binds them.
     :param kept: capabilities that a user other than root keeps then.
     :param launch: how another process can take its place; None: none can.
-    :param taken_over: what the process has passed on whose place this one takes; see
-        :class:`~portmapd.service.PortmapperService`.
+    :param taken_over: what the process has passed on whose place this one takes; its listening
+        sockets are among *handed_in*. None: it takes nobody's place.
     """
 
     _log = Logger()
@@ -110,7 +110,8 @@ class TwistdPortmapper(PortmapperService):
         launch: Launch | None = None,
         taken_over: TakenOver | None = None,
     ) -> None:
-        super().__init__(config, reactor, handed_in=handed_in, uid=uid, taken_over=taken_over)
+        self._taken_over = taken_over
+        super().__init__(config, reactor, handed_in=handed_in, uid=uid)
         self._kept = kept
         self._has_reserved_port = False
         self._output = output
