@@ -1,6 +1,7 @@
 """Another process takes the daemon's place, and nobody notices."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,6 +38,7 @@ from tests.support.exchange import (
     run_as,
 )
 from tests.support.handovers import Dynasty, dynasty, run_handovers, watched
+from tests.support.host import twistd
 from tests.support.namespace import TOP, Namespace, eventually
 from tests.support.registrant import Registrant
 from tests.support.talk import Talk
@@ -257,8 +259,8 @@ def installed_for_all(namespace: Namespace) -> tuple[str, ...]:
 def test_without_rights(namespace: Namespace, tmp_path: Path, options: tuple[str, ...]) -> None:
     """What took root's rights at the start is passed on: port 111, and a kept capability."""
     log, pid_file = tmp_path / "log", "/run/portmapd/twistd.pid"
-    twistd = installed_for_all(namespace)
-    first = namespace.start(*twistd, "-n", f"--uid={NOBODY}", "portmapd", *options, log=log)
+    command = installed_for_all(namespace)
+    first = namespace.start(*command, "-n", f"--uid={NOBODY}", "portmapd", *options, log=log)
 
     def pid() -> str:
         return namespace.run("cat", pid_file).strip()
@@ -280,6 +282,33 @@ def test_without_rights(namespace: Namespace, tmp_path: Path, options: tuple[str
     assert "cannot be read" not in log.read_text()
     namespace.run("kill", pid())
     eventually(lambda: namespace.run("ls", "/run/portmapd") == "", "it ends, and removes its files")
+
+
+def test_background(tmp_path: Path) -> None:
+    """In the background, the pid file names who serves, and both processes write to one log."""
+    pid_file, log, channel = (tmp_path / name for name in ("pid", "log", "portmapd.sock"))
+    twistd(
+        f"--pidfile={pid_file}",
+        f"--logfile={log}",
+        "portmapd",
+        "--port=0",
+        "--rpc-socket=none",
+        f"--local-socket={channel}",
+    )
+    first = int(pid_file.read_text())
+    with watched(first) as ended, Talk(str(channel)) as talk:
+        talk.ask(c.RESTART)
+        assert ended()
+        second = int(pid_file.read_text())
+        assert {first, second} == {first, *(row[2] for row in talk.services(names=[c.ITSELF]))}
+    with watched(second) as ended:
+        os.kill(second, signal.SIGTERM)
+        assert ended()
+    lines = log.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in lines), lines
+    assert sum(" serving port " in line for line in lines) == 2
+    assert sum(f"pid {second} serves in place" in line for line in lines) == 1
+    assert not pid_file.exists()
 
 
 def test_terminated_meanwhile(host: Dynasty) -> None:
