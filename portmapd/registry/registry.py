@@ -271,6 +271,7 @@ class Registry:
     def move(self, holder: Holder, uid: int, pid: int) -> None:
         """*holder* belongs to another process from now on, which does the same.
 
+        Its services must be neither exclusive nor public.
         Followers see its services deregistered, then registered again.
         """
         services = list(holder.services.values())

@@ -32,6 +32,24 @@ def filled() -> Registry:
     return registry
 
 
+class MoveTests(SynchronousTestCase):
+    """What a process has of itself, in the one that takes its place."""
+
+    def test_told(self) -> None:
+        """The holder is the new process's, and so followers are told."""
+        registry = Registry()
+        holder = registry.open(Holder(0, 7))
+        registry.register(holder.new_service("a", "1", 0))
+        told: list[tuple[ChangeKind, int]] = []
+        registry.follow(
+            lambda changes: told.extend((each.kind, holder.pid) for each in changes), *ChangeKind
+        )
+        registry.move(holder, 104, 8)
+        self.assertEqual(told, [(ChangeKind.DEREGISTERED, 7), (ChangeKind.REGISTERED, 8)])
+        self.assertEqual(([*registry.holders_of(7)], [*registry.holders_of(8)]), ([], [holder]))
+        self.assertEqual([(s.uid, s.pid) for s in registry.services()], [(104, 8)])
+
+
 class ImageTests(SynchronousTestCase):
     """Taken, read, and made anew."""
 
