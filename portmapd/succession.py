@@ -97,9 +97,7 @@ class Succession(Service):
             return "pid 1 cannot be replaced: start it below another process"
         if self._launch.twistd["chroot"]:
             return "another process cannot be started in --chroot"
-        return (
-            "" if self._service.is_passable else "it takes Linux's epoll, and a reactor that has it"
-        )
+        return "" if self._service.is_passable else "the reactor has no sockets to pass on"
 
     # The host of a hand-over to another process
 
@@ -118,7 +116,8 @@ class Succession(Service):
         NOT_HANDED_OVER.emit(self._log, why=why)
         self._service.resume()
         self._service.answer_restarts(partial(encode_refusal, refusal=RestartFailed(why)))
-        notify(READY)
+        if self.running:
+            notify(READY)
 
     def leave(self, process: subprocess.Popen[bytes]) -> NoReturn:
         HANDED_OVER.emit(self._log, pid=process.pid)

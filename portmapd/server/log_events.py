@@ -144,7 +144,9 @@ NOT_REGISTERED = LogEvent(
 )
 RESTARTING = LogEvent("restarting", "info", "a new process takes the place of this one")
 HANDED_OVER = LogEvent("handed-over", "info", "pid {pid} serves in place of this process")
-NOT_HANDED_OVER = LogEvent("not-handed-over", "error", "no restart, this process goes on: {why}")
+NOT_HANDED_OVER = LogEvent(
+    "not-handed-over", "error", "no other process takes the place of this one: {why}"
+)
 PID_FILE_NOT_WRITTEN = LogEvent(
     "pid-file-not-written", "warn", "the pid file {path} names an ended process: {why}"
 )

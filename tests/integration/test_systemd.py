@@ -96,7 +96,7 @@ def test_reload(tmp_path: Path) -> None:
         host.run("sh", "-c", "echo 'raise SystemExit(\"no\")' > /opt/portmapd/lib/portmapd/tap.py")
         host.run("systemctl", "reload", "portmapd.service", status=1)
         assert (show(host, "MainPID"), show(host, "ActiveState")) == (pid, "active")
-        assert "no restart, this process goes on" in host.run("cat", LOG)
+        assert "no other process takes the place" in host.run("cat", LOG)
         assert "ready and waiting" in host.run("rpcinfo", "-T", "tcp", "127.0.0.1", "100000", "2")
         # Its watchdog goes on, too.
         time.sleep(3)

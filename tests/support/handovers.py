@@ -128,7 +128,9 @@ def watched(pid: int) -> Iterator[Callable[[], bool]]:
     """In the block, have a function that waits for a process, and says whether it has ended."""
     pidfd = os.pidfd_open(pid)
     try:
-        yield lambda: bool(select.select([pidfd], [], [], PATIENCE)[0])
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        yield lambda: bool(poll.poll(PATIENCE * 1000))
     finally:
         os.close(pidfd)
 
