@@ -1,6 +1,7 @@
 # make run    set everything up and serve: port 111 if it may be bound, else 10111
 # make test   set everything up and run the whole suite
 # make kills  kill a daemon at random moments, a thousand times unless ARGS="--kills N"
+# make handovers   hand a daemon over under load, a hundred times unless ARGS="--handovers N"
 # make fuzz   give any bytes to what takes bytes, for a minute each unless ARGS="--seconds N"
 # make lint | types | docs | bench | clean | help
 #
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run test kills lint types docs bench fuzz clean help
+.PHONY: run test kills handovers lint types docs bench fuzz clean help
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -25,6 +26,9 @@ test: $(VENV)/installed-test
 
 kills: $(VENV)/installed-test
 	$(BIN)/python -m tests.support.kills $(ARGS)
+
+handovers: $(VENV)/installed-test
+	$(BIN)/python -m tests.support.handovers $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,6 +16,7 @@ from portmapd.portmapper.advertisement import Advertisement
 from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher
 from portmapd.portmapper.reply_cache import ReplyCache
+from portmapd.portmapper.statistics import Statistics
 from portmapd.portmapper.v2 import GetportReplies
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import is_bound
@@ -69,6 +70,8 @@ class PortmapServer:
     :param forget: seconds for which the mapping of a service that is gone is remembered; see
         :class:`~portmapd.server.liveness.Liveness`.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
+    :param restart: has another process take the place of this one; None: the local channel cannot
+        be asked for that.
     """
 
     def __init__(
@@ -85,7 +88,9 @@ class PortmapServer:
         forget: float = FORGET,
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
+        restart: Callable[[], object] | None = None,
     ) -> None:
+        self._restart = restart
         self._registry = registry
         self._reactor = reactor
         self._idle = idle
@@ -155,8 +160,19 @@ class PortmapServer:
                 self._log,
                 self._turns,
                 _max_descriptors(),
+                self._restart,
             )
         )
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was asked."""
+        return self._context.statistics
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether callers wait for the answers of services that their calls were forwarded to."""
+        return self._forwarder.is_waited_for()
 
     def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.

@@ -22,6 +22,7 @@ SERVER = (
     "server",
     "joined",
     "service",
+    "succession",
     "options",
     "tap",
     "command",

@@ -373,6 +373,34 @@ class FailureTests(PersistenceTestCase):
             self.assertEqual((list(run.registry.mappings), self.file()), ([], []))
 
 
+class PauseTests(PersistenceTestCase):
+    """Another process is about to take this one's place."""
+
+    def test_nothing_is_written(self) -> None:
+        """Nothing is written until the pause ends; then, what changed meanwhile is."""
+        run = self.run_()
+        run.clock.advance(DELAY)
+        self.successResultOf(run.persistence.pause())
+        run.registry.map(STATD)
+        run.clock.advance(2 * DELAY)
+        self.assertEqual(self.file(), [])
+        run.persistence.resume()
+        run.clock.advance(DELAY)
+        self.assertEqual(self.file(), [STATD])
+
+    def test_waits_for_the_disk(self) -> None:
+        """What is on its way to the disk is waited for."""
+        run = self.run_()
+        run.is_slow = True
+        run.clock.advance(DELAY)
+        paused = run.persistence.pause()
+        run.end_write()
+        self.assertNoResult(paused)
+        run.end_write()
+        self.successResultOf(paused)
+        self.assertEqual(self.file(), [])
+
+
 class StopTests(PersistenceTestCase):
     """The last write."""
 
