@@ -1,6 +1,7 @@
 # make run    set everything up and serve: port 111 if it may be bound, else 10111
 # make test   set everything up and run the whole suite
 # make kills  kill a daemon at random moments, a thousand times unless ARGS="--kills N"
+# make soak   load for an hour unless ARGS="--minutes N", or hostile peers with ARGS=--hostile
 # make fuzz   give any bytes to what takes bytes, for a minute each unless ARGS="--seconds N"
 # make lint | types | docs | bench | clean | help
 #
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run test kills lint types docs bench fuzz clean help
+.PHONY: run test kills lint types docs bench soak fuzz clean help
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -39,6 +40,9 @@ docs: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m bench.soak $(ARGS)
 
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m fuzz $(ARGS)
