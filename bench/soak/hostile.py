@@ -186,6 +186,7 @@ def _fork(target: Target, uid: int, here: socket.socket, there: socket.socket) -
         there.recv(1)
         kept.clear()
     finally:
+        there.send(b"0")
         os._exit(0)
 
 
@@ -426,7 +427,7 @@ HOSTILE: Mapping[str, Role] = MappingProxyType(
         "15,000 sockets, and SETs": Role(host_sockets, is_rpc=True),
         "Register and Deregister": Role(registers),
         "endless Lists": Role(lists, options=("--max-services", "1000")),
-        "10,000 disconnects": Role(disconnects, uid=0),
+        "10,000 disconnects": Role(disconnects, uid=0, options=("--max-services", "1000")),
         "unfinished boxes": Role(unfinished_boxes),
         "watched names": Role(watched_names),
         "3,000 watchers": Role(watchers),

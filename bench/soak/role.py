@@ -41,7 +41,10 @@ class Target:
 
     def talk(self) -> Talk:
         """A connection to its local channel."""
-        return Talk(self.path)
+        skt = socket.socket(socket.AF_UNIX)
+        # It waits for room among those that are not accepted yet; with a timeout it would not.
+        skt.connect(self.path)
+        return Talk(skt)
 
     def some(self, count: int) -> range:
         """That many, scaled; at least one."""
