@@ -10,7 +10,7 @@ from tests.support.namespace import found, why_no_namespace
 #: A tenth of the connections, and nothing that depends on what else the machine does.
 SHORT = ("--scale", "0.1", "--untimed")
 #: Peers that take memory, and connections.
-TAKERS = ("streams that never read", "unfinished boxes", "3,000 watchers")
+TAKERS = ("streams that never read", "unfinished boxes")
 
 
 @pytest.fixture(autouse=True)
