@@ -280,7 +280,8 @@ class PortmapperService(MultiService):
         :param tries: how many ports are tried if any free one is to be served.
         """
         config = self.config
-        self.port = config.port
+        # All have one port: any free one is that of a socket that there is already.
+        self.port = config.port or self._handed_in.port or 0
         self._server = server = PortmapServer(
             self.registry,
             config.policy,

@@ -169,11 +169,6 @@ class PortmapServer:
         """What was asked."""
         return self._context.statistics
 
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether callers wait for the answers of services that their calls were forwarded to."""
-        return self._forwarder.is_waited_for()
-
     def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.
 
