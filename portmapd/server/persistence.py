@@ -105,6 +105,8 @@ class Persistence(Service):
         #: Whether no write may begin.
         self._is_paused = False
         self._ends: list[Callable[[], None]] = []
+        #: Why the file could not be read at the start; None: it was.
+        self._unread: InvalidState | None = None
         #: Whether the registry has changed since the file's contents were made.
         self._is_behind = False
         self._is_failing = False
@@ -133,7 +135,7 @@ class Persistence(Service):
             STATE_OFF.emit(self._log, why=why)
             return
         except OSError as error:
-            self._fail(error)
+            self._fail_to_read(error)
         self._ends = [self._registry.follow(self._changed, *_KINDS)]
         snapshot = self._read() if self._is_read else None
         if snapshot is not None:
@@ -206,7 +208,7 @@ class Persistence(Service):
         try:
             return self._newer(self._read_kept())
         except OSError as error:
-            self._fail(error)
+            self._fail_to_read(error)
         return None
 
     def _read_kept(self) -> Snapshot | None:
@@ -227,9 +229,15 @@ class Persistence(Service):
                     newest, self._newest = found, slot
         return newest
 
+    def _fail_to_read(self, error: OSError) -> None:
+        self._unread = InvalidState(f"they could not be read at the start: {error.strerror}")
+        self._fail(error)
+
     def _set_aside(self, why: InvalidState) -> None:
         try:
             name = self._file.set_aside()
+        except FileNotFoundError:
+            return
         except OSError as error:
             name = f"where it was: {error.strerror}"
         STATE_SET_ASIDE.emit(self._log, path=self._file.path, why=why, name=name)
@@ -323,6 +331,9 @@ class Persistence(Service):
 
         def write() -> None:
             self._file.open()
+            if self._unread is not None:
+                self._set_aside(self._unread)
+                self._unread = None
             self._file.write(slot, encode_snapshot(self._boot.name, moment, lines))
 
         try:

@@ -314,6 +314,25 @@ class FailureTests(PersistenceTestCase):
         self.assertEqual([e["event"] for e in events], ["state-written"])
         self.assertEqual(self.file(), [STATD])
 
+    def test_unread(self) -> None:
+        """A file that could not be read at the start is set aside before another one is written."""
+        run = self.run_()
+        run.registry.map(STATD)
+        self.successResultOf(run.stop())
+        folder, away = self.path.parent, self.path.parent.with_name("away")
+        folder.rename(away)
+        folder.touch()
+        later = self.run_()
+        folder.unlink()
+        away.rename(folder)
+        with capturedLogs() as events:
+            later.registry.map(mapping(7, 1, "udp", "0.0.0.0.1.1", "103"))
+            later.clock.pump([DELAY, RETRY])
+        self.assertEqual([e["event"] for e in events], ["state-set-aside", "state-written"])
+        self.assertEqual([m.program for m in self.file()], [7])
+        (name,) = self.path.parent.glob("*bad*")
+        self.assertIn(b"100024", name.read_bytes())
+
     def test_no_directory(self) -> None:
         """A start without a directory is a warning; mappings are kept once it is there."""
         with capturedLogs() as events:
