@@ -57,15 +57,15 @@ def program(
     """A program number and a version."""
     if value is None:
         return None
-    number, colon, version = value.partition(":")
+    program, colon, version = value.partition(":")
     if not colon:
         raise click.BadParameter(f"{value[:_SHOWN]!r} is not PROG:VERS, two numbers")
-    return _number(number, _LARGEST), _number(version, _LARGEST)
+    return number(program, _LARGEST), number(version, _LARGEST)
 
 
 def pid(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """A process."""
-    return None if value is None else _number(value, _LARGEST_PID)
+    return None if value is None else number(value, _LARGEST_PID)
 
 
 def user(
@@ -73,7 +73,7 @@ def user(
 ) -> Sequence[int] | None:
     """A user, by name or uid."""
     if value is not None and _is_number(value):
-        return [_number(value, _LARGEST)]
+        return [number(value, _LARGEST)]
     try:
         return user_ids(value)
     except BadArguments as error:
@@ -91,7 +91,11 @@ def command_line(
     return command
 
 
-def _number(text: str, largest: int) -> int:
+def number(text: str, largest: int) -> int:
+    """A number from 0 to *largest*.
+
+    :raises click.BadParameter: it is none.
+    """
     if not _is_number(text) or len(text) > len(str(largest)) or int(text) > largest:
         raise click.BadParameter(f"{text[:_SHOWN]!r} is not a number from 0 to {largest}")
     return int(text)
