@@ -205,6 +205,71 @@ def test_hostile_executable(shell: Shell, daemon: Mortal, tmp_path: Path) -> Non
             assert written.replace("\n", "").isprintable()
 
 
+# Scripts and terminals
+
+
+def test_port(shell: Shell, portmapper: Portmapper) -> None:
+    """The port of a name, and nothing else; a path; one of several."""
+    portmapper.reg(NAME, 9100)
+    assert shell.run("port", NAME) == Said(0, "9100\n", "")
+    assert shell.run("port", NAME, "--user", USER).out == "9100\n"
+    assert json.loads(shell.run("port", NAME, "--json").out)["port"] == 9100
+    portmapper.reg([(NAME, 9101), ("path.example", "/run/s")])
+    assert shell.run("port", NAME).out == "9100\n"
+    assert shell.run("port", "path.example").out == "/run/s\n"
+    shell.run("port", "nobody").ends(1, "no service nobody is registered; .*")
+
+
+def test_connect(shell: Shell, portmapper: Portmapper) -> None:
+    """Standard input reaches the service, to its end, and its answer the standard output."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        portmapper.reg(NAME, server.getsockname()[1])
+        process = shell.start("connect", NAME, stdin=subprocess.PIPE)
+        peer, _ = server.accept()
+        assert process.stdin is not None
+        process.stdin.write("a" * 3_000_000)
+        process.stdin.close()
+        with peer, peer.makefile("rb") as sent:
+            asked = sent.read()
+            peer.sendall(asked.upper())
+        assert process.stdout is not None
+        assert process.stdout.read() == "A" * 3_000_000
+        assert process.wait(PATIENCE) == 0
+        process.stdout.close()
+        assert process.stderr is not None
+        process.stderr.close()
+    shell.run("connect", "nobody").ends(1, "no service nobody is registered; .*")
+    shell.run("connect", NAME).ends(3, ".* none accepts a connection; .*")
+
+
+def test_completion(shell: Shell, portmapper: Portmapper) -> None:
+    """Shells complete the names of services; without a daemon, nothing is said."""
+    portmapper.reg([(NAME, 9100), ("other.example", 9101)])
+    for path, found in ((shell.options[1], [f"plain,{NAME}"]), ("/nowhere", [])):
+        words = f"portmapctl --socket {path} services pri"
+        env = {
+            **os.environ, "COMP_WORDS": words, "COMP_CWORD": "4",
+            "_PORTMAPCTL_COMPLETE": "bash_complete",
+        }  # fmt: skip
+        said = subprocess.run(COMMAND, cwd=TOP, env=env, capture_output=True, text=True, check=True)
+        assert (said.stdout.split(), said.stderr) == (found, "")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["colour", "none"])
+def test_colour(shell: Shell, portmapper: Portmapper, variables: dict[str, str]) -> None:
+    """On a terminal, the heading stands out; not if colour is declined."""
+    portmapper.reg(NAME, 9100)
+    main, terminal = os.openpty()
+    with shell.start(
+        "services", stdout=terminal, env={**os.environ, "TERM": "xterm", **variables}
+    ) as process:
+        os.close(terminal)
+        said = os.read(main, 4096)
+        assert process.wait(PATIENCE) == 0
+    os.close(main)
+    assert said.startswith(b"NAME" if variables else b"\x1b[1mNAME")
+
+
 # Watching
 
 

@@ -91,7 +91,7 @@ class NullCalls:
         self._ends = ends
         self._clock = clock
 
-    def versions(self) -> Sequence[int]:
+    def versions(self) -> range:
         """The versions that are served, as the program itself says.
 
         No program has version 0, as a rule; one that answers it is asked for the largest.
@@ -101,7 +101,7 @@ class NullCalls:
                 self._call(version)
             except ProgramMismatch as served:
                 return range(served.low, served.high + 1)
-        return [0]
+        return range(1)
 
     def answer(self, version: int) -> tuple[Answer, int]:
         """Call a version.
@@ -279,14 +279,16 @@ def ping(
             server or default, program, number or 0, _netids(netid or "", transport), port, ends
         ).address()
     calls = NullCalls(program, at, ends)
-    versions = calls.versions() if number is None else [number]
-    _show([calls.answer(each) for each in versions[:MAX_VERSIONS]], as_json)
-    if len(versions) > MAX_VERSIONS:
+    versions = calls.versions() if number is None else range(number, number + 1)
+    answers = [calls.answer(each) for each in versions[:MAX_VERSIONS]]
+    _show(answers, as_json)
+    if len(versions) not in range(1, MAX_VERSIONS + 1):
         raise Exit(
             REFUSED,
-            f"it says that it serves versions {versions[0]} to {versions[-1]}; the first "
-            f"{MAX_VERSIONS} were called",
+            f"it says that it serves versions {versions.start} to {versions.stop - 1}, which "
+            f"cannot be true; at most {MAX_VERSIONS} were called",
         )
+    _check(answers)
 
 
 def _given(netid: str, address: str) -> Address:
@@ -301,7 +303,11 @@ def _show(answers: Sequence[tuple[Answer, int]], as_json: bool) -> None:
     records = [{**asdict(each), "name": name(each.program)} for each, _ in answers]
     rows = ((e.program, e.version, e.netid, e.address, _said(e)) for e, _ in answers)
     show(as_json, records, [head.upper() for head in _HEAD], rows)
-    status = max((status for _, status in answers), default=REFUSED)
+
+
+def _check(answers: Sequence[tuple[Answer, int]]) -> None:
+    """Exit with the worst status, unless every version answered."""
+    status = max(status for _, status in answers)
     if status != DONE:
         silent = [str(each.version) for each, status in answers if status]
         raise Exit(status, f"version {', '.join(silent)} did not answer as it should")
