@@ -116,9 +116,11 @@ class PortmapperService(MultiService):
             self._liveness.setServiceParent(self)
         self._restorer = Restorer(self.registry, self._liveness, config.forget)
         self._state: StateFile | None = None
+        self._persisted: Persistence | None = None
         if config.state is not None:
             self._state = StateFile(config.state)
-            self._persistence(self._state).setServiceParent(self)
+            self._persisted = self._persistence(self._state)
+            self._persisted.setServiceParent(self)
         self._rpcbind = RpcbindFiles([])
 
     def _persistence(self, file: StateFile) -> Persistence:
@@ -131,6 +133,10 @@ class PortmapperService(MultiService):
             self._reactor,
             self._in_thread,
         )
+
+    def _behind(self) -> float | None:
+        """For how long the file of mappings has lacked the newest changes; None: there is none."""
+        return None if self._persisted is None else self._persisted.behind
 
     def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
         """Call a function in a thread of the reactor's."""
@@ -251,6 +257,7 @@ class PortmapperService(MultiService):
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
             advertisements=config.advertise,
+            behind=self._behind,
         )
         try:
             for host in config.addresses:

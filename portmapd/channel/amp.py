@@ -134,6 +134,18 @@ class Unwatch(Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Status(Command):
+    """Ask how the daemon is: its release, how much is registered, whether its state is written."""
+
+    response: ClassVar[Fields] = [
+        (b"release", Unicode()),
+        (b"registered", Integer()),
+        (b"mapped", Integer()),
+        (b"behind", Integer(optional=True)),
+    ]
+    errors: ClassVar[Errors] = _errors()
+
+
 class Event(Command):
     """A change, which the daemon tells a watcher.
 
@@ -173,4 +185,5 @@ COMMANDS: tuple[type[Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
+    Status,
 )

@@ -18,6 +18,7 @@ TABLE = {
     "watch": "portmapd.cli.watch:watch",
     "pid2exe": "portmapd.cli.services:pid2exe",
     "mappings": "portmapd.cli.services:mappings",
+    "status": "portmapd.cli.status:status",
     "rpc": "portmapd.cli.rpc.commands:rpc",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from portmapd.server.peer_process import Process, Processes, read_executable
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Budget, Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.session import ChannelContext, Peer, Session
+from portmapd.server.session import ChannelContext, Peer, Session, keeps_nothing
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
 
@@ -171,6 +172,8 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
+    :param behind: how far behind the file of mappings is, see
+        :class:`~portmapd.server.session.ChannelContext`.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
     :ivar held: bounds the memory that connections hold.
@@ -184,6 +187,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         log: RateLimitedLog,
         turns: TurnQueue,
         limit: int,
+        behind: Callable[[], float | None] = keeps_nothing,
     ) -> None:
         super().__init__(turns)
         self.processes = processes
@@ -197,6 +201,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             Watchers(registry, self._unlimited, turns),
             instance=uuid4().hex,
             limit=processes.max_services,
+            behind=behind,
             refused=self._log_refused,
         )
         self._peer_lookups = peer_lookups

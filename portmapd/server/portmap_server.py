@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -29,6 +29,7 @@ from portmapd.server.peer_process import Processes
 from portmapd.server.pipelining import PipelinedFactory
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.registration_log import RegistrationLog
+from portmapd.server.session import keeps_nothing
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 
@@ -62,6 +63,8 @@ class PortmapServer:
     :param liveness: seconds between two looks for dead services, or a
         :class:`~portmapd.server.liveness.Liveness` that the application runs; None: mappings stay
         when their services die.
+    :param behind: gives the seconds for which the newest changes have not been written to the file
+        of mappings that the application keeps, or None; clients of the local channel are told.
     :param advertisements: addresses that callers are told in place of those that they reached.
     :param forget: seconds for which the mapping of a service that is gone is remembered; see
         :class:`~portmapd.server.liveness.Liveness`.
@@ -82,6 +85,7 @@ class PortmapServer:
         forget: float = FORGET,
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
+        behind: Callable[[], float | None] = keeps_nothing,
     ) -> None:
         self._registry = registry
         self._reactor = reactor
@@ -112,6 +116,7 @@ class PortmapServer:
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
         self._max_services = max_services
         self._max_mappings = max_mappings
+        self._behind = behind
         self._processes: Processes | None = None
         self._protocols: list[PortmapDatagramProtocol] = []
         self._factories: list[PipelinedFactory[Any]] = []
@@ -152,6 +157,7 @@ class PortmapServer:
                 self._log,
                 self._turns,
                 _max_descriptors(),
+                self._behind,
             )
         )
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from portmapd import __version__
 from portmapd.errors import ProgramMismatch
 from portmapd.oncrpc.message import decode_call, refusal, success
+from portmapd.oncrpc.netid import format_address
 from portmapd.oncrpc.program import Rpcb, encode_rpcb
 from portmapd.oncrpc.record import RecordReader, mark
 from portmapd.oncrpc.xdr import sequence, string, uint
@@ -146,6 +148,14 @@ class TestPortMappers:
         stats = json.loads(host.ctl("stats --json 127.0.0.1"))
         assert stats["4"]["calls"][3] >= 2
 
+    def test_status(self, host: Host) -> None:
+        """Everything that the port mapper serves itself is called."""
+        said = host.namespace.run(*COMMAND, "status", "localhost", "--json")
+        health = json.loads(said)
+        assert health["healthy"]
+        assert {served["netid"] for served in health["served"]} == {"udp", "tcp", "udp6", "tcp6"}
+        assert health["mappings"] == len(host.rows("list"))
+
     def test_broadcast(self, host: Host, tmp_path: Path) -> None:
         """Hosts are told as they answer; nobody's answer is not found."""
         log = tmp_path / "service.log"
@@ -186,6 +196,30 @@ def run(*words: str) -> tuple[int, str, str, int]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode, said, why, usage.ru_maxrss * 1024
+
+
+def test_status_of_the_daemon(namespace: Namespace, tmp_path: Path) -> None:
+    """Over the local channel: its version, services, mappings and state; then nothing answers."""
+    with portmapd(namespace, tmp_path):
+        health = json.loads(namespace.run(*COMMAND, "status", "--json"))
+        assert health["healthy"]
+        assert (health["release"], health["services"], health["mappings"]) == (__version__, 1, 15)
+        assert health["behind"] <= 1
+        said = namespace.run(*COMMAND, "status")
+        assert "1 services; 15 mappings; answers on local, tcp, tcp6, udp, udp6; state " in said
+    assert "no daemon answers at" in namespace.run(*COMMAND, "status", status=3)
+
+
+def test_sick(tmp_path: Path) -> None:
+    """A port mapper that does not answer where it says it serves: status 1, and which it is."""
+    with socket.socket() as skt:
+        skt.bind(("127.0.0.1", 0))
+        address = format_address("127.0.0.1", skt.getsockname()[1])
+        row = encode_rpcb(Rpcb(100000, 4, "tcp", address, "superuser"))
+        with impostor(tmp_path / "s", answering(results(sequence([row])))) as path:
+            status, said, error, _ = run("status", path)
+    assert (status, said) == (1, "")
+    assert re.match("portmapctl: version 4 does not answer on tcp: .* refused", error)
 
 
 def test_unreachable(tmp_path: Path) -> None:

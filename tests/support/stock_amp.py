@@ -133,6 +133,18 @@ class Unwatch(amp.Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Status(amp.Command):
+    """How is the daemon?"""
+
+    response: ClassVar[Fields] = [
+        (b"release", amp.Unicode()),
+        (b"registered", amp.Integer()),
+        (b"mapped", amp.Integer()),
+        (b"behind", amp.Integer(optional=True)),
+    ]
+    errors: ClassVar[Errors] = _errors()
+
+
 class Event(amp.Command):
     """A change: the fields of a service, or those of a mapping."""
 
@@ -159,6 +171,7 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
+    Status,
 )
 
 

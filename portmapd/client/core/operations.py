@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from portmapd.channel import commands as c
 from portmapd.channel.service import check_service
 from portmapd.client.core.registrations import Group, MappingFields, Refused, Registrations
-from portmapd.client.values import RpcMapping, Service, mapping_of, service_of
+from portmapd.client.values import RpcMapping, Service, Status, mapping_of, service_of
 from portmapd.errors import (
     AlreadyRegistered,
     DaemonUnreachable,
@@ -102,6 +102,13 @@ async def pid2exe(session: Session, pids: Sequence[int] | None) -> str:
     """Return the executable that a process announces; empty if it is not known."""
     announced = await list_services(session, {"names": [c.PID2EXE], "pids": pids})
     return next((service.exe for service in announced if service.exe), "")
+
+
+async def status(session: Session) -> Status:
+    """Ask how the daemon is."""
+    async with session.connected() as connection:
+        answer = await connection.ask(c.STATUS, {})
+    return Status(answer["release"], answer["registered"], answer["mapped"], answer["behind"])
 
 
 async def pages(
