@@ -20,6 +20,8 @@ from portmapd.oncrpc.netid import check_path
 _LARGEST = (1 << 32) - 1
 #: The largest process id that there can be.
 _LARGEST_PID = 1 << 22
+#: Stands for a port that is chosen.
+AUTO = "auto"
 #: How much of a wrong value is shown.
 _SHOWN = 64
 
@@ -49,6 +51,11 @@ def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
     except (InvalidService, InvalidMapping) as error:
         raise click.BadParameter(str(error)) from None
     return found
+
+
+def port_or_auto(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The same, or the word for a port that is chosen."""
+    return value if value == AUTO else port(context, parameter, value)
 
 
 def program(

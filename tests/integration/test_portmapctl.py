@@ -392,15 +392,48 @@ def test_run(shell: Shell, portmapper: Portmapper) -> None:
     )  # fmt: skip
     assert running.stdout is not None
     assert running.stdout.readline() == "up\n"
+    # A public one is registered once the command runs.
+    eventually(lambda: portmapper.list(NAME), "it is registered", PATIENCE)
     (service,) = portmapper.list(NAME)
-    assert (service.port, service.pid) == (9100, running.pid)
-    assert service.exe == os.path.realpath(f"/proc/{running.pid}/exe")
+    assert service.port == 9100
+    assert parent_of(service.pid) == running.pid
+    assert service.exe == os.path.realpath(f"/proc/{service.pid}/exe")
+    assert service.exe == os.path.realpath(shutil.which("sh") or "")
     (mapping,) = [each for each in portmapper.mappings() if each.program == PROGRAM]
     assert (mapping.version, mapping.netid, mapping.address) == (2, "tcp", "0.0.0.0.35.140")
-    shell.run("run", NAME, "1", "true").ends(1, f"{NAME} is registered exclusively by .*; .*")
+    for option in ("--exclusive", "--public"):
+        said = shell.run("run", NAME, "1", option, "sleep", "1000")
+        said.ends(1, f"{NAME} is registered exclusively by .*; .*")
     running.communicate("x\n", timeout=PATIENCE)
     assert running.returncode == 7
     eventually(lambda: portmapper.list(NAME) == [], "it is gone", PATIENCE)
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process."""
+    (parent,) = re.findall(
+        r"^PPid:\s+(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+    )
+    return int(parent)
+
+
+def test_run_auto(shell: Shell, portmapper: Portmapper) -> None:
+    """A free port is chosen, and the command told; the registration is the command's own."""
+    script = "echo $$ $PORT {port} $0; read x"
+    running = shell.start(
+        "run", NAME, "auto", "--", "sh", "-c", script, "at-{port}", stdin=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    pid, *ports, word = running.stdout.readline().split()
+    (service,) = portmapper.list(NAME)
+    assert (service.pid, service.exe) == (int(pid), "")
+    assert ports == [str(service.port)] * 2
+    assert word == f"at-{service.port}"
+    with socket.create_server(("127.0.0.1", int(service.port))):
+        pass
+    running.communicate("x\n", timeout=PATIENCE)
+    assert running.returncode == 0
+    assert shell.run("run", NAME, "9100", "--", "echo", "{port}").out == "{port}\n"
 
 
 def test_run_path(shell: Shell, portmapper: Portmapper) -> None:
