@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.application.service import MultiService
@@ -51,6 +52,9 @@ from portmapd.server.state_file import StateFile
 if TYPE_CHECKING:
     from portmapd.joined import JoinedPortMapper
 
+
+#: How long requests that have arrived when the service stops are answered, in seconds.
+REST = 0.2
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
 
@@ -236,8 +240,19 @@ class PortmapperService(MultiService):
         return "; ".join(places) or "nothing"
 
     def stopService(self) -> Deferred[Any]:
-        """Close every socket and connection; the deferred fires when they are closed."""
+        """Answer what has arrived, and close every socket and connection.
+
+        :return: fires when they are closed.
+        """
+        self._answer_rest()
         return gatherResults([maybeDeferred(super().stopService), self._close()])
+
+    def _answer_rest(self) -> None:
+        """Answer what has arrived by now; more may be arriving without end."""
+        ends = monotonic() + REST
+        while self._server is not None and monotonic() < ends:
+            if not (self._engine.serve() or self._server.give_turns()):
+                break
 
     def _listen(self, tries: int) -> None:
         """Bind the sockets.
@@ -358,11 +373,12 @@ class PortmapperService(MultiService):
             self.registry.close(self._holder)
             self._holder = None
         self._addresses = {}
-        ports, self._ports = self._ports, []
-        ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
+        ended: list[Deferred[Any]] = []
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None
+        ports, self._ports = self._ports, []
+        ended += [maybeDeferred(port.stopListening) for port in ports]
         if self._joined is not None:
             ended.append(self._joined.close())
             self._joined = None

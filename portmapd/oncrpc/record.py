@@ -26,6 +26,15 @@ def mark(message: bytes) -> bytes:
     return record_mark(message) + message
 
 
+def fragments(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """A record in fragments, one for each part; each is made when it is asked for."""
+    part = next(parts)
+    for following in parts:
+        yield _MARK.pack(len(part)) + part
+        part = following
+    yield mark(part)
+
+
 class RecordReader:
     """Assembles the records of one stream, however its bytes are split.
 

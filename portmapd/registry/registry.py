@@ -23,6 +23,7 @@ class Registry:
     :ivar mappings: every RPC mapping that callers see.
     :ivar suspended: the mappings of services that pause, by their keys. Callers do not see them.
     :ivar names: every service, by its name.
+    :ivar all_unheld: how many mappings no connection holds, suspended ones included.
     :ivar changes: how many changes of each kind there were.
     """
 
@@ -31,6 +32,7 @@ class Registry:
         self.suspended: dict[Key, Mapping] = {}
         #: The number of mappings without a holder, suspended ones included, of each owner.
         self._unheld: Counter[str] = Counter()
+        self.all_unheld = 0
         self.names = Names()
         self._holders: dict[int, Holder] = {}
         self._processes: dict[int, dict[Holder, None]] = {}
@@ -124,11 +126,6 @@ class Registry:
         """How many mappings of *owner* no connection holds, suspended ones included."""
         return self._unheld[owner]
 
-    @property
-    def all_unheld(self) -> int:
-        """How many mappings no connection holds, suspended ones included."""
-        return self._unheld.total()
-
     def _commit_mappings(self, old: Sequence[Mapping], new: Sequence[Mapping]) -> None:
         for m in old:
             self.mappings.discard(m)
@@ -152,6 +149,7 @@ class Registry:
             self._count_unheld(mapping, change)
 
     def _count_unheld(self, mapping: Mapping, change: int) -> None:
+        self.all_unheld += change
         self._unheld[mapping.owner] += change
         if not self._unheld[mapping.owner]:
             del self._unheld[mapping.owner]

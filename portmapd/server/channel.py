@@ -146,6 +146,10 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         self._end_session()
         super().end()
 
+    def hang_up(self) -> None:
+        self._end_session()
+        super().hang_up()
+
     def connectionLost(self, reason: object = None) -> None:
         self.drop()
         self._end_session()
@@ -283,3 +287,9 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     def end(self) -> Deferred[None]:
         self._peer_lookups.stop()
         return super().end()
+
+    def close(self) -> Deferred[None]:
+        self._peer_lookups.stop()
+        # The end of each connection would be told to all those that are not closed yet.
+        self._context.watchers.close()
+        return super().close()

@@ -16,8 +16,7 @@ from twisted.python.failure import Failure
 
 from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.registry.change import ChangeKind, ChangeRecord
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY
+from portmapd.registry.mapping import NOBODY, Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import (
     Snapshot,
@@ -291,7 +290,7 @@ class Persistence(Service):
         """What is to be kept."""
         if self._liveness is not None:
             return (encode_mapping(*fields) for fields in self._liveness.saved())
-        mappings = self._registry.mappings.unordered()
+        mappings = self._registry.mappings
         return (encode_mapping(mapping, NOBODY) for mapping in mappings if mapping.holder is None)
 
     async def _put(self, moment: float, lines: list[bytes]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReactorUDP
 
 from portmapd.config import FORGET, IDLE, LIVENESS, MAX_MAPPINGS, MAX_SERVICES, MAX_STREAMS
 from portmapd.errors import ConfigurationError
@@ -35,6 +35,9 @@ from portmapd.server.turns import TurnQueue
 
 #: The most descriptors for connections of the local channel, and for their processes.
 MAX_DESCRIPTORS = 15_000
+
+#: How long peers have to take the answers that they are sent when the server closes, in seconds.
+CLOSING = 0.3
 
 F = TypeVar("F", bound=PipelinedFactory[Any])
 
@@ -174,11 +177,22 @@ class PortmapServer:
         self._log.close()
         self._registrations.close()
         self._cache.close()
-        self._context.dumps.close()
         for protocol in self._protocols:
             protocol.close()
-        ended = [factory.close() for factory in self._factories]
-        return gatherResults([self._forwarder.stop(), *ended]).addCallback(_nothing)
+        ended = gatherResults([factory.close() for factory in self._factories])
+        if not ended.called:
+            late = self._reactor.callLater(CLOSING, self._end)
+            ended.addCallback(lambda _: _cancel(late))
+        return gatherResults([self._forwarder.stop(), ended]).addCallback(_nothing)
+
+    def _end(self) -> None:
+        """Close the connections at once whose peers have not taken their answers."""
+        for factory in self._factories:
+            factory.end()
+
+    def give_turns(self) -> bool:
+        """Serve streams that wait for their turns; were there any?"""
+        return self._turns.run()
 
     def _add(self, factory: F) -> F:
         self._factories.append(factory)
@@ -200,6 +214,11 @@ class PortmapServer:
 
 def _nothing(results: object) -> None:
     """Each result is None."""
+
+
+def _cancel(call: IDelayedCall) -> None:
+    if call.active():
+        call.cancel()
 
 
 def _max_descriptors() -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from portmapd.oncrpc.program import PROGRAM
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY, Users, owner_users
+from portmapd.registry.mapping import NOBODY, Mapping, Users
+from portmapd.registry.presence import owner_users
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import SavedMapping, Snapshot, restored
 from portmapd.server.boot import Boot
@@ -71,7 +71,7 @@ class Restorer:
         bound = _bound(wanted)
         adopted: list[SavedMapping] = []
         for each in wanted:
-            owners, users = owner_users(each), _at(bound, each)
+            owners, users = owner_users(each.owner), _at(bound, each)
             if users and (not owners or owners & users):
                 adopted.append(SavedMapping(each, owners | users))
         return self._take(adopted).registered

@@ -1,6 +1,6 @@
 """Watchers: the connections that are told of changes."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from time import monotonic
 
 from portmapd.channel.commands import (
@@ -21,8 +21,8 @@ from portmapd.server.turns import TURN, TurnQueue
 MAX_WAITING = 262_144
 #: The most bytes of events that wait for all watchers together.
 MAX_ALL_WAITING = 33_554_432
-#: So many events of one command are kept at a time for those who watch everything.
-TOGETHER = 64
+#: Events of one command are kept by so many bytes at a time for those who watch everything.
+TOGETHER = 32_768
 #: The most names that all connections together watch; each takes some 250 bytes.
 MAX_WATCHED = 120_000
 
@@ -193,6 +193,12 @@ class Watchers:
             self._unfollow()
             self._unfollow = None
 
+    def close(self) -> None:
+        """Tell nobody of any further change."""
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+
     def _drop(self, watcher: Watcher) -> None:
         self._all.pop(watcher, None)
         named = self._named
@@ -216,8 +222,8 @@ class Watchers:
                 _tell(named, event)
                 self._unsent |= named
         if self._all:
-            for at in range(0, len(for_all), TOGETHER):
-                _tell(self._all, b"".join(for_all[at : at + TOGETHER]))
+            for together in _chunks(for_all):
+                _tell(self._all, together)
             self._unsent |= self._all
         if self._unsent and not are_waiting:
             self.take_turn()
@@ -246,6 +252,20 @@ class Watchers:
         """Go on after a failure."""
         if self._turns is not None:
             self._go_on(self._turns)
+
+
+def _chunks(events: list[bytes]) -> Iterator[bytes]:
+    """Events together, some :data:`TOGETHER` bytes at a time."""
+    chunk: list[bytes] = []
+    size = 0
+    for event in events:
+        chunk.append(event)
+        size += len(event)
+        if size >= TOGETHER:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield b"".join(chunk)
 
 
 def _tell(watchers: Iterable[Watcher], event: bytes) -> None:

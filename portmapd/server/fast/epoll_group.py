@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableDescriptor,
+    IListeningPort,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
@@ -169,6 +170,13 @@ class EpollGroup:
             if not events or monotonic() - begun > longest:
                 break
 
+    def serve_all(self) -> bool:
+        """Serve the descriptors that have events, for one turn; were there any?"""
+        if self._epoll is None or not (self._left or self._epoll.poll(0, 1)):
+            return False
+        self.doRead()
+        return True
+
     def _take_left(self) -> list[tuple[int, int]]:
         """The events that were left in the turn before, as far as they are still waited for."""
         left, self._left = self._left, []
@@ -194,7 +202,8 @@ class EpollGroup:
                 lost = CONNECTION_LOST
         except Exception as error:
             self._log.failure("a stream could not be served")
-            lost = error
+            # A listening socket stays: there was no memory for one connection, say.
+            lost = None if IListeningPort.providedBy(descriptor) else error
         if lost is not None:
             self._lose(descriptor, lost)
 
