@@ -159,6 +159,10 @@ class PortmapperService(MultiService):
             is_read=self._taken_over is None,
         )
 
+    def _behind(self) -> float | None:
+        """For how long the file of mappings has lacked the newest changes; None: there is none."""
+        return None if self._persistence is None else self._persistence.behind
+
     def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
         """Call a function in a thread of the reactor's."""
         pool = IReactorThreads(self._reactor).getThreadPool()
@@ -294,6 +298,7 @@ class PortmapperService(MultiService):
             descriptors=self._engine.descriptors,
             advertisements=config.advertise,
             restart=self._restart,
+            behind=self._behind,
         )
         try:
             for host in config.addresses:

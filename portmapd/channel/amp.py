@@ -142,6 +142,18 @@ class Restart(Command):
     errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
 
 
+class Status(Command):
+    """Ask how the daemon is: its release, how much is registered, whether its state is written."""
+
+    response: ClassVar[Fields] = [
+        (b"release", Unicode()),
+        (b"registered", Integer()),
+        (b"mapped", Integer()),
+        (b"behind", Integer(optional=True)),
+    ]
+    errors: ClassVar[Errors] = _errors()
+
+
 class Event(Command):
     """A change, which the daemon tells a watcher.
 
@@ -182,4 +194,5 @@ COMMANDS: tuple[type[Command], ...] = (
     Watch,
     Unwatch,
     Restart,
+    Status,
 )

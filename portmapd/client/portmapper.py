@@ -34,6 +34,7 @@ NoneT = TypeVar("NoneT")
 ServicesT = TypeVar("ServicesT")
 MappingsT = TypeVar("MappingsT")
 PathT = TypeVar("PathT")
+StatusT = TypeVar("StatusT")
 
 #: A user, by uid or name.
 User = int | str
@@ -41,7 +42,7 @@ User = int | str
 _ANNOUNCEMENT = (c.PID2EXE, c.ANY_PORT, int(Flags.PUBLIC))
 
 
-class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
+class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
     """The operations; each client says what its methods return.
 
     The errors below come in the way of each client, whatever the argument: a Deferred fails, and a
@@ -221,6 +222,13 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
         :raises RestartFailed: no new process serves, and the daemon goes on as it was.
         """
         return self._run(operations.restart, terminator)
+
+    def status(self, terminator: Terminator | None = None) -> StatusT:
+        """How the daemon is, as a :class:`~portmapd.client.values.Status`.
+
+        :raises UnknownCommand: it is older than this command.
+        """
+        return self._run(operations.status, terminator)
 
 
 async def connect(session: Session, dialer: Dialer[S], name: str, user: User | None) -> S:

@@ -41,6 +41,7 @@ from portmapd.client.values import (
     Flags,
     RpcMapping,
     Service,
+    Status,
     Terminator,
     descriptor_of,
 )
@@ -56,7 +57,11 @@ T = TypeVar("T")
 
 class Portmapper(
     AsyncPortmapper[
-        Deferred[None], Deferred[Sequence[Service]], Deferred[Sequence[RpcMapping]], Deferred[str]
+        Deferred[None],
+        Deferred[Sequence[Service]],
+        Deferred[Sequence[RpcMapping]],
+        Deferred[str],
+        Deferred[Status],
     ]
 ):
     """Registers and finds named services of this machine.

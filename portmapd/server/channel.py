@@ -26,7 +26,13 @@ from portmapd.server.peer_process import Process, Processes, read_executable
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Budget, Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.session import ChannelContext, Peer, Session, refuse_restart
+from portmapd.server.session import (
+    ChannelContext,
+    Peer,
+    Session,
+    keeps_nothing,
+    refuse_restart,
+)
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
 
@@ -243,6 +249,8 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
     :param restart: begins a restart; None: there can be none.
+    :param behind: how far behind the file of mappings is, see
+        :class:`~portmapd.server.session.ChannelContext`.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
     :ivar restarts: the tags of requests for a restart that are not answered, by their connections.
@@ -258,6 +266,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         turns: TurnQueue,
         limit: int,
         restart: Callable[[], object] | None = None,
+        behind: Callable[[], float | None] = keeps_nothing,
     ) -> None:
         super().__init__(turns)
         self.processes = processes
@@ -273,6 +282,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             Watchers(registry, self._unlimited, turns),
             instance=uuid4().hex,
             limit=processes.max_services,
+            behind=behind,
             refused=self._log_refused,
             restart=refuse_restart if restart is None else self._begin_restart,
         )

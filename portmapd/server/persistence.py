@@ -242,6 +242,11 @@ class Persistence(Service):
             name = f"where it was: {error.strerror}"
         STATE_SET_ASIDE.emit(self._log, path=self._file.path, why=why, name=name)
 
+    @property
+    def behind(self) -> float:
+        """The seconds for which the newest changes have not been written; 0 if they are."""
+        return self._clock.seconds() - self._since if self._is_behind else 0.0
+
     # After changes
 
     def _changed(self, changes: Sequence[ChangeRecord]) -> None:

@@ -141,6 +141,18 @@ class Restart(amp.Command):
     errors: ClassVar[Errors] = _errors(NOT_ALLOWED, RESTART_FAILED)
 
 
+class Status(amp.Command):
+    """How is the daemon?"""
+
+    response: ClassVar[Fields] = [
+        (b"release", amp.Unicode()),
+        (b"registered", amp.Integer()),
+        (b"mapped", amp.Integer()),
+        (b"behind", amp.Integer(optional=True)),
+    ]
+    errors: ClassVar[Errors] = _errors()
+
+
 class Event(amp.Command):
     """A change: the fields of a service, or those of a mapping."""
 
@@ -168,6 +180,7 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     Watch,
     Unwatch,
     Restart,
+    Status,
 )
 
 

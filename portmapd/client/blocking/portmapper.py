@@ -13,7 +13,7 @@ from portmapd.client.blocking.deadline import check_timeout
 from portmapd.client.blocking.session import SharedConnection, SyncSession
 from portmapd.client.core.registrations import Lost
 from portmapd.client.portmapper import BasePortmapper, User, connect
-from portmapd.client.values import RpcMapping, Service, Terminator, watched_names
+from portmapd.client.values import RpcMapping, Service, Status, Terminator, watched_names
 
 if TYPE_CHECKING:
     from portmapd.client.blocking.changes import Changes
@@ -24,7 +24,7 @@ T = TypeVar("T")
 TIMEOUT = 10.0
 
 
-class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], str]):
+class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], str, Status]):
     """Registers and finds named services of this machine.
 
     What is registered through it stays registered until it is deregistered, the client is closed,
