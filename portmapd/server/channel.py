@@ -176,8 +176,8 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
-    :param behind: how far behind the file of mappings is, see
-        :class:`~portmapd.server.session.ChannelContext`.
+    :param behind: gives the seconds for which the newest changes have not been written to the file
+        of mappings; None: none is kept.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
     :ivar held: bounds the memory that connections hold.
