@@ -18,9 +18,11 @@ from portmapd.errors import (
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NotAllowed,
     NotRegistered,
     Refusal,
     ReservedName,
+    RestartFailed,
     UnknownCommand,
     UnsupportedVersion,
 )
@@ -146,6 +148,12 @@ class Status(Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Restart(Command):
+    """Have a new process take the place of the daemon; every connection passes over to it."""
+
+    errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
+
+
 class Event(Command):
     """A change, which the daemon tells a watcher.
 
@@ -186,4 +194,5 @@ COMMANDS: tuple[type[Command], ...] = (
     Watch,
     Unwatch,
     Status,
+    Restart,
 )

@@ -14,9 +14,11 @@ from portmapd.errors import (
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NotAllowed,
     NotRegistered,
     Refusal,
     ReservedName,
+    RestartFailed,
     UnknownCommand,
     UnsupportedVersion,
 )
@@ -154,6 +156,7 @@ STATUS = Command(
 )
 WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
 UNWATCH = Command("Unwatch")
+RESTART = Command("Restart")
 
 EVENT, OVERFLOW = b"Event", b"Overflow"
 CHANGE = b"change"
@@ -172,6 +175,7 @@ COMMANDS = {
         WATCH,
         UNWATCH,
         STATUS,
+        RESTART,
     )
 }
 
@@ -188,8 +192,10 @@ _REFUSALS: dict[bytes, type[Refusal]] = {
         InvalidMapping,
         InvalidService,
         LimitExceeded,
+        NotAllowed,
         NotRegistered,
         ReservedName,
+        RestartFailed,
         UnknownCommand,
         UnsupportedVersion,
     )

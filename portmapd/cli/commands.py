@@ -19,6 +19,7 @@ TABLE = {
     "pid2exe": "portmapd.cli.services:pid2exe",
     "mappings": "portmapd.cli.services:mappings",
     "status": "portmapd.cli.status:status",
+    "restart": "portmapd.cli.restart:restart",
     "rpc": "portmapd.cli.rpc.commands:rpc",
 }
 

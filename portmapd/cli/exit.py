@@ -17,6 +17,7 @@ from portmapd.errors import (
     InvalidService,
     LimitExceeded,
     NotAccepted,
+    NotAllowed,
     NotListed,
     PeerFault,
     PortmapdError,
@@ -24,6 +25,7 @@ from portmapd.errors import (
     ProgramMismatch,
     ProgramUnavailable,
     ReservedName,
+    RestartFailed,
     SystemFailure,
 )
 
@@ -95,7 +97,9 @@ _ADVICE: dict[type, str] = {
     NotAccepted: "start the service again, or see portmapctl services",
     NotListed: "portmapctl services lists all",
     PeerFault: "check the path of its socket",
+    NotAllowed: "run it as one of them",
     ReservedName: "choose another name",
+    RestartFailed: "the daemon goes on as it was",
 }
 
 #: What to do, for errors of the port mappers that ``portmapctl rpc`` asks.

@@ -95,6 +95,12 @@ class RecordReader:
         return self._complete(b"")
 
     @property
+    def pending(self) -> bytes:
+        """What has come of a record whose end has not; another reader goes on with it."""
+        whole = [piece for part in self._parts for piece in (_MARK.pack(len(part)), part)]
+        return b"".join([*whole, self._buffer])
+
+    @property
     def is_between(self) -> bool:
         """Whether the bytes so far end where a record ends."""
         return not (self._buffer or self._count)

@@ -81,6 +81,10 @@ class BaseCallServer(ABC):
         :return: the reply; empty if *respond* gets it; None if there is none.
         """
 
+    def waiting(self, respond: Respond) -> list[bytes]:
+        """The messages whose replies *respond* is to get."""
+        return []
+
     def serve_stream(self, message: bytes, caller: Caller, respond: Respond) -> StreamReply:
         """Serve a message of a stream, whose reply may be long.
 
@@ -159,6 +163,9 @@ class CallServer(BaseCallServer):
         if outcome.rest is not None and outcome.reply is not None:
             return chain((outcome.reply,), outcome.rest)
         return outcome.reply
+
+    def waiting(self, respond: Respond) -> list[bytes]:
+        return self._forwarder.waiting(respond)
 
     def _follow_up(self, outcome: Outcome, message: bytes, caller: Caller) -> None:
         """Do what *outcome* asks for besides the reply: log and cache."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.errors import BrokenStream, ConfigurationError
+from portmapd.server.handover.passed import Descriptors, PassableTransport, PassedStream
 from portmapd.server.turns import TURN, TurnQueue
 
 #: Answers are gathered up to about so many bytes before they are written.
@@ -78,6 +79,47 @@ class PipelinedProtocol(Protocol, Generic[Request]):
 
     def broke(self, fault: str) -> None:
         """The framing is lost, and every request before that is answered: the stream is closed."""
+
+    @property
+    def unanswered(self) -> bytes:
+        """What has come, as far as it is not answered; a stream that is given it goes on so."""
+        raise NotImplementedError
+
+    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
+        """What another process needs to go on with the stream; None: it ends anyhow."""
+        transport = cast("PassableTransport", self.transport)
+        if not transport.is_passable:
+            return None
+        rest = b""
+        if self._rest is not None:
+            # It is made to its end: no other process can go on making it.
+            rest = b"".join(self._rest)
+            self._rest = iter((rest,))
+        return PassedStream(
+            descriptors.add(transport.fileno()),
+            b"" if self.is_closing else self.unanswered,
+            transport.unsent + rest,
+            self._broken,
+            self.is_closing,
+        )
+
+    def take_over(self, passed: PassedStream) -> None:
+        """Be what the stream was in another process.
+
+        Nothing is read or sent before the reactor runs.
+        """
+        cast("PassableTransport", self.transport).queue(passed.output)
+        if passed.is_closing:
+            self.close()
+
+    def go_on(self, passed: PassedStream) -> None:
+        """Go on where the stream was in another process, once the reactor runs."""
+        if passed.input:
+            self.dataReceived(passed.input)
+        if passed.broken:
+            self._broken = passed.broken
+            if not self.is_busy:
+                self._finish()
 
     def take(self, requests: Iterator[Request]) -> None:
         """Answer *requests*; the iterator may raise :exc:`~portmapd.errors.BrokenStream`."""

@@ -16,6 +16,7 @@ from portmapd.portmapper.advertisement import Advertisement
 from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher
 from portmapd.portmapper.reply_cache import ReplyCache
+from portmapd.portmapper.statistics import Statistics
 from portmapd.portmapper.v2 import GetportReplies
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import is_bound
@@ -72,6 +73,8 @@ class PortmapServer:
     :param forget: seconds for which the mapping of a service that is gone is remembered; see
         :class:`~portmapd.server.liveness.Liveness`.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
+    :param restart: has another process take the place of this one; None: the local channel cannot
+        be asked for that.
     """
 
     def __init__(
@@ -89,7 +92,9 @@ class PortmapServer:
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
         behind: Callable[[], float | None] = keeps_nothing,
+        restart: Callable[[], object] | None = None,
     ) -> None:
+        self._restart = restart
         self._registry = registry
         self._reactor = reactor
         self._idle = idle
@@ -161,8 +166,14 @@ class PortmapServer:
                 self._turns,
                 _max_descriptors(),
                 self._behind,
+                self._restart,
             )
         )
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was asked."""
+        return self._context.statistics
 
     def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.

@@ -59,7 +59,7 @@ class Restorer:
         bound = _bound([each.mapping for each in wanted])
         forget = 0.0 if self.liveness is None else self.forget
         found = (restored(each, _at(bound, each.mapping), age, forget) for each in wanted)
-        return self._take([each for each in found if each is not None])
+        return self.take([each for each in found if each is not None])
 
     def adopt(self, mappings: Iterable[Mapping]) -> int:
         """Register mappings of rpcbind whose addresses are bound by their owners, or by anybody if
@@ -74,14 +74,15 @@ class Restorer:
             owners, users = owner_users(each.owner), _at(bound, each)
             if users and (not owners or owners & users):
                 adopted.append(SavedMapping(each, owners | users))
-        return self._take(adopted).registered
+        return self.take(adopted).registered
 
     def _is_free(self, mapping: Mapping) -> bool:
         if mapping.program == PROGRAM or mapping.key in self.registry.suspended:
             return False
         return self.registry.mappings.get(*mapping.key) is None
 
-    def _take(self, found: Sequence[SavedMapping]) -> Restored:
+    def take(self, found: Sequence[SavedMapping]) -> Restored:
+        """Register mappings, or remember them, as they are; their keys must be free."""
         if self.liveness is not None:
             self.liveness.restore(found)
         else:

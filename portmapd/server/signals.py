@@ -1,4 +1,6 @@
-"""What signals do to a daemon: SIGTERM and SIGINT end it, SIGHUP reopens its log.
+"""What signals do to a daemon.
+
+SIGTERM and SIGINT end it, SIGHUP reopens its log, SIGUSR2 restarts it.
 
 After SIGTERM the exit status is 0: everything was closed in order, and nobody has to look for what
 failed. SIGINT ends the process as it ends others, so that a shell ends the loop that it is in.
@@ -40,8 +42,13 @@ _log = Logger("portmapd")
 _LEFT_ALONE = _FAULTS | _HARMLESS | {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
 
 
-def handle_signals(reactor: ReactorBase, reopen: Callable[[], object]) -> None:
-    """Have SIGTERM and SIGINT stop the reactor, SIGHUP call *reopen*, and others do nothing.
+def handle_signals(
+    reactor: ReactorBase, reopen: Callable[[], object], restart: Callable[[], object]
+) -> None:
+    """Have SIGTERM and SIGINT stop the reactor, and others do nothing.
+
+    :param reopen: what SIGHUP does.
+    :param restart: what SIGUSR2 does.
 
     The reactor handles the first two while it runs. They must not end the process before either:
     its sockets would stay. What has a handler keeps it.
@@ -56,6 +63,7 @@ def handle_signals(reactor: ReactorBase, reopen: Callable[[], object]) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, reactor.sigInt)
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reopen))
+    signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(restart))
     for number in signal.valid_signals() - _LEFT_ALONE:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)

@@ -6,8 +6,10 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from ipaddress import ip_address
+from operator import attrgetter
 from time import monotonic
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.task import LoopingCall
@@ -20,6 +22,7 @@ from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
 from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, RecordReader, fragments, mark
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.server.call_server import BaseCallServer
+from portmapd.server.handover.passed import Descriptors, PassedStream
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
@@ -139,6 +142,21 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
             return mark(reply) if reply else b""
         return fragments(reply)
 
+    @property
+    def unanswered(self) -> bytes:
+        # A call that is forwarded is made again, as a caller over UDP would do.
+        forwarded = self.factory.call_server.waiting(self._respond)
+        calls = [mark(call) for call in (*forwarded, *(self._waiting or ()))]
+        return b"".join([*calls, *([] if self._broken else [self._reader.pending])])
+
+    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
+        passed = super().pass_on(descriptors)
+        return passed and evolve(passed, idle=self.factory.sweep - self.sweep)
+
+    def take_over(self, passed: PassedStream) -> None:
+        super().take_over(passed)
+        self.sweep = self.factory.sweep - passed.idle
+
     def idle(self) -> None:
         self._is_between = self._reader.is_between
         self._close_if_done()
@@ -251,6 +269,12 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
             return None
         uid = stream.find_uid()
         return "unknown" if uid is None else uid or None
+
+    def pass_on(self, descriptors: Descriptors) -> list[PassedStream]:
+        """What another process needs to go on with the streams, the one used last at the end."""
+        streams = sorted(self.streams, key=attrgetter("used"))
+        passed = [stream.pass_on(descriptors) for stream in streams]
+        return [each for each in passed if each is not None]
 
     def _send_away(self, stream: PortmapStreamProtocol) -> None:
         if stream.caller is not None:

@@ -14,6 +14,7 @@ from portmapd.registry.change import VISIBLE, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
+from portmapd.server.handover.passed import PassedWatch
 from portmapd.server.quota import Budget
 from portmapd.server.turns import TURN, TurnQueue
 
@@ -99,6 +100,18 @@ class Watcher:
         self._paused = False
         self.send()
 
+    def pass_on(self) -> PassedWatch:
+        """What another process needs to go on with it."""
+        events = b"".join(self._waiting)
+        return PassedWatch(sorted(self.names), self.taken > 0, events, self._overflowed)
+
+    def take_over(self, passed: PassedWatch) -> None:
+        """Keep the events that it was not sent in another process."""
+        if passed.events:
+            self._waiting = [passed.events]
+            self._size = len(passed.events)
+        self._overflowed = passed.has_overflowed
+
     def send(self) -> None:
         """Send what is kept, if the peer reads."""
         if self._paused:
@@ -170,6 +183,9 @@ class Watchers:
         self._watched.take(watcher.uid, taken - watcher.taken)
         self._drop(watcher)
         watcher.taken = taken
+        self._add(watcher, names)
+
+    def _add(self, watcher: Watcher, names: frozenset[str]) -> None:
         if self._unfollow is None:
             self._unfollow = self._registry.follow(self._changed, *VISIBLE)
         watcher.names = names
@@ -182,6 +198,23 @@ class Watchers:
                 named[name] = {watcher: None}
             else:
                 watchers[watcher] = None
+
+    def resume(self, passed: PassedWatch, send: Callable[[bytes], object], uid: int) -> Watcher:
+        """A watcher that watches what it did in another process, and misses nothing.
+
+        What all connections may watch does not count: it has been allowed there.
+        """
+        watcher = self.open(send, uid)
+        watcher.take_over(passed)
+        if passed.is_on:
+            names = frozenset(passed.names)
+            self._watched.put(uid, max(len(names), 1))
+            watcher.taken = max(len(names), 1)
+            self._add(watcher, names)
+        if self._turns is not None:
+            self._unsent[watcher] = None
+            self._turns.add(self)
+        return watcher
 
     def discard(self, watcher: Watcher) -> None:
         """Tell *watcher* of no further change."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -42,7 +42,7 @@ LONG = 0.002
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
 
-Descriptor = IReadDescriptor | IWriteDescriptor
+Descriptor: TypeAlias = "IReadDescriptor | IWriteDescriptor"
 
 
 class IGroupReactor(IReactorFDSet, IReactorTime):

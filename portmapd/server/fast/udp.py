@@ -121,6 +121,11 @@ class DividedPort:
     def getHost(self) -> IAddress:
         return cast("IAddress", self._ports[0].getHost())
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Its sockets, the one first that was bound first."""
+        return [port.fileno() for port in self._ports]
+
 
 @frozen
 class HeardSocket:
