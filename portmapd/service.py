@@ -297,8 +297,8 @@ class PortmapperService(MultiService):
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
             advertisements=config.advertise,
-            restart=self._restart,
             behind=self._behind,
+            restart=self._restart,
         )
         try:
             for host in config.addresses:

@@ -136,12 +136,6 @@ class Unwatch(Command):
     errors: ClassVar[Errors] = _errors()
 
 
-class Restart(Command):
-    """Have a new process take the place of the daemon; every connection passes over to it."""
-
-    errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
-
-
 class Status(Command):
     """Ask how the daemon is: its release, how much is registered, whether its state is written."""
 
@@ -152,6 +146,12 @@ class Status(Command):
         (b"behind", Integer(optional=True)),
     ]
     errors: ClassVar[Errors] = _errors()
+
+
+class Restart(Command):
+    """Have a new process take the place of the daemon; every connection passes over to it."""
+
+    errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
 
 
 class Event(Command):
@@ -193,6 +193,6 @@ COMMANDS: tuple[type[Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
-    Restart,
     Status,
+    Restart,
 )

@@ -174,8 +174,8 @@ COMMANDS = {
         LIST_MAPPINGS,
         WATCH,
         UNWATCH,
-        RESTART,
         STATUS,
+        RESTART,
     )
 }
 

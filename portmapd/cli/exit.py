@@ -92,12 +92,12 @@ _ADVICE: dict[type, str] = {
     InvalidMapping: "give --rpc PROGRAM:VERSION, and a port or a path",
     InvalidService: "see portmapctl run --help",
     LimitExceeded: "start the daemon with a larger --max-services",
-    NotAllowed: "run it as one of them",
     PermissionError: "you need permission to enter its directory and to write to it; or name "
     "another with --socket",
     NotAccepted: "start the service again, or see portmapctl services",
     NotListed: "portmapctl services lists all",
     PeerFault: "check the path of its socket",
+    NotAllowed: "run it as one of them",
     ReservedName: "choose another name",
     RestartFailed: "the daemon goes on as it was",
 }

@@ -213,6 +213,13 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
         """Every :class:`~portmapd.client.values.RpcMapping`, whoever set it."""
         return self._run(operations.list_mappings, terminator)
 
+    def status(self, terminator: Terminator | None = None) -> StatusT:
+        """How the daemon is, as a :class:`~portmapd.client.values.Status`.
+
+        :raises UnknownCommand: it is older than this command.
+        """
+        return self._run(operations.status, terminator)
+
     def restart(self, terminator: Terminator | None = None) -> NoneT:
         """Have a new process take the place of the daemon, of a newer version if there is one.
 
@@ -222,13 +229,6 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
         :raises RestartFailed: no new process serves, and the daemon goes on as it was.
         """
         return self._run(operations.restart, terminator)
-
-    def status(self, terminator: Terminator | None = None) -> StatusT:
-        """How the daemon is, as a :class:`~portmapd.client.values.Status`.
-
-        :raises UnknownCommand: it is older than this command.
-        """
-        return self._run(operations.status, terminator)
 
 
 async def connect(session: Session, dialer: Dialer[S], name: str, user: User | None) -> S:

@@ -248,9 +248,9 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
+    :param behind: gives the seconds for which the newest changes have not been written to the file
+        of mappings; None: none is kept.
     :param restart: begins a restart; None: there can be none.
-    :param behind: how far behind the file of mappings is, see
-        :class:`~portmapd.server.session.ChannelContext`.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
     :ivar restarts: the tags of requests for a restart that are not answered, by their connections.
@@ -265,8 +265,8 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         log: RateLimitedLog,
         turns: TurnQueue,
         limit: int,
-        restart: Callable[[], object] | None = None,
         behind: Callable[[], float | None] = keeps_nothing,
+        restart: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(turns)
         self.processes = processes

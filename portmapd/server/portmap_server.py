@@ -91,8 +91,8 @@ class PortmapServer:
         forget: float = FORGET,
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
-        restart: Callable[[], object] | None = None,
         behind: Callable[[], float | None] = keeps_nothing,
+        restart: Callable[[], object] | None = None,
     ) -> None:
         self._restart = restart
         self._registry = registry
@@ -165,8 +165,8 @@ class PortmapServer:
                 self._log,
                 self._turns,
                 _max_descriptors(),
-                restart=self._restart,
-                behind=self._behind,
+                self._behind,
+                self._restart,
             )
         )
 

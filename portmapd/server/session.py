@@ -70,17 +70,17 @@ def ignore_refusal(peer: Peer, command: str, why: str) -> None:
     """What is done about a refusal that nobody logs."""
 
 
+def keeps_nothing() -> float | None:
+    """There is no file of mappings."""
+    return None
+
+
 def refuse_restart(peer: Peer, tag: bytes | None) -> None:
     """What is done where no other process can take the place of this one.
 
     :raises RestartFailed: always.
     """
     raise RestartFailed("this port mapper is part of an application: restart that")
-
-
-def keeps_nothing() -> float | None:
-    """There is no file of mappings."""
-    return None
 
 
 @frozen
@@ -375,7 +375,7 @@ _OPERATIONS: dict[bytes, Callable[..., Answer | None]] = {
     c.LIST_MAPPINGS.key: Session._list_mappings,
     c.WATCH.key: Session._watch,
     c.UNWATCH.key: Session._unwatch,
-    c.RESTART.key: Session._restart,
     c.STATUS.key: Session._status,
+    c.RESTART.key: Session._restart,
 }
 _TABLE = {name: (c.COMMANDS[name], operate) for name, operate in _OPERATIONS.items()}

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from portmapd import __version__
+from portmapd.channel import commands as c
+from portmapd.channel.box import BoxReader
 from portmapd.errors import ProgramMismatch
 from portmapd.oncrpc.message import decode_call, refusal, success
 from portmapd.oncrpc.netid import format_address
@@ -314,6 +316,27 @@ def test_hostile(tmp_path: Path, reply: Reply, words: str, why: str) -> None:
         status, said, error, memory = run("rpc", *words.split(), path)
     assert (status, said, error.count("\n")) == (3, "", 1), error
     assert re.search(why, error), error
+    assert memory < MEMORY
+
+
+def test_endless_channel(tmp_path: Path) -> None:
+    """A daemon of the local channel whose listing has no end: status 3, in bounded memory."""
+    rows = [("printer.example.com", 0, 1, "9100", "")] * 900
+
+    def behave(skt: socket.socket) -> None:
+        reader = BoxReader()
+        while data := skt.recv(65_536):
+            for box in reader.feed(data):
+                hello = {"version": 1, "instance": "a", "limit": 10, "uid": 0, "pid": 1}
+                page = {"services": rows, "more": "1.1"}
+                is_hello = box[b"_command"] == c.HELLO.key
+                command, values = (c.HELLO, hello) if is_hello else (c.LIST, page)
+                skt.sendall(command.reply(box[b"_ask"], values))
+
+    with impostor(tmp_path / "s", behave) as path:
+        status, said, error, memory = run("--socket", path, "services")
+    assert (status, said) == (3, "")
+    assert "the daemon's listing has no end" in error
     assert memory < MEMORY
 
 

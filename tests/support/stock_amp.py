@@ -135,12 +135,6 @@ class Unwatch(amp.Command):
     errors: ClassVar[Errors] = _errors()
 
 
-class Restart(amp.Command):
-    """Have a new process take the place of the daemon."""
-
-    errors: ClassVar[Errors] = _errors(NOT_ALLOWED, RESTART_FAILED)
-
-
 class Status(amp.Command):
     """How is the daemon?"""
 
@@ -151,6 +145,12 @@ class Status(amp.Command):
         (b"behind", amp.Integer(optional=True)),
     ]
     errors: ClassVar[Errors] = _errors()
+
+
+class Restart(amp.Command):
+    """Have a new process take the place of the daemon."""
+
+    errors: ClassVar[Errors] = _errors(NOT_ALLOWED, RESTART_FAILED)
 
 
 class Event(amp.Command):
@@ -179,8 +179,8 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
-    Restart,
     Status,
+    Restart,
 )
 
 
