@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IReactorFromThreads,
     IReactorThreads,
@@ -50,6 +51,7 @@ from portmapd.server.state_file import StateFile
 
 if TYPE_CHECKING:
     from portmapd.joined import JoinedPortMapper
+    from portmapd.web.server import WebServer
 
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
@@ -106,6 +108,7 @@ class PortmapperService(MultiService):
         self._reactor = reactor
         self._engine: Engine = make_engine(reactor)
         self._server: PortmapServer | None = None
+        self._web: WebServer | None = None
         self._ports: list[IListeningPort] = []
         self._addresses: dict[str, str] = {}
         self._holder: Holder | None = None
@@ -192,6 +195,11 @@ class PortmapperService(MultiService):
         self._import_rpcbind(written)
         SERVING.emit(self._log, what=self._served())
 
+    @property
+    def http_addresses(self) -> list[IAddress]:
+        """Where the status page is served, once it is."""
+        return [] if self._web is None else self._web.addresses
+
     def status(self) -> str:
         """What is served, and how many mappings are registered, for people."""
         count = len(self.registry.mappings)
@@ -227,6 +235,8 @@ class PortmapperService(MultiService):
         places = [port + _listed(where)] if where else []
         if self.config.local_socket is not None:
             places.append(f"local channel at {self.config.local_socket}")
+        if self.config.http is not None:
+            places.append(f"status page at {self.config.http}")
         return "; ".join(places) or "nothing"
 
     def stopService(self) -> Deferred[Any]:
@@ -261,6 +271,12 @@ class PortmapperService(MultiService):
             self._close()
             self._listen(tries - 1)
             return
+        self._listen_on_paths(server)
+        if config.http is not None:
+            self._listen_http(config.http, server)
+
+    def _listen_on_paths(self, server: PortmapServer) -> None:
+        config = self.config
         if config.rpc_socket is not None:
             factory = server.streamFactory()
             with _explained(config.rpc_socket, "--rpc-socket"):
@@ -277,6 +293,13 @@ class PortmapperService(MultiService):
                     make_directory(config.local_socket)
                     check_directory(config.local_socket, self._uid)
                 self._listen_locally(config.local_socket, server.channelFactory(), listening)
+
+    def _listen_http(self, endpoint: str, server: PortmapServer) -> None:
+        # Few have a status page, and it takes memory and time to import.
+        from portmapd.web.server import WebServer
+
+        self._web = WebServer(endpoint, self.registry, server, self.config, self._reactor)
+        self._web.listen()
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
@@ -353,6 +376,9 @@ class PortmapperService(MultiService):
         self._addresses = {}
         ports, self._ports = self._ports, []
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
+        if self._web is not None:
+            ended.append(self._web.close())
+            self._web = None
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None

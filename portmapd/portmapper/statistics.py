@@ -57,12 +57,14 @@ class Tally:
 
     :param subject: what was looked up or called; None for the other procedures.
     :param success: whether that succeeded.
+    :param transport: the netid over which the call came.
     """
 
     version: int
     procedure: int
     subject: Lookup | Remote | None = None
     success: bool = True
+    transport: str = ""
 
 
 class Count:
@@ -78,12 +80,16 @@ class Statistics:
     """The counts since the start, in bounded memory.
 
     :ivar malformed: messages that were no call, or could not be decoded.
+    :ivar refusals: what was refused, by the code of the refusal.
     """
 
     def __init__(self) -> None:
         self.malformed = 0
+        self.refusals: Counter[str] = Counter()
         self._counts: dict[Tally, Count] = {}
-        #: How many subjects of each version, kind and success have a count of their own.
+        #: The subjects that have counts of their own, whatever the transport; and how many there
+        #: are of each version, kind and success.
+        self._admitted: set[Tally] = set()
         self._subjects: Counter[tuple[int, type, bool]] = Counter()
         #: The version and program of every look-up that has a count of its own.
         self._looked_up: set[tuple[int, int]] = set()
@@ -95,16 +101,20 @@ class Statistics:
         """
         count = self._counts.get(tally)
         if count is None:
-            if tally.subject is not None and not self._admit(tally, tally.subject):
+            if tally.subject is not None and not self._admits(tally, tally.subject):
                 return self.count_of(evolve(tally, subject=None))
             count = self._counts[tally] = Count()
         return count
 
-    def _admit(self, tally: Tally, subject: Lookup | Remote) -> bool:
-        """Whether a new subject gets a count of its own."""
+    def _admits(self, tally: Tally, subject: Lookup | Remote) -> bool:
+        """Whether a subject gets counts of its own."""
+        anywhere = evolve(tally, transport="")
+        if anywhere in self._admitted:
+            return True
         kind = tally.version, type(subject), tally.success
         if self._is_full(*kind):
             return False
+        self._admitted.add(anywhere)
         self._subjects[kind] += 1
         if isinstance(subject, Lookup):
             self._looked_up.add((tally.version, subject.program))
@@ -128,6 +138,13 @@ class Statistics:
             for tally, count in self._counts.items()
             if (tally.version, tally.procedure) == (version, procedure)
         )
+
+    def totals(self) -> Counter[Tally]:
+        """How often there was what, whatever its subject."""
+        totals = Counter[Tally]()
+        for tally, count in self._counts.items():
+            totals[tally if tally.subject is None else evolve(tally, subject=None)] += count.value
+        return totals
 
     @property
     def least_size(self) -> int:

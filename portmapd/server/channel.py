@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from contextlib import suppress
 from uuid import uuid4
 
@@ -171,6 +172,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
+    :param refusals: what was refused, by the code of the refusal; None: nobody asks.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
     :ivar held: bounds the memory that connections hold.
@@ -184,6 +186,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         log: RateLimitedLog,
         turns: TurnQueue,
         limit: int,
+        refusals: Counter[str] | None = None,
     ) -> None:
         super().__init__(turns)
         self.processes = processes
@@ -198,6 +201,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             instance=uuid4().hex,
             limit=processes.max_services,
             refused=self._log_refused,
+            refusals=Counter() if refusals is None else refusals,
         )
         self._peer_lookups = peer_lookups
         self.log = log

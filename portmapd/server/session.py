@@ -1,9 +1,10 @@
 """The commands of one connection of the local channel, without its socket and its process."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.logger import Logger
 
 from portmapd.channel import commands as c
@@ -76,6 +77,7 @@ class ChannelContext:
     :param instance: a name that is new at every start of the channel.
     :param limit: the most services that one process may hold.
     :param refused: is called with a peer, the command that it is refused, and why.
+    :param refusals: what was refused, by the code of the refusal.
     """
 
     registry: Registry
@@ -83,6 +85,7 @@ class ChannelContext:
     instance: str
     limit: int
     refused: Callable[[Peer, str, str], object] = ignore_refusal
+    refusals: Counter[str] = field(factory=Counter)
 
     def open(self, peer: Peer) -> "Session":
         """The session of a new connection.
@@ -179,6 +182,7 @@ class Session:
                 self._watcher.send()
             return command.reply(tag, values) if tag is not None else b""
         except Refusal as refusal:
+            self._context.refusals[refusal.code] += 1
             self._context.refused(self._peer, _shown(box), str(refusal))
             return c.encode_refusal(tag, refusal) if tag is not None else b""
         except ProcessLookupError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
@@ -21,7 +20,7 @@ from portmapd.server.call_server import BaseCallServer
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
-from portmapd.server.quota import OpenStreams
+from portmapd.server.quota import OpenStreams, network_of
 from portmapd.server.tcp_peer import Endpoint, peer_uid
 from portmapd.server.turns import TurnQueue
 
@@ -235,7 +234,7 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         if caller.uid is not None:
             return caller.uid or None
         if caller.audience is not Audience.LOCAL:
-            return _network(caller.host)
+            return network_of(caller.host)
         if not self._open.is_crowded:
             return None
         uid = stream.find_uid()
@@ -266,9 +265,3 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         for stream in tuple(self.streams):
             if self.sweep - stream.sweep > SWEEPS:
                 stream.hang_up()
-
-
-def _network(host: str) -> bytes:
-    """The network of another host that a share is for: of IPv6, one host may have a whole /64."""
-    address = ip_address(host.partition("%")[0])
-    return address.packed if address.version == 4 else address.packed[:8]

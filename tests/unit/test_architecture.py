@@ -20,6 +20,7 @@ SERVER = (
     "portmapper",
     "config",
     "server",
+    "web",
     "joined",
     "service",
     "options",

@@ -1,0 +1,180 @@
+"""The port mapper over HTTP: what is served, and what is refused."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import OURS
+from tests.support.console_session import play
+from tests.support.daemon import TWISTD, portmapd
+from tests.support.namespace import PATH, TOP, Namespace
+from tests.support.web import WebDaemon, web_daemon
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDaemon]:
+    """Give a daemon that all tests of this module ask."""
+    with web_daemon(tmp_path_factory.mktemp("http"), "--max-services", "100") as running:
+        yield running
+
+
+def test_health(web: WebDaemon) -> None:
+    """It says that it serves, and every answer tells browsers to load nothing from elsewhere."""
+    answered = web.ask("/health")
+    assert (answered.status, answered.text) == (200, "serving\n")
+    assert answered.header["content-security-policy"].startswith("default-src 'none'; ")
+    assert answered.header["x-content-type-options"] == "nosniff"
+    assert web.ask("/health", "HEAD").body == b""
+
+
+def test_portmap(web: WebDaemon) -> None:
+    """Services are listed in each form; filters come in the query and in a form."""
+    with web.client() as client:
+        client.reg([("printer", 9100), ("other", 9101), ("unix", "/run/unix")])
+        listed = web.ask("/portmap?service=printer&service=unix").text.splitlines()
+        assert listed[0] == "service,user,pid,port,prog"
+        assert [row.split(",")[0] for row in listed[1:]] == ["printer", "unix"]
+        form = b"service=printer"
+        kind = "application/x-www-form-urlencoded"
+        posted = web.ask("/portmap", "POST", form, Content_Type=kind, Accept="application/json")
+        assert [row["port"] for row in json.loads(posted.body)] == [9100]
+        assert "<td>other</td>" in web.ask("/portmap", Accept="text/html").text
+        proxied = web.ask("/portmap", X_Forwarded_For="192.0.2.1").text
+        assert "printer" in proxied
+        assert "unix" not in proxied
+    assert "printer" not in web.ask("/portmap").text
+
+
+#: Method, target, header, status, and what is said.
+REFUSED = [
+    ("GET", "/nowhere", {}, 404, "there is "),
+    ("GET", "/../etc/passwd", {}, 404, "there is "),
+    ("GET", "/page/", {}, 404, "there is "),
+    ("PUT", "/portmap", {}, 405, "GET, HEAD, POST"),
+    ("DELETE", "/portmap", {}, 405, "GET, HEAD, POST"),
+    ("POST", "/health", {}, 405, "GET, HEAD"),
+    ("OPTIONS", "/portmap", {}, 405, "GET, HEAD, POST"),
+    ("GET", "/portmap?uid=1", {}, 400, "field 'uid' is none of service, user, pid"),
+    ("GET", "/portmap?pid=x", {}, 400, "pid 'x' is not a number"),
+    ("GET", "/portmap?service=%FF", {}, 400, "not in UTF-8"),
+    ("GET", "/portmap", {"Accept": "image/png"}, 406, "text/csv"),
+    ("GET", "/portmap", {"Host": "evil.example"}, 421, "--http-name"),
+    ("POST", "/portmap", {"Origin": "http://evil.example"}, 403, "another site"),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "header", "status", "said"), REFUSED)
+def test_refused(
+    web: WebDaemon, method: str, target: str, header: dict[str, str], status: int, said: str
+) -> None:
+    """What is refused says why, and the next request is served."""
+    answered = web.ask(target, method, None, **header)
+    assert answered.status == status
+    assert said in answered.text
+    assert ("allow" in answered.header) == (status == 405)
+    assert web.ask("/health").status == 200
+
+
+HOST = b"Host: localhost\r\nConnection: close\r\n"
+#: What is sent, and how the answer begins.
+BROKEN = [
+    (b"\r\n\r\n", b"HTTP/1.1 400"),
+    (b"GET\r\n\r\n", b"HTTP/1.1 400"),
+    (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"HTTP/1.1 400"),
+    (b"GET /health HTTP/1.1\r\n" + 2 * HOST + b"\r\n", b"HTTP/1.1 421"),
+    (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 20_000, b""),
+    (b"GET /" + b"x" * 20_000, b""),
+    (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"HTTP/1.1 400"),
+    (b"POST /portmap HTTP/1.1\r\n" + HOST + b"Content-Length: 65537\r\n\r\n", b"HTTP/1.1 413"),
+    (b"POST /portmap HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", b"HTTP/1.1 400"),
+    (
+        b"POST /portmap HTTP/1.1\r\n"
+        + HOST
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"".join(b"1000\r\n" + b"x" * 4096 + b"\r\n" for _ in range(17)),
+        b"HTTP/1.1 413",
+    ),
+    (bytes(100_000), b""),
+]
+
+
+@pytest.mark.parametrize(("sent", "begins"), BROKEN)
+def test_broken(web: WebDaemon, sent: bytes, begins: bytes) -> None:
+    """What is no request within bounds ends its connection, and no other."""
+    with web.connect() as skt:
+        try:
+            skt.sendall(sent)
+            answered = skt.makefile("rb").read()
+        except ConnectionError:
+            # What it had not read yet when it closed the connection takes the answer with it.
+            answered = begins
+    assert answered.startswith(begins)
+    assert web.ask("/health").status == 200
+
+
+def test_not_imported() -> None:
+    """Without ``--http``, nothing of it is imported."""
+    code = (
+        "import sys, portmapd.tap;"
+        "from twisted.internet import reactor;"
+        "options = portmapd.tap.Options();"
+        "options.parseOptions(['--state=none', '--rpc-socket=none', '-p0', '--config=none']);"
+        "service = portmapd.tap.TwistdPortmapper(options.config(), reactor);"
+        "service.startService();"
+        "print([n for n in sys.modules if n.startswith(('portmapd.web', 'twisted.web'))])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_endpoint_taken(web: WebDaemon) -> None:
+    """An endpoint that cannot be bound, or is none, is one line, and nothing is started."""
+    taken = f"tcp:{web.port}:interface=127.0.0.1"
+    for endpoint, said in (
+        (taken, f"the endpoint '{taken}' cannot be served: Address already in use"),
+        ("8080", "http '8080' is no endpoint of Twisted (Unknown endpoint type: '8080'); give one"),
+    ):
+        options = ("-p0", "--rpc-socket=none", "--local-socket=none", "--state=none")
+        done = subprocess.run(
+            [TWISTD, "-n", "--pidfile=", "portmapd", *options, "--http", endpoint],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_elsewhere(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
+    """Callers of other hosts see no UNIX sockets, and none of them where they may not ask."""
+    ask = (sys.executable, "-c", _ASK.format(OURS))
+    with portmapd(namespace, tmp_path, "--http", "tcp:8080"):
+        assert "portmapd.portmapd" in namespace.run(*ask)
+        assert elsewhere.run(*ask) == "service,user,pid,port,prog\n"
+    with portmapd(namespace, tmp_path, "--http", "tcp:8080", "--allow", "192.0.2.0/24"):
+        assert "portmapd.portmapd" in namespace.run(*ask)
+        assert "no answer" in elsewhere.run(*ask, status=1)
+
+
+_ASK = """
+from urllib.request import urlopen
+try:
+    print(urlopen("http://{}:8080/portmap").read().decode().replace("\\r", ""), end="")
+except OSError:
+    exit("no answer")
+"""
+
+
+EXAMPLES = TOP / "docs" / "examples" / "http"
+
+
+@pytest.mark.programs("curl")
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.console")), ids=lambda path: path.stem)
+def test_session(namespace: Namespace, tmp_path: Path, example: Path) -> None:
+    """Each command of a session prints what the page shows."""
+    play(namespace, example.read_text(), f"{Path(TWISTD).parent}:{PATH}", tmp_path)
