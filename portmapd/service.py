@@ -119,12 +119,14 @@ class PortmapperService(MultiService):
             self._liveness.setServiceParent(self)
         self._restorer = Restorer(self.registry, self._liveness, config.forget)
         self._state: StateFile | None = None
+        self._persistence: Persistence | None = None
         if config.state is not None:
             self._state = StateFile(config.state)
-            self._persistence(self._state).setServiceParent(self)
+            self._persistence = self._make_persistence(self._state)
+            self._persistence.setServiceParent(self)
         self._rpcbind = RpcbindFiles([])
 
-    def _persistence(self, file: StateFile) -> Persistence:
+    def _make_persistence(self, file: StateFile) -> Persistence:
         return Persistence(
             file,
             self.registry,
@@ -298,7 +300,9 @@ class PortmapperService(MultiService):
         # Few have a status page, and it takes memory and time to import.
         from portmapd.web.server import WebServer
 
-        self._web = WebServer(endpoint, self.registry, server, self.config, self._reactor)
+        self._web = WebServer(
+            endpoint, self.registry, server, self.config, self._reactor, self._persistence
+        )
         self._web.listen()
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -139,6 +140,17 @@ class Persistence(Service):
                 path=self._file.path,
             )
         self._mark()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the file got its contents, by the clock; infinity if there is no file."""
+        modified = self._file.modified()
+        return self._clock.seconds() - modified if modified else math.inf
+
+    @property
+    def behind(self) -> float:
+        """Seconds for which the oldest change has not been written; 0 if all are."""
+        return self._clock.seconds() - self._since if self._is_behind else 0.0
 
     def stopService(self) -> Deferred[None]:
         """Write the file a last time; the Deferred fires when that is done."""

@@ -159,6 +159,11 @@ class PortmapServer:
         )
 
     @property
+    def descriptors(self) -> IReactorFDSet | None:
+        """Where descriptors are watched; None: the reactor watches none."""
+        return self._descriptors
+
+    @property
     def statistics(self) -> Statistics:
         """What was asked."""
         return self._context.statistics

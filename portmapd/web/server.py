@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -13,9 +15,12 @@ from twisted.python.failure import Failure
 from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.registry.registry import Registry
+from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
+from portmapd.web.counters import Counters
+from portmapd.web.latency import Probe
 from portmapd.web.portmap import PortmapPage
-from portmapd.web.query import Answer, Query, Route, text
+from portmapd.web.query import Answer, Handler, Query, Route, Unusable, text
 from portmapd.web.site import Site
 
 
@@ -27,6 +32,7 @@ class WebServer:
     :param server: whose counters are shown.
     :param config: says who is answered, and which names this host has.
     :param reactor: the application's reactor.
+    :param persistence: the state file; None: there is none.
     """
 
     def __init__(
@@ -36,12 +42,16 @@ class WebServer:
         server: PortmapServer,
         config: Config,
         reactor: IReactorTime,
+        persistence: Persistence | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._reactor = reactor
+        self._probe = _probe(registry, server, config, reactor)
+        counters = Counters(registry, server, self._probe.histogram, persistence)
         routes = {
             "/health": Route(_health),
             "/portmap": Route(PortmapPage(registry).answer, ("GET", "HEAD", "POST")),
+            "/metrics": Route(_metrics(counters, self._connections)),
         }
         names = (socket.gethostname(), *config.http_names)
         self._site = Site(routes, names, config.policy, reactor)
@@ -64,6 +74,11 @@ class WebServer:
                 f"the endpoint {self._endpoint!r} cannot be served: "
                 f"{getattr(why, 'strerror', None) or why}; choose another one with --http"
             ) from None
+        self._probe.start()
+
+    def _connections(self) -> dict[str, int]:
+        """How many connections over HTTP there are."""
+        return {"http": len(self._site.connections)}
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -75,9 +90,29 @@ class WebServer:
 
         :return: fires when they are closed.
         """
+        self._probe.stop()
         ports, self._ports = self._ports, []
         ended = [maybeDeferred(port.stopListening) for port in ports]
         return gatherResults([*ended, self._site.close()])
+
+
+def _probe(
+    registry: Registry, server: PortmapServer, config: Config, reactor: IReactorTime
+) -> Probe:
+    return Probe(registry, config.policy, reactor, server.descriptors, perf_counter)
+
+
+def _metrics(counters: Counters, connections: Callable[[], Mapping[str, int]]) -> Handler:
+    """What answers for ``/metrics``: prometheus_client, where it is installed."""
+    try:
+        from portmapd.web.metrics import MetricsPage
+    except ImportError:
+        return _no_metrics
+    return MetricsPage(counters, connections).answer
+
+
+def _no_metrics(query: Query) -> Answer:
+    raise Unusable(501, "metrics need prometheus_client: pip install 'portmapd[metrics]'")
 
 
 def _health(query: Query) -> Answer:
