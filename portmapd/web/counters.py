@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import frozen
 
 from portmapd.oncrpc.program import PMAP_VERS, PmapProcedure, RpcbProcedure
+from portmapd.portmapper.statistics import Statistics
 from portmapd.registry.change import ChangeKind
 from portmapd.registry.registry import Registry
 from portmapd.server.persistence import Persistence
-from portmapd.server.portmap_server import PortmapServer
 from portmapd.web.latency import Histogram
 
 
@@ -24,13 +26,15 @@ class Counters:
     """Where the counters are; to read them costs no caller anything.
 
     :param registry: what is registered.
-    :param server: what was asked, and is connected.
+    :param statistics: what was asked.
+    :param faults: how often peers were at fault, by the name of the event in the log.
     :param histogram: how long callers wait.
     :param persistence: the state file; None: there is none.
     """
 
     registry: Registry
-    server: PortmapServer
+    statistics: Statistics
+    faults: Mapping[str, int]
     histogram: Histogram
     persistence: Persistence | None = None
 
@@ -47,4 +51,4 @@ class Counters:
     @property
     def refusals(self) -> dict[str, int]:
         """How often what was refused, by the reason: a code, or the name of an event of the log."""
-        return {**self.server.statistics.refusals, **self.server.faults}
+        return {**self.statistics.refusals, **self.faults}

@@ -1,4 +1,4 @@
-"""``/metrics``: the counters for Prometheus. No label has a caller's address or a service's name."""
+"""``/metrics``: the counters for Prometheus. No label has anything that a caller chose."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MetricsPage:
     """Tells the counters.
 
     :param counters: where they are.
-    :param connections: how many connections there are over HTTP, by their kind.
+    :param connections: how many connections there are, by their kind.
     """
 
     def __init__(self, counters: Counters, connections: Callable[[], Mapping[str, int]]) -> None:
@@ -59,8 +59,7 @@ class PortmapCollector(Collector):
         yield _gauge("registrations", "What is registered now.", "kind", counters.registrations)
         changes = {kind.value: count for kind, count in counters.registry.changes.items()}
         yield _counter("changes", "Changes of what is registered.", "kind", changes)
-        open_now = {**counters.server.connections, **self._connections()}
-        yield _gauge("connections", "Open connections.", "kind", open_now)
+        yield _gauge("connections", "Open connections.", "kind", self._connections())
         yield self._latency()
         yield from self._state()
         versions = {
@@ -75,7 +74,7 @@ class PortmapCollector(Collector):
         calls = CounterMetricFamily(
             "portmapd_calls", "Calls of program 100000 that were served.", labels=labels
         )
-        for tally, count in self._counters.server.statistics.totals().items():
+        for tally, count in self._counters.statistics.totals().items():
             name = procedure_name(tally.version, tally.procedure)
             result = "success" if tally.success else "failure"
             calls.add_metric([str(tally.version), name, tally.transport, result], count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -12,15 +12,21 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 
+from portmapd import __version__
 from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.registry.registry import Registry
 from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.web.counters import Counters
+from portmapd.web.events import RETRY, Events, event
+from portmapd.web.files import file_handlers
+from portmapd.web.history import History, Sample
+from portmapd.web.inventory import Inventory
 from portmapd.web.latency import Probe
 from portmapd.web.portmap import PortmapPage
 from portmapd.web.query import Answer, Handler, Query, Route, Unusable, text
+from portmapd.web.rpc_names import rpc_names
 from portmapd.web.site import Site
 
 
@@ -45,10 +51,20 @@ class WebServer:
         persistence: Persistence | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._server = server
         self._reactor = reactor
         self._probe = _probe(registry, server, config, reactor)
-        counters = Counters(registry, server, self._probe.histogram, persistence)
+        counters = Counters(
+            registry, server.statistics, server.faults, self._probe.histogram, persistence
+        )
+        self._history = History(
+            counters, self._probe.recent, self._connections, reactor, self._sampled
+        )
+        self._events = Events(self._snapshot, reactor)
+        self._inventory = Inventory(registry, reactor.seconds, rpc_names(), self._events.changed)
         routes = {
+            **{path: Route(handle) for path, handle in file_handlers().items()},
+            "/events": Route(self._events.answer, ("GET",)),
             "/health": Route(_health),
             "/portmap": Route(PortmapPage(registry).answer, ("GET", "HEAD", "POST")),
             "/metrics": Route(_metrics(counters, self._connections)),
@@ -75,10 +91,25 @@ class WebServer:
                 f"{getattr(why, 'strerror', None) or why}; choose another one with --http"
             ) from None
         self._probe.start()
+        self._history.start()
 
     def _connections(self) -> dict[str, int]:
-        """How many connections over HTTP there are."""
-        return {"http": len(self._site.connections)}
+        """How many connections there are, by their kind."""
+        http = {"http": len(self._site.connections), "events": len(self._events)}
+        return {**self._server.connections, **http}
+
+    def _snapshot(self, is_local: bool) -> Iterator[bytes]:
+        """Everything that a new listener is told, as events."""
+        yield f"retry: {RETRY}\n".encode() + event(
+            "begin", {"host": socket.gethostname(), "version": __version__}
+        )
+        yield event("history", list(self._history.samples))
+        for rows in self._inventory.pages(is_local):
+            yield event("rows", rows)
+        yield event("ready", None)
+
+    def _sampled(self, sample: Sample) -> None:
+        self._events.tell(event("sample", sample))
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -91,6 +122,9 @@ class WebServer:
         :return: fires when they are closed.
         """
         self._probe.stop()
+        self._history.stop()
+        self._inventory.close()
+        self._events.close()
         ports, self._ports = self._ports, []
         ended = [maybeDeferred(port.stopListening) for port in ports]
         return gatherResults([*ended, self._site.close()])
