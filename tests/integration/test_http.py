@@ -1,6 +1,7 @@
 """The port mapper over HTTP: what is served, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,4 +178,6 @@ EXAMPLES = TOP / "docs" / "examples" / "http"
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.console")), ids=lambda path: path.stem)
 def test_session(namespace: Namespace, tmp_path: Path, example: Path) -> None:
     """Each command of a session prints what the page shows."""
+    for program in EXAMPLES.glob("*.py"):
+        shutil.copy(program, tmp_path)
     play(namespace, example.read_text(), f"{Path(TWISTD).parent}:{PATH}", tmp_path)
