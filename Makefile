@@ -1,6 +1,8 @@
 # make run    set everything up and serve: port 111 if it may be bound, else 10111
 # make test   set everything up and run the whole suite
 # make kills  kill a daemon at random moments, a thousand times unless ARGS="--kills N"
+# make handovers   hand a daemon over under load, a hundred times unless ARGS="--handovers N"
+# make soak   load for an hour unless ARGS="--minutes N", or hostile peers with ARGS=--hostile
 # make fuzz   give any bytes to what takes bytes, for a minute each unless ARGS="--seconds N"
 # make lint | types | docs | bench | clean | help
 #
@@ -14,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run test kills lint types docs bench fuzz clean help
+.PHONY: run test kills handovers lint types docs bench soak fuzz clean help
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -25,6 +27,9 @@ test: $(VENV)/installed-test
 
 kills: $(VENV)/installed-test
 	$(BIN)/python -m tests.support.kills $(ARGS)
+
+handovers: $(VENV)/installed-test
+	$(BIN)/python -m tests.support.handovers $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -39,6 +44,9 @@ docs: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m bench.soak $(ARGS)
 
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m fuzz $(ARGS)

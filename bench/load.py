@@ -1,8 +1,11 @@
 """The load generator: load.c and its parts, compiled and run against a server."""
 
 import json
+import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from bench import MeasureError
 from bench.servers import BUILD, HOST, TOP, Running
@@ -43,11 +46,14 @@ def build() -> None:
     BUILD.mkdir(exist_ok=True)
     for program, parts in _PARTS.items():
         sources = [str(TOP / "bench" / f"{part}.c") for part in parts]
-        command = [*_CC, "-o", str(BUILD / program), *sources]
+        # Another run may execute the program meanwhile.
+        new = BUILD / f"{program}.{os.getpid()}"
+        command = [*_CC, "-o", str(new), *sources]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line]
             raise MeasureError(f"{program} does not compile: {(errors or [done.stderr])[0]}")
+        new.replace(BUILD / program)
 
 
 def command(target: Running, mode: str, *options: str) -> list[str]:
@@ -91,6 +97,36 @@ def run(target: Running, mode: str, *options: str) -> Figures:
     if figures["wrong"] or not figures["answered"]:
         raise MeasureError(f"{name}: {figures['wrong']:.0f} wrong answers to {mode}")
     return figures
+
+
+@contextmanager
+def calling(
+    target: Running, rate: float, seconds: float, *, lead: float = 0.0, in_flight: int = 1_000
+) -> Iterator[dict[str, float]]:
+    """Call GETPORT over UDP at a constant rate in the block, answered or not.
+
+    :param rate: calls a second; a call's latency counts from when it was due.
+    :param seconds: the longest time.
+    :param lead: seconds of calls before the block.
+    :param in_flight: calls that wait for their answers at most; others that are due are sent later.
+    :return: gets the figures of the load generator at the end.
+    :raises MeasureError: no call was answered for five seconds.
+    """
+    waited = target.waited_seconds()
+    known = ("--programs", TEN, "--check-ports", "--seconds", str(seconds))
+    paced = ("--rate", str(rate), "--in-flight", str(in_flight))
+    line = command(target, "udp", *known, *paced)
+    figures: dict[str, float] = {}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(lead)
+        try:
+            yield figures
+        finally:
+            process.terminate()
+        document = process.communicate()[0]
+    if not document:
+        raise MeasureError(f"{target.server.name}: GETPORT was not answered for five seconds")
+    figures |= read(document, target.waited_seconds() - waited)
 
 
 def register(target: Running, wanted: str, *options: str) -> Figures:

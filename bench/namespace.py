@@ -25,16 +25,17 @@ exec nice -n -20 "$@"
 """
 
 
-def enter(arguments: Sequence[str]) -> NoReturn:
+def enter(arguments: Sequence[str], module: str = "bench") -> NoReturn:
     """Replace this process by the benchmark inside its namespace.
 
     :param arguments: the command line, without the program.
+    :param module: the program.
     :raises MeasureError: this user or this machine cannot make a namespace.
     """
     if os.geteuid() != 0:
         raise MeasureError("a network namespace needs root: run the benchmark as root")
     require("unshare", "ip", "mount", "nice")
-    benchmark = (sys.executable, "-m", "bench", INSIDE, *arguments)
+    benchmark = (sys.executable, "-m", module, INSIDE, *arguments)
     os.execvp(_UNSHARE[0], (*_UNSHARE, "sh", "-c", _PREPARE, "bench", *benchmark))
 
 

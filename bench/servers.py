@@ -73,16 +73,29 @@ class Running:
     """A server that answers.
 
     :param start_seconds: from exec to the first answer.
+    :param log: what it writes.
     """
 
     server: Server
     pid: int
     start_seconds: float
+    log: Path
 
     def resident_bytes(self) -> int:
         """The resident set (VmRSS)."""
+        return self._memory("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The largest resident set since the start (VmHWM)."""
+        return self._memory("VmHWM")
+
+    def _memory(self, kind: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return int(status.partition(f"{kind}:")[2].split()[0]) * 1024
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def waited_seconds(self) -> float:
         """Seconds that its main thread was ready to run and had no processor."""
@@ -158,19 +171,20 @@ def epmd(number: int = 0) -> Server:
 
 
 @contextmanager
-def running(server: Server) -> Iterator[Running]:
+def running(server: Server, folder: Path = BUILD) -> Iterator[Running]:
     """Start a server, yield it once it answers, stop it.
 
-    :raises MeasureError: it does not start; what it wrote is in bench/build.
+    :param folder: where its log goes.
+    :raises MeasureError: it does not start; what it wrote is in its log.
     """
-    log = BUILD / f"{server.name.replace(' ', '-')}-{server.port}.log"
+    log = folder / f"{server.name.replace(' ', '-')}-{server.port}.log"
     began = time.perf_counter()
     # Each server starts without the mappings of those before it.
     with TemporaryDirectory(prefix="portmapd-bench-") as state:
         process = _start(server, log, state)
         try:
             _await_answer(server, process, log)
-            yield Running(server, process.pid, time.perf_counter() - began)
+            yield Running(server, process.pid, time.perf_counter() - began, log)
         finally:
             _stop(process)
 

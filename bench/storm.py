@@ -1,6 +1,5 @@
 """Many connections that are made, held and broken at once, and what GETPORT callers notice."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,7 +7,7 @@ from functools import partial
 
 from bench import MeasureError
 from bench.holders import Holders, Names, holding
-from bench.load import TEN, Figures, command, read, register
+from bench.load import TEN, Figures, calling, register
 from bench.measure import Goal, Measure, Plan, Row
 from bench.servers import PORTMAPD, Checkout, Running, running
 from portmapd.client.blocking import Portmapper
@@ -78,19 +77,8 @@ def _storm(names: Names, checkout: Checkout) -> Figures:
 @contextmanager
 def _getport(target: Running, event: str, figures: dict[str, float]) -> Iterator[None]:
     """Call at a constant rate during an event; adds the calls' figures."""
-    waited = target.waited_seconds()
-    known = ("--programs", TEN, "--check-ports", "--seconds", str(GONE_LIMIT))
-    line = command(target, "udp", *known, "--rate", str(RATE), "--in-flight", "1000")
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        time.sleep(LEAD)
-        try:
-            yield
-        finally:
-            process.terminate()
-        document = process.communicate()[0]
-    if not document:
-        raise MeasureError("portmapd: GETPORT was not answered for five seconds")
-    seen = read(document, target.waited_seconds() - waited)
+    with calling(target, RATE, GONE_LIMIT, lead=LEAD) as seen:
+        yield
     figures[f"{event} p99"], figures[f"{event} max"] = seen["p99_us"] / 1000, seen["max_us"] / 1000
     figures[f"{event} lost"], figures[f"{event} waited"] = seen["lost"], 100 * seen["waited"]
 

@@ -1,6 +1,6 @@
 """The table that people read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 Records = Sequence[Mapping[str, Any]]
@@ -18,11 +18,20 @@ def table(records: Records, figures: tuple[str, str] = PEERS) -> list[str]:
     :param figures: the heads of the figures' columns.
     """
     head = ("what", *figures, "", "ratio", "(rounds)", "goal", "met")
-    cells = [head, *map(_cells, records)]
+    lines = aligned([head, *map(_cells, records)], _LEFT)
+    return [*lines, *(_note(record) for record in records if record["note"])]
+
+
+def aligned(cells: Sequence[Sequence[str]], left: Container[int]) -> list[str]:
+    """Lines with a head, and a rule below it.
+
+    :param cells: the head, and the rows.
+    :param left: the columns whose cells are to the left.
+    """
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [_line(line, widths) for line in cells]
+    lines = [_line(line, widths, left) for line in cells]
     rule = "-" * max(map(len, lines))
-    return [lines[0], rule, *lines[1:], *(_note(record) for record in records if record["note"])]
+    return [lines[0], rule, *lines[1:]]
 
 
 def _cells(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -46,10 +55,10 @@ def _figure(value: float | None, unit: str) -> str:
     return f"{value:,.{digits}f} {unit}"
 
 
-def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
+def _line(cells: Iterable[str], widths: Sequence[int], left: Container[int]) -> str:
     columns = enumerate(zip(cells, widths, strict=True))
     return "  ".join(
-        cell.ljust(width) if column in _LEFT else cell.rjust(width)
+        cell.ljust(width) if column in left else cell.rjust(width)
         for column, (cell, width) in columns
     ).rstrip()
 

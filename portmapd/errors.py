@@ -22,6 +22,7 @@
     ├── DaemonUnreachable      there is no connection to the daemon
     │   └── ClientClosed       the application closed its client
     ├── InvalidState           a file of mappings cannot be used: it is set aside
+    ├── HandoverFailed         another process cannot take the place of this one
     ├── Terminated             the operation's terminator became readable
     └── ConfigurationError     an option or a socket cannot be used: nothing is started
 
@@ -191,6 +192,18 @@ class BadArguments(Refusal):
     code = "BAD_ARGUMENTS"
 
 
+class NotAllowed(Refusal):
+    """The user may not ask for that."""
+
+    code = "NOT_ALLOWED"
+
+
+class RestartFailed(Refusal):
+    """The daemon goes on as it was. The message says why."""
+
+    code = "RESTART_FAILED"
+
+
 class InternalError(Refusal):
     """The daemon failed while serving the command."""
 
@@ -223,6 +236,10 @@ class Terminated(PortmapdError):
 
 class InvalidState(PortmapdError):
     """The mappings of an earlier run cannot be read. The message says what is wrong with them."""
+
+
+class HandoverFailed(PortmapdError):
+    """Another process cannot take the place of this one. The message says why."""
 
 
 class ConfigurationError(PortmapdError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.application.service import MultiService
@@ -21,7 +22,6 @@ from twisted.internet.interfaces import (
     IReactorThreads,
     IReactorTime,
 )
-from twisted.internet.protocol import ServerFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -32,17 +32,25 @@ from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
 from portmapd.registry.holder import Holder
-from portmapd.registry.mapping import SUPERUSER, mapping
+from portmapd.registry.image import read_image, take_image
+from portmapd.registry.mapping import SUPERUSER, Users, mapping
+from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.boot import this_boot
+from portmapd.server.channel import ChannelFactory
 from portmapd.server.directories import check_directory
 from portmapd.server.engine import Engine, make_engine
+from portmapd.server.fast.engine import FastEngine
 from portmapd.server.handed_in_sockets import HandedInSockets
+from portmapd.server.handover.passed import Descriptors, PassedStream
+from portmapd.server.handover.taken_over import TakenOver
+from portmapd.server.listening import Listening
 from portmapd.server.liveness import Liveness
 from portmapd.server.log_events import RPCBIND_IMPORTED, RPCBIND_NOT_IMPORTED, SERVING
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.persistence import Persistence
+from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.restoring import Restorer
 from portmapd.server.rpcbind_files import RpcbindFiles, read_rpcbind_files
@@ -53,6 +61,9 @@ if TYPE_CHECKING:
     from portmapd.joined import JoinedPortMapper
     from portmapd.web.server import WebServer
 
+
+#: How long requests that have arrived when the service stops are answered, in seconds.
+REST = 0.2
 #: How often another free port is tried: one that is free over UDP may be taken over TCP.
 TRIES = 8
 
@@ -83,6 +94,11 @@ class PortmapperService(MultiService):
     """
 
     _log = Logger()
+    #: Has another process take the place of this one; None: nobody can ask for that. And what
+    #: another one has passed on whose place this one takes, but for its listening sockets, which
+    #: are handed in. A daemon sets them before anything else.
+    _restart: Callable[[], object] | None = None
+    _taken_over: TakenOver | None = None
 
     def __init__(
         self,
@@ -109,7 +125,14 @@ class PortmapperService(MultiService):
         self._engine: Engine = make_engine(reactor)
         self._server: PortmapServer | None = None
         self._web: WebServer | None = None
-        self._ports: list[IListeningPort] = []
+        self._listening: list[Listening] = []
+        self._made = frozenset(
+            (each.kind, each.place)
+            for each in (() if self._taken_over is None else self._taken_over.sockets)
+            if each.is_made
+        )
+        #: The streams that another process has had, and what they were there.
+        self._resumed: list[tuple[PipelinedProtocol[Any], PassedStream]] = []
         self._addresses: dict[str, str] = {}
         self._holder: Holder | None = None
         # A server lives from a start to a stop; what is known of dead services lives on.
@@ -121,7 +144,8 @@ class PortmapperService(MultiService):
         self._state: StateFile | None = None
         self._persistence: Persistence | None = None
         if config.state is not None:
-            self._state = StateFile(config.state)
+            lock = None if self._taken_over is None else self._taken_over.lock(config.state)
+            self._state = StateFile(config.state, lock)
             self._persistence = self._make_persistence(self._state)
             self._persistence.setServiceParent(self)
         self._rpcbind = RpcbindFiles([])
@@ -135,6 +159,7 @@ class PortmapperService(MultiService):
             this_boot(),
             self._reactor,
             self._in_thread,
+            is_read=self._taken_over is None,
         )
 
     def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
@@ -186,6 +211,8 @@ class PortmapperService(MultiService):
     def startService(self) -> None:
         """Serve, once every socket is bound; see :meth:`privilegedStartService`."""
         self.privilegedStartService()
+        if self._taken_over is not None:
+            self._take_over(self._taken_over)
         try:
             self._register()
         except BaseException:
@@ -210,7 +237,7 @@ class PortmapperService(MultiService):
     def _read_rpcbind(self) -> None:
         """Read what rpcbind left, while the right to do so is there."""
         folder = self.config.import_rpcbind
-        if folder is None:
+        if folder is None or self._taken_over is not None:
             return
         try:
             self._rpcbind = read_rpcbind_files(folder)
@@ -231,7 +258,8 @@ class PortmapperService(MultiService):
     def _served(self) -> str:
         if self._joined is not None:
             return f"through the port mapper that has port {self.port}"
-        hosts = [host.host for host in map(_host_of, self._ports) if host and host.type == "UDP"]
+        found = (each.host for each in self._listening)
+        hosts = [host.host for host in found if host and host.type == "UDP"]
         where = [*hosts, *filter(None, [self.config.rpc_socket])]
         port = f"port {self.port} on " if hosts else ""
         places = [port + _listed(where)] if where else []
@@ -242,8 +270,19 @@ class PortmapperService(MultiService):
         return "; ".join(places) or "nothing"
 
     def stopService(self) -> Deferred[Any]:
-        """Close every socket and connection; the deferred fires when they are closed."""
+        """Answer what has arrived, and close every socket and connection.
+
+        :return: fires when they are closed.
+        """
+        self._answer_rest()
         return gatherResults([maybeDeferred(super().stopService), self._close()])
+
+    def _answer_rest(self) -> None:
+        """Answer what has arrived by now; more may be arriving without end."""
+        ends = monotonic() + REST
+        while self._server is not None and monotonic() < ends:
+            if not (self._engine.serve() or self._server.give_turns()):
+                break
 
     def _listen(self, tries: int) -> None:
         """Bind the sockets.
@@ -263,6 +302,7 @@ class PortmapperService(MultiService):
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
             advertisements=config.advertise,
+            restart=self._restart,
         )
         try:
             for host in config.addresses:
@@ -285,7 +325,7 @@ class PortmapperService(MultiService):
                 listening = self._handed_in.rpc.pop(config.rpc_socket, None)
                 if listening is None:
                     check_directory(config.rpc_socket, self._uid)
-                self._listen_locally(config.rpc_socket, factory, listening)
+                self._listen_locally("rpc", config.rpc_socket, factory, listening)
             self._listen_abstractly(config.rpc_socket, factory)
             self._addresses[LOCAL.name] = config.rpc_socket
         if config.local_socket is not None:
@@ -294,7 +334,8 @@ class PortmapperService(MultiService):
                 if listening is None:
                     make_directory(config.local_socket)
                     check_directory(config.local_socket, self._uid)
-                self._listen_locally(config.local_socket, server.channelFactory(), listening)
+                channel = server.channelFactory()
+                self._listen_locally("channel", config.local_socket, channel, listening)
 
     def _listen_http(self, endpoint: str, server: PortmapServer) -> None:
         # Few have a status page, and it takes memory and time to import.
@@ -303,39 +344,57 @@ class PortmapperService(MultiService):
         self._web = WebServer(
             endpoint, self.registry, server, self.config, self._reactor, self._persistence
         )
-        self._web.listen()
+        # The process whose place this one takes has the endpoint until it ends.
+        self._web.listen(patiently=self._taken_over is not None)
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
         if not (_is_wildcard(host) or is_own_address(host)):
             self._log.warn("{host} is not an address of this host yet", host=host)
+        bound = self._handed_in.take_udp(host)
         try:
-            udp = self._engine.listen_udp(
-                self.port, server.datagramProtocol(host), host, self._handed_in.take_udp(host)
-            )
+            udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host, bound)
         except CannotListenError as error:
             if host in _IPV6_DEFAULTS and error.socketError.errno in NO_IPV6:
                 self._log.info("{host} is not served: no IPv6 here", host=host)
                 return
             raise unusable(error, UDP.name) from error
-        self._ports.append(udp)
+        self._add("udp", str(ip_address(host)), udp, None, is_handed_in=bool(bound))
         self.port = _port_of(udp)
+        factory, listening = server.streamFactory(), self._handed_in.take_tcp(host)
         try:
-            tcp = self._engine.listen_tcp(
-                self.port, server.streamFactory(), host, self._handed_in.take_tcp(host)
-            )
+            tcp = self._engine.listen_tcp(self.port, factory, host, listening)
         except CannotListenError as error:
             raise unusable(error, TCP.name) from error
-        self._ports.append(tcp)
+        self._add("tcp", str(ip_address(host)), tcp, factory, is_handed_in=listening is not None)
         for netid in (UDP6, TCP6) if ":" in host else (UDP, TCP):
             self._addresses[netid.name] = format_address(netid.wildcard, self.port)
 
     def _listen_locally(
-        self, path: str, factory: ServerFactory, listening: socket.socket | None = None
+        self,
+        kind: str,
+        path: str,
+        factory: PipelinedFactory[Any],
+        listening: socket.socket | None = None,
     ) -> None:
-        self._ports.append(self._engine.listen_unix(path, factory, listening))
+        port = self._engine.listen_unix(path, factory, listening)
+        # The streams of an abstract socket are those of the path.
+        own = None if path.startswith("\0") else factory
+        self._add(kind, path, port, own, is_handed_in=listening is not None)
 
-    def _listen_abstractly(self, path: str, factory: ServerFactory) -> None:
+    def _add(
+        self,
+        kind: str,
+        place: str,
+        port: IListeningPort,
+        factory: PipelinedFactory[Any] | None,
+        *,
+        is_handed_in: bool,
+    ) -> None:
+        is_made = not is_handed_in or (kind, place) in self._made
+        self._listening.append(Listening(kind, place, port, factory, is_made))
+
+    def _listen_abstractly(self, path: str, factory: PipelinedFactory[Any]) -> None:
         """Serve the abstract socket that is named after *path*.
 
         The kernel's NFS asks there, since it does not see the path from every mount namespace.
@@ -343,7 +402,7 @@ class PortmapperService(MultiService):
         """
         try:
             name = f"\0{path}"
-            self._listen_locally(name, factory, self._handed_in.rpc.pop(name, None))
+            self._listen_locally("rpc", name, factory, self._handed_in.rpc.pop(name, None))
         except (OSError, CannotListenError) as error:
             self._log.warn(
                 "the abstract socket @{path} is not served: {error}", path=path, error=error
@@ -372,30 +431,122 @@ class PortmapperService(MultiService):
         if self.config.local_socket is not None:
             self.registry.register(holder.new_service(ITSELF, self.config.local_socket, 0))
 
+    # In favour of another process, and in place of one
+
+    @property
+    def is_passable(self) -> bool:
+        """Whether another process can take the place of this one."""
+        return isinstance(self._engine, FastEngine)
+
+    @property
+    def passed_on(self) -> Mapping[str, Any]:
+        """What another process has passed on; empty if this one takes nobody's place."""
+        return {} if self._taken_over is None else self._taken_over.data
+
+    def settle(self) -> Deferred[None]:
+        """Have nothing written to the disk until :meth:`resume`; fires when nothing is."""
+        return succeed(None) if self._persistence is None else self._persistence.pause()
+
+    def resume(self) -> None:
+        """Have mappings written to the disk again."""
+        if self._persistence is not None:
+            self._persistence.resume()
+
+    def pass_on(self, descriptors: Descriptors) -> dict[str, Any]:
+        """All that another process needs to go on in place of this one, as a value of JSON."""
+        assert self._server is not None
+        assert self._holder is not None
+        # Connections of processes that have ended are ended first, with what they hold.
+        listening = [each.pass_on(descriptors) for each in self._listening]
+        lock = None if self._state is None else self._state.lock
+        return {
+            "listening": listening,
+            "registry": take_image(self.registry, self._unheld()),
+            "own": self._holder.serial,
+            "statistics": self._server.statistics.rows(),
+            "lock": None if lock is None else [self.config.state, descriptors.add(lock)],
+        }
+
+    def _unheld(self) -> Iterator[tuple[RpcMapping, Users, float | None]]:
+        """What is known of each mapping that no connection holds."""
+        if self._liveness is not None:
+            return self._liveness.saved()
+        return ((m, m.users, None) for m in self.registry.mappings if m.holder is None)
+
+    def _take_over(self, taken: TakenOver) -> None:
+        """Make everything anew that another process has passed on; nobody is told of it."""
+        assert self._server is not None
+        image = read_image(taken.data["registry"])
+        holders = image.admit(self.registry)
+        passed = {(each.kind, each.place): each for each in taken.sockets}
+        streams = [
+            stream
+            for each in self._listening
+            if (each.kind, each.place) in passed
+            for stream in each.take_over(passed[each.kind, each.place], taken.received, holders)
+        ]
+        # Before there are watchers: to them, nothing changes.
+        image.register(self.registry, holders)
+        self._restorer.take(image.unheld)
+        self._resumed = [
+            (protocol, stream.passed) for stream in streams for protocol in stream.resume()
+        ]
+        image.count(self.registry)
+        self._server.statistics.take_over(taken.data["statistics"])
+        self._holder = holders[taken.data["own"]]
+        taken.received.close()
+
+    def go_on(self) -> None:
+        """Serve what another process has passed on; it serves no longer."""
+        for each in self._listening:
+            each.take_file()
+        resumed, self._resumed = self._resumed, []
+        for protocol, passed in resumed:
+            protocol.go_on(passed)
+        self._move()
+
+    def _move(self) -> None:
+        """Register as this process what the other one had registered of itself."""
+        holder = self._holder
+        assert holder is not None
+        is_same = {m.netid: m.address for m in holder.mappings.values()} == self._addresses and {
+            service.port for service in holder.services.values()
+        } == {self.config.local_socket} - {None}
+        if is_same:
+            self.registry.move(holder, os.geteuid(), os.getpid())
+        else:
+            self.registry.close(holder)
+            self._holder = None
+            self._register()
+
+    def answer_restarts(self, answer: Callable[[bytes], bytes]) -> None:
+        """A restart has ended, somehow: answer those who have asked for it.
+
+        :param answer: makes the box that answers the request with a tag.
+        """
+        for each in self._listening:
+            if isinstance(each.factory, ChannelFactory):
+                each.factory.restarted(answer)
+
     def _close(self) -> Deferred[Any]:
         """Close the sockets and connections, and remove what is registered here."""
         if self._holder is not None:
             self.registry.close(self._holder)
             self._holder = None
         self._addresses = {}
-        ports, self._ports = self._ports, []
-        ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
+        ended: list[Deferred[Any]] = []
         if self._web is not None:
             ended.append(self._web.close())
             self._web = None
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None
+        listening, self._listening = self._listening, []
+        ended += [maybeDeferred(each.port.stopListening) for each in listening]
         if self._joined is not None:
             ended.append(self._joined.close())
             self._joined = None
         return gatherResults(ended)
-
-
-def _host_of(listening: IListeningPort) -> IPv4Address | IPv6Address | None:
-    """The address that a port is bound to; None if it is not an internet address."""
-    host = listening.getHost()
-    return host if isinstance(host, IPv4Address | IPv6Address) else None
 
 
 def _listed(words: list[str]) -> str:

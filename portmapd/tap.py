@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import resource
-from collections.abc import Callable, Collection, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -33,6 +33,9 @@ from portmapd.server.handed_in_sockets import (
     sort_sockets,
     take_descriptors,
 )
+from portmapd.server.handover.predecessor import CommandLine
+from portmapd.server.handover.successor import Successor
+from portmapd.server.handover.taken_over import TakenOver
 from portmapd.server.log_events import NO_CHANNEL
 from portmapd.server.log_output import LogOutput
 from portmapd.server.pid_file import prepare_pid_file
@@ -42,14 +45,21 @@ from portmapd.server.socket_file import make_directory
 from portmapd.server.state_file import give_directory
 from portmapd.server.supervision import Supervision
 from portmapd.service import PortmapperService
+from portmapd.succession import Launch, Succession
 
 #: twistd's pid file if none is given, in the current directory.
 PID_FILE = "twistd.pid"
 
 #: A garbage collection stops everything for a time in proportion to the number of objects, and
 #: finds next to nothing, since connections and registrations are in no cycles. With the
-#: interpreter's defaults, collections would grow more and longer with every registration.
-GC_THRESHOLDS = (10_000, 100, 100)
+#: interpreter's defaults, collections would grow more and longer with every registration. One of
+#: the youngest looks at 5,000 objects, one of the middle at ten times as many, which takes some
+#: milliseconds; one of all is as good as never.
+GC_THRESHOLDS = (5_000, 10, 2_000)
+
+
+#: The fields whose defaults depend on the rights with which the process was started.
+DEFAULTS = ("port", "rpc_socket", "local_socket", "state")
 
 
 class CannotStart(Exception, SystemExit):
@@ -81,6 +91,9 @@ class TwistdPortmapper(PortmapperService):
     :param handed_in: sockets that are bound already.
     :param uid: the user who serves once the sockets are bound; None: the one who binds them.
     :param kept: capabilities that a user other than root keeps then.
+    :param launch: how another process can take its place; None: none can.
+    :param taken_over: what the process has passed on whose place this one takes; its listening
+        sockets are among *handed_in*. None: it takes nobody's place.
     """
 
     _log = Logger()
@@ -94,14 +107,24 @@ class TwistdPortmapper(PortmapperService):
         handed_in: HandedInSockets | None = None,
         uid: int | None = None,
         kept: Collection[int] = (),
+        launch: Launch | None = None,
+        taken_over: TakenOver | None = None,
     ) -> None:
+        self._taken_over = taken_over
         super().__init__(config, reactor, handed_in=handed_in, uid=uid)
         self._kept = kept
         self._has_reserved_port = False
         self._output = output
         self._observer = None if output is None else output.observer()
         self._terminal = terminal
-        Supervision(reactor, self._engine.descriptors, self.status).setServiceParent(self)
+        self._supervision = Supervision(reactor, self._engine.descriptors, self.status)
+        if taken_over is None:
+            self._supervision.setServiceParent(self)
+        self._succession: Succession | None = None
+        if launch is not None:
+            self._succession = Succession(self, reactor, launch)
+            self._succession.setServiceParent(self)
+            self._restart = self._succession.begin
 
     def setServiceParent(self, parent: object) -> None:
         """Have the application that twistd makes log there."""
@@ -111,7 +134,16 @@ class TwistdPortmapper(PortmapperService):
 
     def privilegedStartService(self) -> None:
         if self._output is not None and isinstance(self._reactor, ReactorBase):
-            handle_signals(self._reactor, self._output.reopen)
+            handle_signals(self._reactor, self._output.reopen, self._restart or _nothing)
+        with self._or_fail():
+            self._bind()
+
+    def _or_fail(self) -> AbstractContextManager[None]:
+        """In the block, a process that takes another one's place fails as it has to."""
+        return nullcontext() if self._succession is None else self._succession.or_fail()
+
+    def _bind(self) -> None:
+        """Bind every socket, or end the start."""
         try:
             super().privilegedStartService()
             self._has_reserved_port = may_bind(PORT)
@@ -142,9 +174,12 @@ class TwistdPortmapper(PortmapperService):
             )
 
     def startService(self) -> None:
-        if self._output is not None and os.geteuid() != 0:
-            self._drop_privileges()
-        super().startService()
+        with self._or_fail():
+            if self._output is not None and os.geteuid() != 0:
+                self._drop_privileges()
+            super().startService()
+            if self._succession is not None and self._taken_over is not None:
+                self._succession.take_up(lambda: self._supervision.setServiceParent(self))
         if self._terminal is not None:
             # Whoever reads the command's output waits until everyone has closed it.
             os.close(self._terminal)
@@ -176,8 +211,12 @@ class Options(UsageOptions):
         super().__init__()
         #: The options that may be repeated, by their names.
         self.lists: dict[str, list[str]] = {}
-        #: twistd's log; None unless twistd is what reads the options.
+        #: twistd's log, and how the process was started; None unless twistd is what reads the
+        #: options.
         self.output: LogOutput | None = None
+        self.command: CommandLine | None = None
+        #: This process, if it takes the place of another one.
+        self.successor: Successor | None = None
         self._settings: Settings | None = None
 
     def parseArgs(self, *arguments: str) -> None:
@@ -189,7 +228,13 @@ class Options(UsageOptions):
         if self.parent is None or "pidfile" not in self.parent:
             return
         with _one_line():
+            self.successor = Successor.find(os.environ)
+            self.command = CommandLine.of_this_process()
             self.output = LogOutput(self.parent, self.settings().log_level)
+            if self.successor is not None:
+                # It is in the background already, and the pid file names the other one.
+                self.parent.update(nodaemon=True, pidfile="")
+                return
             _prepare(self.parent)
             if "state" not in self.settings().values and os.geteuid() == 0:
                 _give_state_directory(self.parent["uid"])
@@ -227,14 +272,19 @@ class Options(UsageOptions):
         paths = {name: fields[name] for name in ("rpc_socket", "local_socket") if name in fields}
         return sort_sockets(take_descriptors(os.environ, initial_environment()), **paths)
 
-    def config(self, handed_in: HandedInSockets | None = None) -> Config:
+    def config(
+        self,
+        handed_in: HandedInSockets | None = None,
+        passed_on: Mapping[str, Any] | None = None,
+    ) -> Config:
         """The configuration that the options describe.
 
         :param handed_in: what is served unless an option says otherwise.
+        :param passed_on: further fields that count unless an option says otherwise.
         :raises UsageError: an option cannot be used. The message says what to do.
         """
         settings = self.settings()
-        defaults = {"state": default_state(os.environ)}
+        defaults = {"state": default_state(os.environ), **(passed_on or {})}
         if handed_in is not None:
             defaults |= handed_in.options
             if "interface" in settings.values:
@@ -268,14 +318,31 @@ def makeService(options: Options) -> IService:
 
     :raises CannotStart: an option cannot be used.
     """
-    from twisted.internet import reactor
-
     _raise_descriptor_limit()
     gc.set_threshold(*GC_THRESHOLDS)
+    successor = options.successor
+    if successor is None:
+        return _make_service(options, None)
+    with successor.or_fail():
+        return _make_service(options, successor.receive())
+
+
+def _make_service(options: Options, taken_over: TakenOver | None) -> IService:
+    """Make the service.
+
+    :param taken_over: what the process has passed on whose place this one takes.
+    """
+    from twisted.internet import reactor
+
     with _one_line():
-        handed_in = options.handed_in()
-        config = options.config(handed_in)
         settings = options.settings()
+        if taken_over is None:
+            handed_in = options.handed_in()
+            config = options.config(handed_in)
+        else:
+            handed_in = taken_over.handed_in()
+            config = options.config(handed_in, taken_over.data["defaults"])
+            taken_over.add_made(handed_in, config)
         if config.local_socket is None and "local-socket" not in settings.values:
             NO_CHANNEL.emit(TwistdPortmapper._log, folder=private_directory())
         service: IService = TwistdPortmapper(
@@ -286,8 +353,23 @@ def makeService(options: Options) -> IService:
             handed_in,
             options.uid,
             (SYS_PTRACE,) if settings.values.get("read-executables") else (),
+            _launch(options, config),
+            taken_over,
         )
     return service
+
+
+def _launch(options: Options, config: Config) -> Launch | None:
+    """How the process was started; None if twistd has not started it."""
+    if options.command is None or options.parent is None:
+        return None
+    given = options.settings().fields
+    defaults = {name: getattr(config, name) for name in DEFAULTS if name not in given}
+    return Launch(options.command, options.parent, defaults, options.successor)
+
+
+def _nothing() -> None:
+    """What a signal does that asks for what cannot be."""
 
 
 def _terminal(options: Options) -> int | None:

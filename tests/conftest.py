@@ -1,10 +1,13 @@
 """What every test run offers: ``--nothing-skipped``, and signals as a terminal has them."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Generator
 from typing import Any
 
+import pluggy
 import pytest
 
 _USUAL: dict[signal.Signals, Any] = {
@@ -35,14 +38,13 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
     """Turn a skip into a failure where nothing may be skipped."""
-    report = yield
+    report = (yield).get_result()
     if report.skipped and item.config.getoption("--nothing-skipped"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"nothing may be skipped, but: {reason}"
-    return report

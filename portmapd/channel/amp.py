@@ -18,9 +18,11 @@ from portmapd.errors import (
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NotAllowed,
     NotRegistered,
     Refusal,
     ReservedName,
+    RestartFailed,
     UnknownCommand,
     UnsupportedVersion,
 )
@@ -134,6 +136,12 @@ class Unwatch(Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Restart(Command):
+    """Have a new process take the place of the daemon; every connection passes over to it."""
+
+    errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
+
+
 class Event(Command):
     """A change, which the daemon tells a watcher.
 
@@ -173,4 +181,5 @@ COMMANDS: tuple[type[Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
+    Restart,
 )

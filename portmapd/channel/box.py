@@ -59,6 +59,11 @@ class BoxReader:
         """How many bytes of a box have come whose end has not."""
         return len(self._buffer)
 
+    @property
+    def pending(self) -> bytes:
+        """What has come of a box whose end has not; another reader goes on with it."""
+        return self._buffer
+
     def feed(self, data: bytes) -> Iterator[Box]:
         """Take *data* in and yield every box that it completes.
 

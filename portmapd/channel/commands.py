@@ -14,9 +14,11 @@ from portmapd.errors import (
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NotAllowed,
     NotRegistered,
     Refusal,
     ReservedName,
+    RestartFailed,
     UnknownCommand,
     UnsupportedVersion,
 )
@@ -144,6 +146,7 @@ UNSET_MAPPINGS = Command("UnsetMappings", (Argument("mappings", Rows(_MAPPING)),
 LIST_MAPPINGS = Command("ListMappings", (_AFTER,), (Argument("mappings", MAPPING_ROW), _MORE))
 WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
 UNWATCH = Command("Unwatch")
+RESTART = Command("Restart")
 
 EVENT, OVERFLOW = b"Event", b"Overflow"
 CHANGE = b"change"
@@ -161,6 +164,7 @@ COMMANDS = {
         LIST_MAPPINGS,
         WATCH,
         UNWATCH,
+        RESTART,
     )
 }
 
@@ -177,8 +181,10 @@ _REFUSALS: dict[bytes, type[Refusal]] = {
         InvalidMapping,
         InvalidService,
         LimitExceeded,
+        NotAllowed,
         NotRegistered,
         ReservedName,
+        RestartFailed,
         UnknownCommand,
         UnsupportedVersion,
     )

@@ -8,12 +8,14 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from threading import Thread
 from typing import Any
 
 import click
 
 from portmapd import __version__
+from portmapd.channel.commands import ITSELF
 from portmapd.cli import parameters
 from portmapd.cli.child import Child
 from portmapd.cli.exit import REFUSED, Exit, exit_for, output_failed
@@ -21,6 +23,9 @@ from portmapd.cli.text import cell, columns, line, table
 from portmapd.client.blocking import Flags, Group, Portmapper, RpcMapping, Service
 from portmapd.client.values import Change
 from portmapd.errors import PortmapdError, Terminated
+
+#: How long a restart may take, in seconds: the daemon gives a new process half of it.
+RESTART_TIMEOUT = 60.0
 
 #: The headings of the tables.
 _SERVICES = ("NAME", "USER", "PID", "PORT", "EXE")
@@ -57,7 +62,7 @@ def portmapctl(context: click.Context, socket: str | None) -> None:
     The exit status is 0 for success, 1 if something was refused or not found, 2 for wrong usage,
     and 3 if the daemon cannot be reached.
     """
-    context.obj = lambda lost=None: Portmapper(socket, lost=lost)
+    context.obj = partial(Portmapper, socket)
 
 
 Connect = Callable[..., Portmapper]
@@ -157,6 +162,20 @@ def _reader_gone() -> select.epoll | None:
 
 
 @portmapctl.command()
+@click.pass_obj
+def restart(connect: Connect) -> None:
+    """Have a new process take the place of the daemon, of a newer version if there is one.
+
+    Everything that is registered, and every connection, passes over to it. If it does not start,
+    the daemon goes on as it was. Only root and the daemon's own user may do that.
+    """
+    with connect(timeout=RESTART_TIMEOUT) as portmapper:
+        portmapper.restart()
+        pids = [service.pid for service in portmapper.list(ITSELF)]
+    click.echo(f"portmapd is restarted: process {', '.join(map(str, pids))} serves now")
+
+
+@portmapctl.command()
 @click.argument("name", callback=parameters.service_name)
 @click.argument("port", callback=parameters.port)
 @click.option("--exclusive", is_flag=True, help="No other process of the user may have the name.")
@@ -187,7 +206,7 @@ def run(
     is killed.
     """
     flags = exclusive * Flags.EXCLUSIVE | public * Flags.PUBLIC
-    with connect(_tell_lost) as portmapper:
+    with connect(lost=_tell_lost) as portmapper:
         portmapper.reg(name, port, flags, rpc=rpc)
         child = Child(command)
         # Keep the registration when the daemon restarts.

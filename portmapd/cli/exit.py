@@ -14,8 +14,10 @@ from portmapd.errors import (
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NotAllowed,
     PortmapdError,
     ReservedName,
+    RestartFailed,
 )
 
 DONE, REFUSED, USAGE, UNREACHABLE = range(4)
@@ -78,5 +80,7 @@ _ADVICE: dict[type, str] = {
     InvalidMapping: "give --rpc PROGRAM:VERSION, and a port or a path",
     InvalidService: "see portmapctl run --help",
     LimitExceeded: "start the daemon with a larger --max-services",
+    NotAllowed: "run it as one of them",
     ReservedName: "choose another name",
+    RestartFailed: "the daemon goes on as it was",
 }

@@ -213,6 +213,16 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
         """Every :class:`~portmapd.client.values.RpcMapping`, whoever set it."""
         return self._run(operations.list_mappings, terminator)
 
+    def restart(self, terminator: Terminator | None = None) -> NoneT:
+        """Have a new process take the place of the daemon, of a newer version if there is one.
+
+        Everything passes over to it, the connections of clients included. It takes about a second.
+
+        :raises NotAllowed: only root and the daemon's own user may do that.
+        :raises RestartFailed: no new process serves, and the daemon goes on as it was.
+        """
+        return self._run(operations.restart, terminator)
+
 
 async def connect(session: Session, dialer: Dialer[S], name: str, user: User | None) -> S:
     """Connect to a service of that name and user; None: any user.

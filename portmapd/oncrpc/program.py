@@ -4,6 +4,7 @@ Version 2 is the port mapper (section 3), versions 3 and 4 are rpcbind (section 
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 
 from attrs import frozen
@@ -76,6 +77,14 @@ def encode_pmap(pmap: Pmap) -> bytes:
     return _uints(pmap.program, pmap.version, pmap.protocol, pmap.port)
 
 
+_PMAP_ITEM, _RPCB_ITEM = Struct(">IIIII"), Struct(">III")
+
+
+def encode_pmap_item(program: int, version: int, protocol: int, port: int) -> bytes:
+    """Encode a ``struct mapping`` as an item of a list: TRUE before it (RFC 4506, 4.19)."""
+    return _PMAP_ITEM.pack(True, program, version, protocol, port)
+
+
 @frozen
 class Rpcb:
     """``struct rpcb``: the universal address of a program's version on a netid."""
@@ -95,6 +104,22 @@ def read_rpcb(reader: xdr.Reader) -> Rpcb:
 def encode_rpcb(rpcb: Rpcb) -> bytes:
     """Encode a ``struct rpcb``."""
     return _uints(rpcb.program, rpcb.version) + _strings(rpcb.netid, rpcb.address, rpcb.owner)
+
+
+def encode_rpcb_item(program: int, version: int, netid: str, address: str, owner: str) -> bytes:
+    """Encode a ``struct rpcb`` as an item of a list: TRUE before it (RFC 4506, 4.19)."""
+    return b"".join(
+        (
+            _RPCB_ITEM.pack(True, program, version),
+            _common_string(netid),
+            xdr.string(address),
+            _common_string(owner),
+        )
+    )
+
+
+#: Lists have the same few of them again and again.
+_common_string = lru_cache(maxsize=1_024)(xdr.string)
 
 
 @frozen

@@ -26,6 +26,15 @@ def mark(message: bytes) -> bytes:
     return record_mark(message) + message
 
 
+def fragments(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """A record in fragments, one for each part; each is made when it is asked for."""
+    part = next(parts)
+    for following in parts:
+        yield _MARK.pack(len(part)) + part
+        part = following
+    yield mark(part)
+
+
 class RecordReader:
     """Assembles the records of one stream, however its bytes are split.
 
@@ -84,6 +93,12 @@ class RecordReader:
         if self._buffer or not self._count:
             return None
         return self._complete(b"")
+
+    @property
+    def pending(self) -> bytes:
+        """What has come of a record whose end has not; another reader goes on with it."""
+        whole = [piece for part in self._parts for piece in (_MARK.pack(len(part)), part)]
+        return b"".join([*whole, self._buffer])
 
     @property
     def is_between(self) -> bool:

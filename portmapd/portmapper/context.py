@@ -1,6 +1,6 @@
 """What procedures work on, and the request that they serve."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -9,32 +9,10 @@ from attrs import field, frozen
 from portmapd.oncrpc.message import Call
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Caller
+from portmapd.portmapper.dumps import Dumps
 from portmapd.portmapper.statistics import Statistics
-from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
-
-
-class Dumps:
-    """The encoded results of DUMP in each version, kept until a mapping changes."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._results: dict[int, bytes] = {}
-        self._end = registry.follow(self._changed, ChangeKind.MAPPED, ChangeKind.UNMAPPED)
-
-    def get(self, version: int, encode: Callable[[], bytes]) -> bytes:
-        """The results in *version*; *encode* makes them if they are not known."""
-        results = self._results.get(version)
-        if results is None:
-            results = self._results[version] = encode()
-        return results
-
-    def close(self) -> None:
-        """Stop following the registry; the results must not be used any more."""
-        self._end()
-
-    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
-        self._results.clear()
 
 
 class Event(Enum):
@@ -84,7 +62,7 @@ class Context:
 
     @dumps.default
     def _make_dumps(self) -> Dumps:
-        return Dumps(self.registry)
+        return Dumps(self.registry.mappings)
 
 
 @frozen

@@ -1,5 +1,7 @@
 """From the bytes of a message to its reply; total: any bytes have an outcome."""
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 from portmapd.errors import (
@@ -11,7 +13,7 @@ from portmapd.errors import (
     XdrError,
 )
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import decode_call, refusal, success, xid_of
+from portmapd.oncrpc.message import MAX_DATAGRAM, decode_call, refusal, success, xid_of
 from portmapd.oncrpc.program import PMAP_VERS, PROGRAM, RPCBVERS, RPCBVERS4
 from portmapd.oncrpc.table import ProcedureTable
 from portmapd.oncrpc.xdr import Reader
@@ -20,18 +22,22 @@ from portmapd.portmapper.access import Ask, permits
 from portmapd.portmapper.caller import Caller
 from portmapd.portmapper.callit import ForwardedCall, NoReply
 from portmapd.portmapper.context import Context, Request
-from portmapd.portmapper.procedure import Procedure
+from portmapd.portmapper.procedure import Procedure, Results
 from portmapd.portmapper.reply_size import bounded_reply, error_reply, too_large
 from portmapd.portmapper.statistics import Count, Lookup, Remote, Tally
 
 #: The size of a reply without results, in bytes.
 HEADER = len(success(0, b""))
+#: A reply is made whole up to so many bytes, as a datagram has it. Of a longer one, over a stream,
+#: the rest is made when the peer takes it.
+MAX_WHOLE = MAX_DATAGRAM
 #: The dispatch table: version, then procedure.
 TABLE: dict[int, dict[int, Procedure]] = {
     PMAP_VERS: v2.PROCEDURES,
     RPCBVERS: rpcbind.VERSION_3,
     RPCBVERS4: rpcbind.VERSION_4,
 }
+
 _PROCEDURES = ProcedureTable({PROGRAM: TABLE})
 
 
@@ -40,6 +46,7 @@ class Outcome:
     """What a message leads to.
 
     :param reply: the reply; None if there is none, or not yet.
+    :param rest: further parts of the reply, each made when it is asked for; None if it is whole.
     :param cacheable: counts the reply, which may be given again to the same request of the same
         kind of caller until a mapping changes; None if it must not be.
     :param fault: what is malformed about the message; empty if nothing is.
@@ -52,6 +59,7 @@ class Outcome:
     fault: str = ""
     forwarded: ForwardedCall | None = None
     refused: str = ""
+    rest: Iterator[bytes] | None = None
 
 
 class Dispatcher:
@@ -122,9 +130,16 @@ class Dispatcher:
         if isinstance(results, ForwardedCall):
             return Outcome(forwarded=results)
         count = self._count(request, results.subject, results.success)
-        reply = success(call.xid, results.body)
-        reply_or_error = bounded_reply(policy, caller, request.size, reply)
-        return Outcome(reply_or_error, count if procedure.cacheable else None)
+        return self._reply(request, results, count if procedure.cacheable else None)
+
+    def _reply(self, request: Request, results: Results, cacheable: Count | None) -> Outcome:
+        caller = request.caller
+        reply = success(request.call.xid, results.body)
+        if results.rest is not None:
+            reply += _begin(results.rest)
+            if len(reply) > MAX_WHOLE and caller.netid.protocol != "udp":
+                return Outcome(reply, rest=results.rest)
+        return Outcome(bounded_reply(self._context.policy, caller, request.size, reply), cacheable)
 
     def _count(
         self, request: Request, subject: Lookup | Remote | None = None, success: bool = True
@@ -137,3 +152,15 @@ class Dispatcher:
 
     def _refuse(self, refused: CallRefused | Refusal) -> None:
         self._context.statistics.refusals[refused.code] += 1
+
+
+def _begin(parts: Iterator[bytes]) -> bytes:
+    """The first parts of results: all of them, or more than a whole reply has."""
+    begun: list[bytes] = []
+    size = 0
+    for part in parts:
+        begun.append(part)
+        size += len(part)
+        if size > MAX_WHOLE:
+            break
+    return b"".join(begun)

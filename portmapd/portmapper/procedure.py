@@ -1,6 +1,6 @@
 """What a row of the dispatch table is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import frozen
@@ -18,11 +18,13 @@ class Results:
     :param body: the results, encoded.
     :param subject: what was looked up; None for procedures that look nothing up.
     :param success: whether it was found, or done.
+    :param rest: further parts of the results, each made when it is asked for; None: there are none.
     """
 
     body: bytes = b""
     subject: Lookup | None = None
     success: bool = True
+    rest: Iterator[bytes] | None = None
 
 
 @frozen

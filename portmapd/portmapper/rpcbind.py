@@ -1,5 +1,7 @@
 """Versions 3 and 4 of program 100000: rpcbind (RFC 1833, section 2)."""
 
+from collections.abc import Sequence
+
 from portmapd.errors import InvalidMapping
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.netid import NETIDS, from_sockaddr, to_sockaddr
@@ -9,8 +11,8 @@ from portmapd.oncrpc.program import (
     RpcbEntry,
     RpcbProcedure,
     encode_netbuf,
-    encode_rpcb,
     encode_rpcb_entry,
+    encode_rpcb_item,
     read_netbuf,
     read_remote_call,
     read_rpcb,
@@ -65,15 +67,13 @@ def _address(caller: Caller, wanted: Rpcb, found: Mapping | None) -> Results:
 
 
 def _dump(context: Context, request: Request, arguments: None) -> Results:
-    return Results(context.dumps.get(RPCBVERS, lambda: _encode_all(context)))
+    return Results(rest=context.dumps.parts(RPCBVERS, encode_items))
 
 
-def _encode_all(context: Context) -> bytes:
-    return xdr.sequence(
-        [
-            encode_rpcb(Rpcb(m.program, m.version, m.netid, m.address, m.owner))
-            for m in context.registry.mappings
-        ]
+def encode_items(mappings: Sequence[Mapping]) -> bytes:
+    """Encode mappings as items of the list that DUMP returns."""
+    return b"".join(
+        [encode_rpcb_item(m.program, m.version, m.netid, m.address, m.owner) for m in mappings]
     )
 
 

@@ -1,11 +1,12 @@
 """What was asked, counted for RPCBPROC_GETSTAT (RFC 1833, 2.1)."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import astuple, evolve, frozen
 
+from portmapd.errors import InvalidState
 from portmapd.oncrpc.program import (
     PMAP_VERS,
     RPCBVERS,
@@ -147,6 +148,26 @@ class Statistics:
             totals[t.version, t.procedure, t.success, t.transport] += count.value
         return Counter({Tally(v, p, None, s, t): n for (v, p, s, t), n in totals.items()})
 
+    def rows(self) -> dict[str, Any]:
+        """All counts, as a value of JSON with which another process goes on."""
+        counts = [[*_row(tally), count.value] for tally, count in self._counts.items()]
+        return {"malformed": self.malformed, "refusals": self.refusals, "counts": counts}
+
+    def take_over(self, rows: Mapping[str, Any]) -> None:
+        """Go on counting where another process was.
+
+        :param rows: what :meth:`rows` gave there.
+        :raises InvalidState: it is malformed.
+        """
+        try:
+            self.malformed = rows["malformed"]
+            self.refusals.update(rows["refusals"])
+            for kind, version, procedure, fields, success, transport, value in rows["counts"]:
+                tally = Tally(version, procedure, _SUBJECTS[kind](*fields), success, transport)
+                self.count_of(tally).value += value
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidState(f"the statistics cannot be read: {error!r}") from error
+
     @property
     def least_size(self) -> int:
         """The size of what :meth:`encode` gives if nothing was counted, in bytes."""
@@ -178,6 +199,21 @@ class Statistics:
                 for s, by in _by_subject(counts, Remote)
             ),
         )
+
+
+#: The kinds of subjects, by their names.
+_SUBJECTS: dict[str, Callable[..., Lookup | Remote | None]] = {
+    "none": lambda: None,
+    "lookup": Lookup,
+    "remote": Remote,
+}
+
+
+def _row(tally: Tally) -> tuple[Any, ...]:
+    subject = tally.subject
+    fields: tuple[object, ...] = () if subject is None else astuple(subject)
+    kind = "none" if subject is None else type(subject).__name__.lower()
+    return kind, tally.version, tally.procedure, fields, tally.success, tally.transport
 
 
 def _by_subject(

@@ -1,5 +1,6 @@
 """Version 2 of program 100000: the port mapper (RFC 1833, section 3)."""
 
+from collections.abc import Sequence
 from struct import Struct
 
 from portmapd.errors import InvalidMapping
@@ -12,6 +13,7 @@ from portmapd.oncrpc.program import (
     Pmap,
     PmapProcedure,
     encode_pmap,
+    encode_pmap_item,
     read_pmap,
     read_remote_call,
     read_void,
@@ -22,6 +24,7 @@ from portmapd.portmapper.procedure import Procedure, Results, null
 from portmapd.portmapper.reply_cache import CachedReply, Compute
 from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappings
 from portmapd.portmapper.statistics import Lookup, Statistics, Tally
+from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 
 MAX_PORT = 65535
@@ -121,14 +124,15 @@ def getport_replies(registry: Registry, statistics: Statistics) -> dict[str, Com
 
 
 def _dump(context: Context, request: Request, arguments: None) -> Results:
-    return Results(context.dumps.get(PMAP_VERS, lambda: _encode_all(context)))
+    return Results(rest=context.dumps.parts(PMAP_VERS, encode_items))
 
 
-def _encode_all(context: Context) -> bytes:
-    rows = ((m, NETIDS[m.netid].number) for m in context.registry.mappings)
-    return xdr.sequence(
+def encode_items(mappings: Sequence[Mapping]) -> bytes:
+    """Encode mappings as items of the list that DUMP returns."""
+    rows = ((m, NETIDS[m.netid].number) for m in mappings)
+    return b"".join(
         [
-            encode_pmap(Pmap(m.program, m.version, number, m.port))
+            encode_pmap_item(m.program, m.version, number, m.port)
             for m, number in rows
             if number is not None
         ]

@@ -67,6 +67,7 @@ class Holder:
     :param serial: its number in the registry, which grows with every holder that is opened.
     :param services: what it holds, by name and port.
     :param mappings: what it holds, by program, version and netid.
+    :param last: the serial of its last service.
     """
 
     uid: int
@@ -76,7 +77,7 @@ class Holder:
     serial: int = 0
     services: dict[tuple[str, str], NamedService] = field(factory=dict, repr=False)
     mappings: dict[Key, Mapping] = field(factory=dict, repr=False)
-    _next: int = 0
+    last: int = 0
 
     @property
     def owner(self) -> str:
@@ -85,8 +86,8 @@ class Holder:
 
     def new_service(self, name: str, port: str, flags: int) -> NamedService:
         """Make a service of this holder, which is not registered yet."""
-        self._next += 1
-        return NamedService(name, port, flags, self._next, self)
+        self.last += 1
+        return NamedService(name, port, flags, self.last, self)
 
 
 def owner_of(uid: int) -> str:

@@ -1,46 +1,32 @@
 """Whether the service of a mapping is there, judged by who has its address bound."""
 
-from __future__ import annotations
+from functools import lru_cache
 
-from attrs import define
-
-from portmapd.registry.mapping import SUPERUSER, Mapping
-
-#: Who has an address bound; a user is None if the kernel does not tell whose the socket is.
-Users = frozenset[int | None]
-NOBODY: Users = frozenset()
+from portmapd.registry.mapping import NOBODY, SUPERUSER, Mapping, Users
 
 
-@define(eq=False)
-class Presence:
-    """What is known of the address of a mapping without a holder.
-
-    :param mapping: it is registered, or suspended while its service pauses.
-    :param users: the owner of the mapping, and who had the address bound when it was first seen
-        bound: a user who binds it later gains nothing. Empty: it was not seen bound.
-    :param forgotten_at: when the suspended mapping is forgotten, by the clock; None: it is
-        registered.
-    """
-
-    mapping: Mapping
-    users: Users = NOBODY
-    forgotten_at: float | None = None
-
-    def see(self, users: Users) -> bool:
-        """Note that *users* have the address bound; is it seen bound for the first time?"""
-        is_first = bool(users) and not self.users
-        if is_first:
-            self.users = users | owner_users(self.mapping)
-        return is_first
-
-    def is_wrong(self, users: Users) -> bool:
-        """Whether the mapping has to be suspended, or resumed, if *users* have the address."""
-        is_suspended = self.forgotten_at is not None
-        return bool(self.users) and is_suspended is not self.users.isdisjoint(users)
+def see(mapping: Mapping, users: Users) -> bool:
+    """Note that *users* have the address bound; is it seen bound for the first time?"""
+    is_first = bool(users) and not mapping.users
+    if is_first:
+        mapping.users = _with_owner(users, mapping.owner)
+    return is_first
 
 
-def owner_users(mapping: Mapping) -> Users:
-    """The user that the owner of *mapping* names; nobody for ``unknown``."""
-    if mapping.owner == SUPERUSER:
+def is_wrong(mapping: Mapping, users: Users, is_suspended: bool) -> bool:
+    """Whether the mapping has to be suspended, or resumed, if *users* have the address."""
+    return bool(mapping.users) and is_suspended is not mapping.users.isdisjoint(users)
+
+
+@lru_cache(maxsize=1_024)
+def owner_users(owner: str) -> Users:
+    """The user that the owner of a mapping names; nobody for ``unknown``."""
+    if owner == SUPERUSER:
         return frozenset((0,))
-    return frozenset((int(mapping.owner),)) if mapping.owner.isdecimal() else NOBODY
+    return frozenset((int(owner),)) if owner.isdecimal() else NOBODY
+
+
+@lru_cache(maxsize=1_024)
+def _with_owner(users: Users, owner: str) -> Users:
+    """All of them. Most services have the same users; their sets are one."""
+    return users | owner_users(owner)

@@ -23,6 +23,8 @@ class Registry:
     :ivar mappings: every RPC mapping that callers see.
     :ivar suspended: the mappings of services that pause, by their keys. Callers do not see them.
     :ivar names: every service, by its name.
+    :ivar serial: that of the last holder.
+    :ivar all_unheld: how many mappings no connection holds, suspended ones included.
     :ivar changes: how many changes of each kind there were.
     """
 
@@ -31,12 +33,13 @@ class Registry:
         self.suspended: dict[Key, Mapping] = {}
         #: The number of mappings without a holder, suspended ones included, of each owner.
         self._unheld: Counter[str] = Counter()
+        self.all_unheld = 0
         self.names = Names()
         self._holders: dict[int, Holder] = {}
         self._processes: dict[int, dict[Holder, None]] = {}
         #: The number of public services of each process that has any.
         self._public: Counter[int] = Counter()
-        self._serial = 0
+        self.serial = 0
         self.changes = dict.fromkeys(ChangeKind, 0)
         self._followers: dict[ChangeKind, list[Follower]] = {kind: [] for kind in ChangeKind}
 
@@ -124,26 +127,24 @@ class Registry:
         """How many mappings of *owner* no connection holds, suspended ones included."""
         return self._unheld[owner]
 
-    @property
-    def all_unheld(self) -> int:
-        """How many mappings no connection holds, suspended ones included."""
-        return self._unheld.total()
-
     def _commit_mappings(self, old: Sequence[Mapping], new: Sequence[Mapping]) -> None:
         for m in old:
             self.mappings.discard(m)
             self._count(m, -1)
             if m.holder is not None:
                 del m.holder.mappings[m.key]
+        self._add_mappings(new)
+        self._tell(ChangeKind.UNMAPPED, old)
+        self._tell(ChangeKind.MAPPED, new)
+        if self.suspended:
+            self.forget(*[self.suspended[m.key] for m in new if m.key in self.suspended])
+
+    def _add_mappings(self, new: Iterable[Mapping]) -> None:
         for m in new:
             self.mappings.add(m)
             self._count(m, 1)
             if m.holder is not None:
                 m.holder.mappings[m.key] = m
-        self._tell(ChangeKind.UNMAPPED, old)
-        self._tell(ChangeKind.MAPPED, new)
-        if self.suspended:
-            self.forget(*[self.suspended[m.key] for m in new if m.key in self.suspended])
 
     def _count(self, mapping: Mapping, change: int) -> None:
         if mapping.holder is not None:
@@ -152,6 +153,7 @@ class Registry:
             self._count_unheld(mapping, change)
 
     def _count_unheld(self, mapping: Mapping, change: int) -> None:
+        self.all_unheld += change
         self._unheld[mapping.owner] += change
         if not self._unheld[mapping.owner]:
             del self._unheld[mapping.owner]
@@ -172,13 +174,17 @@ class Registry:
         holder = new[0].holder
         holder.allowances.services.check(len(new))
         self._check_services(holder, new)
+        self._add_services(new)
+        self._tell(ChangeKind.REGISTERED, new)
+
+    def _add_services(self, new: Iterable[NamedService]) -> None:
         for service in new:
+            holder = service.holder
             holder.services[service.name, service.port] = service
+            holder.allowances.services.held += 1
             self.names.add(service)
             if service.flags & PUBLIC:
                 self._public[holder.pid] += 1
-        holder.allowances.services.held += len(new)
-        self._tell(ChangeKind.REGISTERED, new)
 
     def _check_services(self, holder: Holder, new: Sequence[NamedService]) -> None:
         keys: set[tuple[str, str]] = set()
@@ -239,11 +245,41 @@ class Registry:
 
     def open(self, holder: Holder) -> Holder:
         """Admit *holder*: from now on it may hold services and mappings."""
-        self._serial += 1
-        holder.serial = self._serial
+        self.serial += 1
+        holder.serial = self.serial
+        self.readmit(holder)
+        return holder
+
+    def readmit(self, holder: Holder) -> None:
+        """Admit a holder that has a serial already, the largest one so far."""
         self._holders[holder.serial] = holder
         self._processes.setdefault(holder.pid, {})[holder] = None
-        return holder
+
+    def put_back(self, mappings: Iterable[Mapping], services: Sequence[NamedService]) -> None:
+        """Have what holders had registered in another process. Nothing is checked, and no follower
+        is told: nothing has changed.
+
+        :param services: those of one name in the order in which they were registered; a holder gets
+            its own in the order of their serials.
+        """
+        self._add_mappings(mappings)
+        self._add_services(services)
+        for holder in {service.holder for service in services}:
+            own = sorted(holder.services.values(), key=lambda service: service.serial)
+            holder.services = {(service.name, service.port): service for service in own}
+
+    def move(self, holder: Holder, uid: int, pid: int) -> None:
+        """*holder* belongs to another process from now on, which does the same.
+
+        Its services must be neither exclusive nor public.
+        Followers see its services deregistered, then registered again.
+        """
+        services = list(holder.services.values())
+        self._tell(ChangeKind.DEREGISTERED, services)
+        self._leave(holder)
+        holder.uid, holder.pid = uid, pid
+        self.readmit(holder)
+        self._tell(ChangeKind.REGISTERED, services)
 
     def holders_of(self, pid: int) -> Iterable[Holder]:
         """The open holders of that process."""
@@ -271,12 +307,16 @@ class Registry:
         """Close *holder* and remove everything it holds. Closing it again does nothing."""
         if self._holders.pop(holder.serial, None) is None:
             return
+        self._leave(holder)
+        self._drop_services(list(holder.services.values()))
+        self._commit_mappings(list(holder.mappings.values()), ())
+
+    def _leave(self, holder: Holder) -> None:
+        """*holder* is none of its process any more."""
         peers = self._processes[holder.pid]
         del peers[holder]
         if not peers:
             del self._processes[holder.pid]
-        self._drop_services(list(holder.services.values()))
-        self._commit_mappings(list(holder.mappings.values()), ())
 
     def _tell(self, kind: ChangeKind, subjects: Sequence[Mapping] | Sequence[NamedService]) -> None:
         self.changes[kind] += len(subjects)

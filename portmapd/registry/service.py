@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -73,6 +73,14 @@ class Names:
     def __init__(self) -> None:
         self._by_name: dict[str, NamedService | dict[NamedService, None]] = {}
         self._exclusive: dict[tuple[str, int], int] = {}
+
+    def __iter__(self) -> Iterator[NamedService]:
+        """All services; those of one name in the order of registration."""
+        for found in self._by_name.values():
+            if isinstance(found, NamedService):
+                yield found
+            else:
+                yield from found
 
     def of(self, name: str) -> Iterable[NamedService]:
         """The services of that name, in the order of registration."""

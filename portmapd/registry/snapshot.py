@@ -19,8 +19,8 @@ from hashlib import sha256
 from attrs import evolve, frozen
 
 from portmapd.errors import InvalidMapping, InvalidState
-from portmapd.registry.mapping import Mapping, mapping
-from portmapd.registry.presence import NOBODY, Users, owner_users
+from portmapd.registry.mapping import NOBODY, Mapping, Users, mapping
+from portmapd.registry.presence import owner_users
 
 #: How a snapshot begins: the name of the format, and its version.
 FORMAT = "portmapd-mappings"
@@ -44,7 +44,7 @@ class SavedMapping:
     """A mapping that no connection holds, with what is known of its service.
 
     :param mapping: it is registered, or suspended while its service pauses.
-    :param users: who had its address bound, as :class:`~portmapd.registry.presence.Presence` has
+    :param users: who had its address bound, as :class:`~portmapd.registry.mapping.Mapping` has
         it; empty: it was not seen bound.
     :param left: seconds for which the suspended mapping is still remembered; None: it is
         registered.
@@ -176,5 +176,5 @@ def restored(
     left = forget
     if saved.left is not None:
         left = 0.0 if age is None else min(saved.left - age, forget)
-    known = saved.users | owner_users(saved.mapping)
+    known = saved.users | owner_users(saved.mapping.owner)
     return evolve(saved, users=known, left=left) if left > 0 and known else None

@@ -10,14 +10,15 @@ from pathlib import Path
 from struct import pack
 
 from portmapd.oncrpc.netid import NETIDS, split_address
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.mapping import NOBODY, Mapping, Users
+from portmapd.registry.places import Place
 from portmapd.server.sock_diag import (
     ANY_STATE,
     LISTEN,
     BoundSocket,
     Local,
     inet_sockets,
+    inet_user,
     unix_sockets,
 )
 
@@ -32,7 +33,21 @@ TABLES = {
     "local": (UNIX,),
 }
 
+#: The netids whose mappings each table tells of.
+NETIDS_OF = {
+    table: [netid for netid, tables in TABLES.items() if table in tables]
+    for table in ("udp", "udp6", "tcp", "tcp6", UNIX)
+}
+
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+_LOOPBACK = {"inet": "127.0.0.1", "inet6": "::1"}
+#: The family and the protocol of the sockets of each netid that has ports.
+_PROTOCOLS = {
+    "udp": (socket.AF_INET, socket.IPPROTO_UDP),
+    "udp6": (socket.AF_INET6, socket.IPPROTO_UDP),
+    "tcp": (socket.AF_INET, socket.IPPROTO_TCP),
+    "tcp6": (socket.AF_INET6, socket.IPPROTO_TCP),
+}
 #: The prefix of the IPv4-mapped addresses, by which an IPv6 socket serves IPv4.
 _MAPPED = bytes(10) + b"\xff\xff"
 #: In ``/proc/net``: the state of a TCP socket that listens, and the row of a UNIX socket that does.
@@ -55,9 +70,33 @@ def users_of(mapping: Mapping) -> Users:
     return NOBODY.union(*found.values())
 
 
+def serving_user(mapping: Mapping) -> Users:
+    """The user whose socket receives what is sent to the address of *mapping* now.
+
+    Unlike :func:`users_of`, it takes the same time however many sockets this host has, and so does
+    not find every socket. The kernel finds no UNIX socket by its path; of a mapping on the
+    wildcard address, only sockets on that and on loopback are asked for.
+
+    :return: empty if none is found.
+    """
+    if mapping.netid not in _PROTOCOLS:
+        return NOBODY
+    family, protocol = _PROTOCOLS[mapping.netid]
+    netid = NETIDS[mapping.netid]
+    host, number = split_address(mapping.address)
+    hosts = (host, _LOOPBACK[netid.family]) if host == netid.wildcard else (host,)
+    for each in hosts:
+        packed = socket.inet_pton(family, each.partition("%")[0])
+        with suppress(OSError):
+            user = inet_user(family, protocol, packed, pack("!H", number))
+            if user is not None:
+                return frozenset((user,))
+    return NOBODY
+
+
 def is_bound(mapping: Mapping) -> bool:
     """Whether the address of *mapping* is bound now."""
-    return bool(users_of(mapping))
+    return bool(serving_user(mapping) or users_of(mapping))
 
 
 def scan(tables: Iterable[str]) -> Iterator[tuple[str, list[BoundSocket]]]:
@@ -72,16 +111,26 @@ def scan(tables: Iterable[str]) -> Iterator[tuple[str, list[BoundSocket]]]:
 
 
 def add_users(
-    found: dict[Local, Users], table: str, batch: list[BoundSocket], wanted: Container[Local]
+    found: dict[Local, Users],
+    table: str,
+    batch: Iterable[BoundSocket],
+    wanted: Container[Local] | None = None,
 ) -> None:
     """Add the users of the wanted addresses in a batch to those that were found before.
 
-    :param wanted: addresses, and ports by themselves.
+    :param wanted: addresses, and ports by themselves; None: all of them.
     """
     for local, user in batch:
         for name in (local,) if table == UNIX else (local, local[:2]):
-            if name in wanted:
+            if wanted is None or name in wanted:
                 found[name] = found.get(name, NOBODY) | {user}
+
+
+def place_of(table: str, local: Local) -> Place:
+    """The port of a local address, or its path."""
+    if table == UNIX:
+        return local.decode("utf-8", "surrogateescape")
+    return local[0] << 8 | local[1]
 
 
 def locals_of(mapping: Mapping) -> frozenset[Local]:

@@ -1,7 +1,8 @@
 """The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 from twisted.logger import Logger
 
@@ -15,6 +16,9 @@ from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
 from portmapd.server.call_forwarder import CallForwarder, Respond
 from portmapd.server.log_events import REPLY_LOST
 from portmapd.server.rate_limited_log import RateLimitedLog
+
+#: The reply to a message of a stream: whole, or in parts; see :meth:`BaseCallServer.serve_stream`.
+StreamReply = bytes | Iterator[bytes] | None
 
 #: The most hosts whose audience is remembered.
 MAX_HOSTS = 4_096
@@ -77,6 +81,17 @@ class BaseCallServer(ABC):
         :return: the reply; empty if *respond* gets it; None if there is none.
         """
 
+    def waiting(self, respond: Respond) -> list[bytes]:
+        """The messages whose replies *respond* is to get."""
+        return []
+
+    def serve_stream(self, message: bytes, caller: Caller, respond: Respond) -> StreamReply:
+        """Serve a message of a stream, whose reply may be long.
+
+        :return: see :meth:`serve`; or the parts of a reply, each made when it is asked for.
+        """
+        return self.serve(message, caller, respond)
+
     def reply_lost(self, address: object, error: Exception) -> None:
         """Log that a transport could not send a reply."""
         self._peer_log.log(REPLY_LOST, address=str(address), error=str(error))
@@ -125,6 +140,10 @@ class CallServer(BaseCallServer):
         return self._cache.table(caller)
 
     def serve(self, message: bytes, caller: Caller, respond: Respond) -> bytes | None:
+        reply = self.serve_stream(message, caller, respond)
+        return reply if reply is None or isinstance(reply, bytes) else b"".join(reply)
+
+    def serve_stream(self, message: bytes, caller: Caller, respond: Respond) -> StreamReply:
         known = self._cache.table(caller).find(message[XID:])
         if known is not None:
             known.count.value += 1
@@ -141,7 +160,12 @@ class CallServer(BaseCallServer):
         if forwarded is not None:
             made = self._forwarder.forward(forwarded, caller, message, respond)
             return b"" if made else None
+        if outcome.rest is not None and outcome.reply is not None:
+            return chain((outcome.reply,), outcome.rest)
         return outcome.reply
+
+    def waiting(self, respond: Respond) -> list[bytes]:
+        return self._forwarder.waiting(respond)
 
     def _follow_up(self, outcome: Outcome, message: bytes, caller: Caller) -> None:
         """Do what *outcome* asks for besides the reply: log and cache."""

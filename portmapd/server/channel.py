@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from portmapd.channel.box import Box, BoxReader
-from portmapd.errors import ConfigurationError, LimitExceeded
+from portmapd.channel.box import Box, BoxReader, encode_box
+from portmapd.errors import ConfigurationError, LimitExceeded, NotAllowed
 from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
-from portmapd.registry.holder import Allowances
+from portmapd.registry.holder import Allowances, Holder
 from portmapd.registry.registry import Registry
+from portmapd.server.handover.passed import Descriptors, PassedConnection, PassedStream, Received
 from portmapd.server.log_events import COMMAND_REFUSED, CONNECTION_REFUSED, PEER_GONE
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
@@ -23,7 +27,7 @@ from portmapd.server.peer_process import Process, Processes, read_executable
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Budget, Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.session import ChannelContext, Peer, Session
+from portmapd.server.session import ChannelContext, Peer, Session, refuse_restart
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
 
@@ -106,6 +110,35 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             self.drop()
             self._serve()
 
+    @property
+    def unanswered(self) -> bytes:
+        requests = [encode_box(request) for request in self._waiting or ()]
+        return b"".join([*requests, self._reader.pending])
+
+    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
+        return super().pass_on(descriptors) if self._session or self.is_closing else None
+
+    def passed(self, stream: PassedStream, process: int | None) -> PassedConnection:
+        """What another process needs to go on with the connection.
+
+        :param stream: what it needs to go on with its stream.
+        :param process: the place of its process.
+        """
+        holder, watch = self._session.pass_on() if self._session else (None, None)
+        return PassedConnection(
+            stream,
+            process,
+            self.factory.is_waiting(self),
+            holder,
+            watch,
+            self.factory.restarts.get(self, ()),
+        )
+
+    @property
+    def process(self) -> Process | None:
+        """The process at its other end; None: it was not looked up."""
+        return self._process
+
     def answer(self, request: Box) -> bytes:
         return self._session.answer(request) if self._session is not None else b""
 
@@ -146,6 +179,10 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         self._end_session()
         super().end()
 
+    def hang_up(self) -> None:
+        self._end_session()
+        super().hang_up()
+
     def connectionLost(self, reason: object = None) -> None:
         self.drop()
         self._end_session()
@@ -162,6 +199,40 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             self._session = None
 
 
+class ResumedChannel(ChannelProtocol):
+    """A connection that another process has had.
+
+    :param passed: what it was there.
+    :param process: its process; None: it was not looked up.
+    :param holder: its holder, which is open; None: it has none.
+    """
+
+    def __init__(
+        self, passed: PassedConnection, process: Process | None, holder: Holder | None
+    ) -> None:
+        self._passed = passed
+        self._process = process
+        self._resumed_holder = holder
+
+    def connectionMade(self) -> None:
+        """Be what the connection was: all has been checked when it was made."""
+        passed, factory = self._passed, self.factory
+        self._reader = BoxReader()
+        self._socket = skt = peer_socket(self.transport)
+        self.pid, self.uid, _ = peer_credentials(skt)
+        factory.resume(self, passed)
+        if not passed.stream.is_closing:
+            self._session = factory.new_session(self)
+            self._session.take_over(self._resumed_holder, passed.watch)
+            self.transport.registerProducer(self, True)
+        self._resumed_holder = None
+
+    @property
+    def stream(self) -> PassedStream:
+        """What its stream was."""
+        return self._passed.stream
+
+
 class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     """The connections of one UNIX socket, or of several.
 
@@ -173,8 +244,10 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
     :param refusals: what was refused, by the code of the refusal; None: nobody asks.
+    :param restart: begins a restart; None: there can be none.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
+    :ivar restarts: the tags of requests for a restart that are not answered, by their connections.
     :ivar held: bounds the memory that connections hold.
     """
 
@@ -187,6 +260,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         turns: TurnQueue,
         limit: int,
         refusals: Counter[str] | None = None,
+        restart: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(turns)
         self.processes = processes
@@ -195,6 +269,8 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         self.held = Budget(
             "bytes of unfinished boxes and unread answers", MAX_HELD, self._unlimited
         )
+        self.restarts: dict[ChannelProtocol, list[bytes]] = {}
+        self._restart = restart
         self._context = ChannelContext(
             registry,
             Watchers(registry, self._unlimited, turns),
@@ -202,6 +278,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             limit=processes.max_services,
             refused=self._log_refused,
             refusals=Counter() if refusals is None else refusals,
+            restart=refuse_restart if restart is None else self._begin_restart,
         )
         self._peer_lookups = peer_lookups
         self.log = log
@@ -261,10 +338,95 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         :param process: the process that *channel* joined; None if it joined none.
         """
         self._peer_lookups.discard(channel)
+        self.restarts.pop(channel, None)
         if channel.uid not in self._unlimited:
             self._shares.give_back(channel.uid)
         if process is not None:
             self.processes.leave(channel, process)
+
+    # In place of another process, and in favour of one
+
+    def is_waiting(self, channel: ChannelProtocol) -> bool:
+        """Whether the process of *channel* is still to be looked up."""
+        return channel in self._peer_lookups
+
+    def pass_on(self, descriptors: Descriptors) -> dict[str, Any]:
+        """What another process needs to go on with all connections, as a value of JSON."""
+        self.processes.finish()
+        places: dict[Process, int] = {}
+        rows: list[Any] = []
+        processes: list[Any] = []
+        for channel in self.streams:
+            stream = channel.pass_on(descriptors)
+            if stream is None:
+                continue
+            process = channel.process
+            if process is not None and process not in places:
+                places[process] = len(processes)
+                pidfd = None if process.pidfd is None else descriptors.add(process.pidfd)
+                processes.append([process.key[0], pidfd])
+            place = None if process is None else places[process]
+            rows.append(channel.passed(stream, place).encode())
+        return {"instance": self._context.instance, "processes": processes, "connections": rows}
+
+    def take_over(
+        self,
+        data: Mapping[str, Any],
+        received: Received,
+        holders: Mapping[int, Holder],
+    ) -> Iterator[tuple[socket.socket, ResumedChannel]]:
+        """The connections of another process, each to be made with its socket.
+
+        :param holders: the holders, which are open, by their serials.
+        :raises InvalidState: the data cannot be read.
+        """
+        self._context = evolve(self._context, instance=data["instance"])
+        processes = [
+            self.processes.take_over(pid, None if place is None else received.take(place))
+            for pid, place in data["processes"]
+        ]
+        for row in data["connections"]:
+            passed = PassedConnection.decode(row)
+            process = None if passed.process is None else processes[passed.process]
+            holder = None if passed.holder is None else holders[passed.holder]
+            if holder is not None and process is not None:
+                holder.allowances = process.allowances
+            channel = ResumedChannel(passed, process, holder)
+            channel.factory = self
+            if process is not None:
+                process.connections[channel] = None
+            yield received.socket(passed.stream.descriptor), channel
+
+    def resume(self, channel: ResumedChannel, passed: PassedConnection) -> None:
+        """Count a connection that another process has had."""
+        self.streams.add(channel)
+        if channel.uid not in self._unlimited:
+            self._shares.take(channel.uid, self._room())
+        if passed.is_waiting:
+            self._peer_lookups.add(channel)
+        if passed.restarts:
+            self.restarts[channel] = list(passed.restarts)
+
+    def new_session(self, channel: ChannelProtocol) -> Session:
+        """A session of which nothing is known yet."""
+        return Session(self._context, channel)
+
+    def _begin_restart(self, peer: Peer, tag: bytes | None) -> None:
+        if peer.uid not in self._unlimited:
+            raise NotAllowed(f"only root and uid {os.geteuid()} may restart the port mapper")
+        assert self._restart is not None
+        assert isinstance(peer, ChannelProtocol)
+        self.restarts.setdefault(peer, []).extend([] if tag is None else [tag])
+        self._restart()
+
+    def restarted(self, answer: Callable[[bytes], bytes]) -> None:
+        """A restart has ended, somehow: answer those who have asked for it.
+
+        :param answer: makes the box that answers the request with a tag.
+        """
+        restarts, self.restarts = self.restarts, {}
+        for channel, tags in restarts.items():
+            channel.send(b"".join(map(answer, tags)))
 
     def log_refused(self, channel: ChannelProtocol, why: str) -> None:
         """*channel* is closed, for others."""
@@ -282,3 +444,9 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     def end(self) -> Deferred[None]:
         self._peer_lookups.stop()
         return super().end()
+
+    def close(self) -> Deferred[None]:
+        self._peer_lookups.stop()
+        # The end of each connection would be told to all those that are not closed yet.
+        self._context.watchers.close()
+        return super().close()

@@ -34,6 +34,9 @@ class Engine(Protocol):
     def descriptors(self) -> IReactorFDSet | None:
         """Where other descriptors are watched; None: the reactor watches none."""
 
+    def serve(self) -> bool:
+        """Serve what has arrived, without the reactor; was there anything?"""
+
     def listen_udp(
         self,
         port: int,
@@ -78,6 +81,9 @@ class PlainEngine:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self.descriptors = IReactorFDSet(reactor, None)
+
+    def serve(self) -> bool:
+        return False
 
     def listen_udp(
         self,

@@ -5,7 +5,8 @@ A service is there while its address is bound on this host by one of its users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from itertools import chain, islice, takewhile
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,11 +15,22 @@ from twisted.logger import Logger
 
 from portmapd.config import FORGET
 from portmapd.registry.change import ChangeKind, ChangeRecord
-from portmapd.registry.mapping import Key, Mapping
-from portmapd.registry.presence import NOBODY, Presence, Users, owner_users
+from portmapd.registry.mapping import NOBODY, Key, Mapping, Users
+from portmapd.registry.places import Places
+from portmapd.registry.presence import is_wrong, owner_users, see
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import SavedMapping
-from portmapd.server.bound_sockets import TABLES, add_users, locals_of, scan, users_of
+from portmapd.server.bound_sockets import (
+    NETIDS_OF,
+    TABLES,
+    UNIX,
+    add_users,
+    locals_of,
+    place_of,
+    scan,
+    serving_user,
+    users_of,
+)
 from portmapd.server.log_events import (
     MAPPING_BACK,
     MAPPING_DEAD,
@@ -27,23 +39,36 @@ from portmapd.server.log_events import (
     LogEvent,
 )
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.sock_diag import Local
+from portmapd.server.sock_diag import BoundSocket, Local
 
 #: A look gives others a turn when it has taken so long, in seconds.
 SLICE = 0.001
-#: New addresses are asked for one by one up to so many; for more, the tables are read.
+#: Addresses are asked for one by one up to so many; for more, the tables are read.
 MAX_QUERIES = 16
+#: The most new mappings that are asked for at one go; more of them wait for a look.
+MAX_NEW = 100
+#: A question about one address takes as long as reading so many sockets of a table.
+QUESTION = 10
+#: In so many looks, the tables are read once at least: a question does not find every socket.
+LOOKS = 10
+#: How long the paths of new mappings may wait for a look, in seconds: all are looked for together.
+SOON = 0.25
+#: So many mappings are judged between two looks at the clock, and so many change at one go.
+MAX_JUDGED, MAX_CHANGED = 64, 16
 
-#: For each of the kernel's tables, the users of the watched addresses.
+#: For each of the kernel's tables, the users of the addresses at watched places.
 Found = dict[str, dict[Local, Users]]
-Presences = dict[Key, Presence]
+Watched = dict[Key, Mapping]
+#: Steps that end with what was found.
+Finding = Generator[None, None, Found]
 
 
 class Liveness(Service):
     """Watches the addresses of the mappings that no connection holds.
 
-    It reads the kernel's tables of sockets once a period, in slices, and asks for the addresses of
-    new mappings.
+    It asks the kernel for the addresses of new mappings, and for all of them once a period. If that
+    takes longer than to read the kernel's tables of sockets, or an address is not found, it reads
+    the tables, in slices.
 
     :param registry: whose mappings are watched.
     :param clock: measures time.
@@ -61,21 +86,30 @@ class Liveness(Service):
         self._period = period
         self._events = RateLimitedLog(clock)
         self._forget = forget
-        self._presences: Presences = {}
-        #: The presences at each watched address, and the suspended ones in the order of their ends.
-        self._watched: dict[str, dict[Local, Presences]] = {}
-        self._suspended: Presences = {}
+        #: The mappings that are watched, and when those that are suspended are forgotten, by the
+        #: clock and in that order.
+        self._places = Places()
+        self._suspended: dict[Key, tuple[Mapping, float]] = {}
         #: The mappings that have not been looked at yet, and those to judge in the next look
         #: whether or not their addresses change.
-        self._new: Presences = {}
-        self._unchecked: Presences = {}
+        self._new: Watched = {}
+        self._unchecked: Watched = {}
+        #: The mappings that this look has found to be suspended or resumed.
+        self._wrong: Watched = {}
         self._last: Found = {}
-        #: The look that is under way.
+        #: How many sockets of the internet there were when the tables were read last, the looks
+        #: since then, and whether the next look has to read them.
+        self._sockets = 0
+        self._looks = 0
+        self._has_to_read = True
+        #: The look that is under way, and whether it is one for paths alone.
         self._steps: Iterator[None] | None = None
+        self._is_for_paths = False
         #: Whether the last look failed; only the first failure of several is logged.
         self._failed = False
         self._next_turn: IDelayedCall | None = None
         self._next_slice: IDelayedCall | None = None
+        self._next_look: IDelayedCall | None = None
         self._looking = LoopingCall(self._begin_look)
         self._looking.clock = clock
         self._ends = [registry.follow(on, kind) for kind, on in self._followers().items()]
@@ -103,9 +137,9 @@ class Liveness(Service):
         if self._looking.running:
             self._looking.stop()
         self._steps = None
-        _cancel(self._next_turn)
-        _cancel(self._next_slice)
-        self._next_turn = self._next_slice = None
+        for call in (self._next_turn, self._next_slice, self._next_look):
+            _cancel(call)
+        self._next_turn = self._next_slice = self._next_look = None
         self._events.close()
 
     def close(self) -> None:
@@ -120,6 +154,23 @@ class Liveness(Service):
         if self._steps is None:
             self._steps = self._look()
             self._go_on()
+        elif self._is_for_paths:
+            self._is_for_paths = False
+            self._steps = chain(self._steps, self._look())
+
+    def _look_soon(self) -> None:
+        """Have the paths of new mappings looked for before the period ends."""
+        if self._next_look is None and self.running:
+            self._next_look = self._clock.callLater(SOON, self._look_for_paths)
+
+    def _look_for_paths(self) -> None:
+        self._next_look = None
+        if self._steps is None:
+            self._is_for_paths = True
+            self._steps = self._look_in(self._read((UNIX,)))
+            self._go_on()
+        else:
+            self._look_soon()
 
     def _go_on(self) -> None:
         """Go on with a look; a failure is logged, and the next look may succeed."""
@@ -138,6 +189,7 @@ class Liveness(Service):
         else:
             self._failed = False
         self._steps = None
+        self._is_for_paths = False
 
     def look(self) -> None:
         """Suspend the mappings of services that are gone, and resume those of services back."""
@@ -146,65 +198,140 @@ class Liveness(Service):
 
     def _look(self) -> Iterator[None]:
         """Look in steps."""
-        found: Found = {table: {} for table, watched in self._watched.items() if watched}
+        tables = [table for table in NETIDS_OF if self._is_watched(table)]
+        if self._is_reading():
+            self._has_to_read = False
+            self._sockets = self._looks = 0
+            return self._look_in(self._read(tables))
+        self._looks += 1
+        return self._look_in(self._ask(tables))
+
+    def _is_reading(self) -> bool:
+        """Are the tables read in this look?"""
+        costs = QUESTION * len(self._registry.mappings)
+        has_to = self._has_to_read or bool(self._suspended) or self._looks >= LOOKS
+        return has_to or costs > self._sockets
+
+    def _read(self, tables: Iterable[str]) -> Finding:
+        """Read these tables."""
+        found: Found = {table: {} for table in tables}
         for table, batch in scan(found):
-            add_users(found[table], table, batch, self._watched[table])
+            self._sockets += len(batch) * (table != UNIX)
+            add_users(found[table], table, self._at_watched_places(table, batch))
             yield
-        wrong: list[Presence] = []
-        seen: list[Mapping] = []
-        for presence in self._to_judge(found):
-            users = _users(found, presence.mapping)
-            if presence.is_wrong(users):
-                # A table that changed while it was read may lack sockets.
-                users = users_of(presence.mapping)
-                self._unchecked[presence.mapping.key] = presence
-                wrong += [presence] * presence.is_wrong(users)
-                yield
-            if presence.see(users):
-                seen.append(presence.mapping)
-        self._registry.see(*seen)
-        self._correct([p for p in wrong if self._presences.get(p.mapping.key) is p])
-        self._forget_old()
+        return found
 
-    def _to_judge(self, found: Found) -> Iterable[Presence]:
-        """The presences whose addresses have other users than in the last look, and others."""
-        last, self._last = self._last, found
-        judged, self._unchecked = self._unchecked, {}
+    def _ask(self, tables: Collection[str]) -> Finding:
+        """Ask for the watched addresses one by one; of these tables, read that of paths."""
+        found: Found = {table: {} for table in tables}
+        for mapping in self._registry.mappings:
+            users = NOBODY if mapping.holder else serving_user(mapping)
+            if users:
+                first, *_ = TABLES[mapping.netid]
+                found.setdefault(first, {}).update(dict.fromkeys(locals_of(mapping), users))
+            yield
+        paths = yield from self._read({UNIX}.intersection(tables))
+        return found | paths
+
+    def _look_in(self, steps: Finding) -> Iterator[None]:
+        """Look in steps, the first of which find who has the addresses bound."""
+        found = yield from steps
+        last, unchecked = self._last, self._unchecked
+        self._last, self._unchecked, self._wrong = last | found, {}, {}
+        try:
+            yield from self._judge(chain(unchecked.values(), self._changed(found, last)))
+        except OSError:
+            # No descriptor is left, say: the next look judges all of them.
+            self._last, self._unchecked = last, unchecked | self._unchecked
+            raise
+        yield from self._change()
+
+    def _changed(self, found: Found, last: Found) -> Iterator[Mapping]:
+        """The mappings at whose places are other users than in the last look."""
         for table, now in found.items():
-            watched = self._watched[table]
-            for name, _ in now.items() ^ last.get(table, {}).items():
-                judged |= watched.get(name, {})
-        return judged.values()
+            different = now.items() ^ last.get(table, {}).items()
+            changed = {place_of(table, name) for name, _ in different}
+            for netid in NETIDS_OF[table]:
+                for place in changed:
+                    yield from tuple(self._places.at(netid, place))
 
-    def _correct(self, wrong: Sequence[Presence]) -> None:
+    def _judge(self, mappings: Iterable[Mapping]) -> Iterator[None]:
+        """Find those that are to be suspended or resumed."""
+        seen: list[Mapping] = []
+        for count, mapping in enumerate(filter(self._is_current, mappings), 1):
+            users = _users(self._last, mapping)
+            if self._is_wrong(mapping, users):
+                # A table that changed while it was read may lack sockets.
+                users = users_of(mapping)
+                self._unchecked[mapping.key] = mapping
+                if self._is_wrong(mapping, users):
+                    self._wrong[mapping.key] = mapping
+                yield
+            if see(mapping, users):
+                seen.append(mapping)
+            if not count % MAX_JUDGED:
+                yield
+        self._registry.see(*seen)
+
+    def _change(self) -> Iterator[None]:
+        """Suspend, resume and forget what was found to be, in steps."""
+        while wrong := self._next(self._wrong.values()):
+            self._correct(wrong)
+            yield
+        while old := self._next(self._old()):
+            self._report(MAPPING_FORGOTTEN, old)
+            self._registry.forget(*old)
+            yield
+
+    def _next(self, mappings: Iterable[Mapping]) -> list[Mapping]:
+        """As many of *mappings* as change at one go; very many services may end at one moment."""
+        return list(islice(mappings, MAX_CHANGED))
+
+    def _is_watched(self, table: str) -> bool:
+        return any(self._places.places(netid) for netid in NETIDS_OF[table])
+
+    def _at_watched_places(self, table: str, batch: list[BoundSocket]) -> Iterator[BoundSocket]:
+        places = [self._places.places(netid) for netid in NETIDS_OF[table]]
+        for bound in batch:
+            place = place_of(table, bound[0])
+            if any(place in watched for watched in places):
+                yield bound
+
+    def _is_wrong(self, mapping: Mapping, users: Users) -> bool:
+        return is_wrong(mapping, users, self._is_suspended(mapping))
+
+    def _is_suspended(self, mapping: Mapping) -> bool:
+        found = self._suspended.get(mapping.key)
+        return found is not None and found[0] is mapping
+
+    def _is_current(self, mapping: Mapping) -> bool:
+        """Is it still registered, or suspended?"""
+        return self._is_suspended(mapping) or self._registry.mappings.get(*mapping.key) is mapping
+
+    def _correct(self, wrong: Sequence[Mapping]) -> None:
         """Suspend what is registered, and resume what is suspended."""
-        gone = [p for p in wrong if p.forgotten_at is None]
-        back = [p for p in wrong if p.forgotten_at is not None]
+        gone = [mapping for mapping in wrong if not self._is_suspended(mapping)]
+        back = [mapping for mapping in wrong if self._is_suspended(mapping)]
+        users = [mapping.users for mapping in wrong]
         if self._forget:
             self._report(MAPPING_DEAD, gone)
-            self._registry.suspend(*[p.mapping for p in gone])
+            self._registry.suspend(*gone)
         else:
             self._report(MAPPING_REMOVED, gone)
-            self._registry.unmap(*[p.mapping for p in gone])
+            self._registry.unmap(*gone)
         self._report(MAPPING_BACK, back)
-        self._registry.resume(*[p.mapping for p in back])
-        for presence in wrong:
-            if presence.mapping.key in self._presences:
-                self._presences[presence.mapping.key].users = presence.users
+        self._registry.resume(*back)
+        for mapping, known in zip(wrong, users, strict=True):
+            mapping.users = known
 
-    def _forget_old(self) -> None:
+    def _old(self) -> Iterator[Mapping]:
+        """The suspended mappings that are to be forgotten now."""
         now = self._clock.seconds()
-        old: list[Presence] = []
-        for presence in self._suspended.values():
-            if presence.forgotten_at is None or presence.forgotten_at > now:
-                break
-            old.append(presence)
-        self._report(MAPPING_FORGOTTEN, old)
-        self._registry.forget(*[p.mapping for p in old])
+        ended = takewhile(lambda each: each[1] <= now, self._suspended.values())
+        return (mapping for mapping, _ in ended)
 
-    def _report(self, event: LogEvent, presences: Sequence[Presence]) -> None:
-        for presence in presences:
-            m = presence.mapping
+    def _report(self, event: LogEvent, mappings: Sequence[Mapping]) -> None:
+        for m in mappings:
             self._events.log(
                 event,
                 program=m.program,
@@ -219,12 +346,20 @@ class Liveness(Service):
     def saved(self) -> Iterator[tuple[Mapping, Users, float | None]]:
         """The fields of a :class:`SavedMapping` for every mapping that no connection holds now.
 
-        There may be changes meanwhile, which may be in it or not.
+        There may be changes meanwhile, which may be in it or not; a mapping that is suspended or
+        resumed meanwhile may be in it twice.
         """
+        yield from self._saved_suspended()
+        for mapping in self._registry.mappings:
+            if mapping.holder is None:
+                yield mapping, mapping.users, None
+        yield from self._saved_suspended()
+
+    def _saved_suspended(self) -> Iterator[tuple[Mapping, Users, float | None]]:
         now = self._clock.seconds()
-        for presence in list(self._presences.values()):
-            ends = presence.forgotten_at
-            yield presence.mapping, presence.users, None if ends is None else max(ends - now, 0.0)
+        for mapping, ends in list(self._suspended.values()):
+            if self._is_suspended(mapping):
+                yield mapping, mapping.users, max(ends - now, 0.0)
 
     def restore(self, saved: Sequence[SavedMapping]) -> None:
         """Register mappings or remember them, as they were saved; their keys must be free."""
@@ -233,10 +368,10 @@ class Liveness(Service):
         # Those that are remembered are in the order of their ends.
         paused = sorted((s.left, s.mapping.key, s) for s in saved if s.left is not None)
         self._registry.remember(*[each.mapping for _, _, each in paused])
+        for left, key, each in paused:
+            self._suspended[key] = each.mapping, now + left
         for each in saved:
-            presence = self._presences[each.mapping.key]
-            presence.users = each.users
-            presence.forgotten_at = None if each.left is None else now + each.left
+            each.mapping.users = each.users
 
     # New mappings
 
@@ -256,65 +391,59 @@ class Liveness(Service):
         _cancel(self._next_turn)
         self._next_turn = None
         new, self._new = self._new, {}
-        try:
-            found = users_of_all([presence.mapping for presence in new.values()])
-        except OSError:
-            # No descriptor is left, say. The next look that succeeds sees everything as changed.
-            self._last = {}
+        self._unchecked |= new
+        if len(new) > MAX_NEW:
+            self._has_to_read = True
+            self._begin_look()
             return
-        for key, presence in new.items():
-            presence.see(found[presence.mapping.netid, presence.mapping.address])
-            if presence.users:
-                self._unchecked[key] = presence
+        for mapping in new.values():
+            users = serving_user(mapping)
+            if users:
+                see(mapping, users)
+            else:
+                self._look_later(mapping)
+
+    def _look_later(self, mapping: Mapping) -> None:
+        """Have a new mapping found in a look, for no question found it."""
+        if UNIX in TABLES[mapping.netid]:
+            self._look_soon()
+        else:
+            self._has_to_read = True
 
     # Following the registry
 
     def _mapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            self._new[mapping.key] = self._add(Presence(mapping))
+            mapping.users = NOBODY
+            self._new[mapping.key] = mapping
+            self._wrong.pop(mapping.key, None)
+            self._places.add(mapping)
         self._schedule_new()
 
     def _unmapped(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            self._drop(mapping.key)
+            self._drop(mapping)
 
     def _on_suspended(self, changes: Sequence[ChangeRecord]) -> None:
         ends = self._clock.seconds() + self._forget
         for mapping in _unheld(changes):
-            presence = Presence(mapping, owner_users(mapping), ends)
-            self._suspended[mapping.key] = self._add(presence)
+            mapping.users = owner_users(mapping.owner)
+            self._suspended[mapping.key] = mapping, ends
+            self._places.add(mapping)
 
     def _released(self, changes: Sequence[ChangeRecord]) -> None:
         for mapping in _unheld(changes):
-            if mapping.key in self._suspended:
-                self._drop(mapping.key)
+            if self._is_suspended(mapping):
+                del self._suspended[mapping.key]
+                if self._registry.mappings.get(*mapping.key) is not mapping:
+                    self._drop(mapping)
 
-    def _add(self, presence: Presence) -> Presence:
-        """Watch a mapping in place of the one with the same key."""
-        mapping = presence.mapping
-        self._drop(mapping.key)
-        self._presences[mapping.key] = presence
-        for watched, name in self._places(mapping):
-            watched.setdefault(name, {})[mapping.key] = presence
-        return presence
-
-    def _drop(self, key: Key) -> None:
-        presence = self._presences.pop(key, None)
-        if presence is None:
-            return
-        for pending in (self._new, self._unchecked, self._suspended):
-            pending.pop(key, None)
-        for watched, name in self._places(presence.mapping):
-            del watched[name][key]
-            if not watched[name]:
-                del watched[name]
-
-    def _places(self, mapping: Mapping) -> Iterator[tuple[dict[Local, Presences], Local]]:
-        names = locals_of(mapping)
-        for table in TABLES[mapping.netid]:
-            watched = self._watched.setdefault(table, {})
-            for name in names:
-                yield watched, name
+    def _drop(self, mapping: Mapping) -> None:
+        """Watch a mapping no longer."""
+        self._places.discard(mapping)
+        for pending in (self._new, self._unchecked, self._wrong):
+            if pending.get(mapping.key) is mapping:
+                del pending[mapping.key]
 
 
 def _cancel(call: IDelayedCall | None) -> None:

@@ -142,6 +142,14 @@ PROCEDURE_FAILED = LogEvent(
 NOT_REGISTERED = LogEvent(
     "not-registered", "warn", "the port mapper of this host does not have {what}: {why}"
 )
+RESTARTING = LogEvent("restarting", "info", "a new process takes the place of this one")
+HANDED_OVER = LogEvent("handed-over", "info", "pid {pid} serves in place of this process")
+NOT_HANDED_OVER = LogEvent(
+    "not-handed-over", "error", "no other process takes the place of this one: {why}"
+)
+PID_FILE_NOT_WRITTEN = LogEvent(
+    "pid-file-not-written", "warn", "the pid file {path} names an ended process: {why}"
+)
 OMITTED = LogEvent("omitted", "warn", "{count} more {what}")
 
 #: Every event, by its name.
@@ -177,6 +185,10 @@ EVENTS = {
         REPLY_LOST,
         PROCEDURE_FAILED,
         NOT_REGISTERED,
+        RESTARTING,
+        HANDED_OVER,
+        NOT_HANDED_OVER,
+        PID_FILE_NOT_WRITTEN,
         OMITTED,
     )
 }

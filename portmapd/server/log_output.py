@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -46,6 +47,12 @@ class ReopenedLogFile(LogFile):
     """A log file that goes on with the old file if the new one cannot be opened."""
 
     _log = Logger()
+
+    def _openFile(self) -> None:
+        super()._openFile()
+        # Another process may write to it, which takes the place of this one.
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
 
     def reopen(self) -> None:
         """Open the file at the path again: a program for log rotation has moved the old one."""

@@ -42,6 +42,10 @@ class PeerLookups:
         """How many connections wait for their lookup."""
         return len(self._waiting)
 
+    def __contains__(self, peer: object) -> bool:
+        """Whether the process of *peer* is still to be looked up."""
+        return peer in self._waiting
+
     def add(self, peer: UnknownPeer) -> None:
         """Look up the process of *peer* after :data:`DELAY`."""
         self._waiting[peer] = None

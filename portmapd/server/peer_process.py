@@ -147,6 +147,8 @@ class Processes:
         self._max_mappings = max_mappings
         self.has_peer_pidfd = has_peer_pidfd()
         self._living: dict[tuple[int, int], Process] = {}
+        #: The processes that have ended, and have connections still.
+        self._ending: dict[Process, None] = {}
 
     def __len__(self) -> int:
         """How many processes there are; each takes a descriptor."""
@@ -181,6 +183,23 @@ class Processes:
         process.connections[connection] = None
         return process
 
+    def take_over(self, pid: int, pidfd: int | None) -> Process:
+        """A process that another process of ours has looked up; it has no connections yet.
+
+        :param pidfd: its pidfd, which is this object's from now on; None: it has none.
+        """
+        if pidfd is None:
+            return Process((pid, 0), None, self._new_allowances(), self._end)
+        process = Process((pid, os.fstat(pidfd).st_ino), pidfd, self._new_allowances(), self._end)
+        self._living[process.key] = process
+        self._descriptors.addReader(process)
+        return process
+
+    def finish(self) -> None:
+        """End all connections of processes that have ended, now."""
+        while self._ending:
+            self._end_some(next(iter(self._ending)))
+
     def _new_allowances(self) -> Allowances:
         return allowances(self.max_services, self._max_mappings)
 
@@ -193,6 +212,7 @@ class Processes:
     def _end(self, process: Process) -> None:
         """End the connections of an ended process: a child may hold its sockets for ever."""
         self._forget(process)
+        self._ending[process] = None
         self._end_some(process)
 
     def _end_some(self, process: Process) -> None:
@@ -200,7 +220,9 @@ class Processes:
         for connection in tuple(islice(process.connections, BATCH)):
             connection.end()
             process.connections.pop(connection, None)
-        if process.connections:
+        if not process.connections:
+            self._ending.pop(process, None)
+        else:
             self._clock.callLater(0, self._end_some, process)
 
     def _forget(self, process: Process) -> None:

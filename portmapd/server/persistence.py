@@ -17,8 +17,7 @@ from twisted.python.failure import Failure
 
 from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.registry.change import ChangeKind, ChangeRecord
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY
+from portmapd.registry.mapping import NOBODY, Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import (
     Snapshot,
@@ -78,6 +77,8 @@ class Persistence(Service):
     :param boot: the boot of the kernel.
     :param clock: measures time.
     :param in_thread: how the file is written.
+    :param is_read: whether mappings are taken back at the start; not if another process has passed
+        them on.
     """
 
     _log = Logger()
@@ -91,6 +92,8 @@ class Persistence(Service):
         boot: Boot,
         clock: IReactorTime,
         in_thread: InThread,
+        *,
+        is_read: bool = True,
     ) -> None:
         self._file = file
         self._registry = registry
@@ -99,7 +102,12 @@ class Persistence(Service):
         self._boot = boot
         self._clock = clock
         self._in_thread = in_thread
+        self._is_read = is_read
+        #: Whether no write may begin.
+        self._is_paused = False
         self._ends: list[Callable[[], None]] = []
+        #: Why the file could not be read at the start; None: it was.
+        self._unread: InvalidState | None = None
         #: Whether the registry has changed since the file's contents were made.
         self._is_behind = False
         self._is_failing = False
@@ -128,9 +136,9 @@ class Persistence(Service):
             STATE_OFF.emit(self._log, why=why)
             return
         except OSError as error:
-            self._fail(error)
+            self._fail_to_read(error)
         self._ends = [self._registry.follow(self._changed, *_KINDS)]
-        snapshot = self._read()
+        snapshot = self._read() if self._is_read else None
         if snapshot is not None:
             result = self._restorer.restore(snapshot, self._boot)
             STATE_RESTORED.emit(
@@ -158,18 +166,24 @@ class Persistence(Service):
         ends, self._ends = self._ends, []
         for end in ends:
             end()
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        self._cancel_next()
         if self._writing is not None and self._is_encoding:
             self._writing.cancel()
         return Deferred.fromCoroutine(self._finish(is_on=bool(ends)))
 
-    async def _finish(self, *, is_on: bool) -> None:
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    async def _settle(self) -> None:
         if self._writing is not None:
             await self._writing
         if self._keeping is not None:
             await self._keeping
+
+    async def _finish(self, *, is_on: bool) -> None:
+        await self._settle()
         if is_on:
             await self._write_last()
         self._file.close()
@@ -186,6 +200,19 @@ class Persistence(Service):
             with suppress(OSError):
                 self._file.remove_new()
 
+    def pause(self) -> Deferred[None]:
+        """Begin no further write until :meth:`resume`; fires when none is under way."""
+        self._is_paused = True
+        self._cancel_next()
+        if self._writing is not None and self._is_encoding:
+            self._writing.cancel()
+        return Deferred.fromCoroutine(self._settle())
+
+    def resume(self) -> None:
+        """Write again."""
+        self._is_paused = False
+        self._schedule()
+
     # At the start
 
     def _read(self) -> Snapshot | None:
@@ -193,7 +220,7 @@ class Persistence(Service):
         try:
             return self._newer(self._read_kept())
         except OSError as error:
-            self._fail(error)
+            self._fail_to_read(error)
         return None
 
     def _read_kept(self) -> Snapshot | None:
@@ -214,9 +241,15 @@ class Persistence(Service):
                     newest, self._newest = found, slot
         return newest
 
+    def _fail_to_read(self, error: OSError) -> None:
+        self._unread = InvalidState(f"they could not be read at the start: {error.strerror}")
+        self._fail(error)
+
     def _set_aside(self, why: InvalidState) -> None:
         try:
             name = self._file.set_aside()
+        except FileNotFoundError:
+            return
         except OSError as error:
             name = f"where it was: {error.strerror}"
         STATE_SET_ASIDE.emit(self._log, path=self._file.path, why=why, name=name)
@@ -235,7 +268,7 @@ class Persistence(Service):
 
     def _schedule(self) -> None:
         """Have the next write begin in time for the first change that it is for."""
-        is_due = self._is_behind and bool(self._ends)
+        is_due = self._is_behind and bool(self._ends) and not self._is_paused
         if not is_due or self._writing is not None or self._next is not None:
             return
         ends = self._since + DELAY - self._duration
@@ -298,7 +331,7 @@ class Persistence(Service):
         """What is to be kept."""
         if self._liveness is not None:
             return (encode_mapping(*fields) for fields in self._liveness.saved())
-        mappings = self._registry.mappings.unordered()
+        mappings = self._registry.mappings
         return (encode_mapping(mapping, NOBODY) for mapping in mappings if mapping.holder is None)
 
     async def _put(self, moment: float, lines: list[bytes]) -> None:
@@ -310,6 +343,9 @@ class Persistence(Service):
 
         def write() -> None:
             self._file.open()
+            if self._unread is not None:
+                self._set_aside(self._unread)
+                self._unread = None
             self._file.write(slot, encode_snapshot(self._boot.name, moment, lines))
 
         try:

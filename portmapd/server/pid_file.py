@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from portmapd.errors import ConfigurationError
@@ -27,6 +28,20 @@ def prepare_pid_file(path: str) -> None:
         _try(path)
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Have the file at *path* name another process, at one go.
+
+    :raises OSError: it cannot be written.
+    """
+    new = f"{path}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(new)
+    descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "w") as file:
+        file.write(str(pid))
+    os.rename(new, path)
 
 
 def _try(path: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.errors import BrokenStream, ConfigurationError
+from portmapd.server.handover.passed import Descriptors, PassableTransport, PassedStream
 from portmapd.server.turns import TURN, TurnQueue
 
 #: Answers are gathered up to about so many bytes before they are written.
@@ -57,18 +59,67 @@ class PipelinedProtocol(Protocol, Generic[Request]):
     _broken = ""
     #: Requests that came and are not answered yet; None most of the time.
     _waiting: deque[Request] | None = None
+    #: The rest of an answer that is made in parts; None most of the time.
+    _rest: Iterator[bytes] | None = None
     #: Answers that are to be written together, while requests are answered.
     _outgoing: list[bytes] | None = None
 
-    def answer(self, request: Request) -> bytes:
-        """The answer to *request*, as it is written; empty if there is none."""
+    def answer(self, request: Request) -> bytes | Iterator[bytes]:
+        """The answer to *request*, as it is written; empty if there is none.
+
+        The parts of a long one are made one after the other, as the peer takes them.
+        """
         raise NotImplementedError
+
+    def requests_came(self) -> None:
+        """At least one whole request has come; called before it is answered."""
 
     def idle(self) -> None:
         """Every request that came has been answered."""
 
     def broke(self, fault: str) -> None:
         """The framing is lost, and every request before that is answered: the stream is closed."""
+
+    @property
+    def unanswered(self) -> bytes:
+        """What has come, as far as it is not answered; a stream that is given it goes on so."""
+        raise NotImplementedError
+
+    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
+        """What another process needs to go on with the stream; None: it ends anyhow."""
+        transport = cast("PassableTransport", self.transport)
+        if not transport.is_passable:
+            return None
+        rest = b""
+        if self._rest is not None:
+            # It is made to its end: no other process can go on making it.
+            rest = b"".join(self._rest)
+            self._rest = iter((rest,))
+        return PassedStream(
+            descriptors.add(transport.fileno()),
+            b"" if self.is_closing else self.unanswered,
+            transport.unsent + rest,
+            self._broken,
+            self.is_closing,
+        )
+
+    def take_over(self, passed: PassedStream) -> None:
+        """Be what the stream was in another process.
+
+        Nothing is read or sent before the reactor runs.
+        """
+        cast("PassableTransport", self.transport).queue(passed.output)
+        if passed.is_closing:
+            self.close()
+
+    def go_on(self, passed: PassedStream) -> None:
+        """Go on where the stream was in another process, once the reactor runs."""
+        if passed.input:
+            self.dataReceived(passed.input)
+        if passed.broken:
+            self._broken = passed.broken
+            if not self.is_busy:
+                self._finish()
 
     def take(self, requests: Iterator[Request]) -> None:
         """Answer *requests*; the iterator may raise :exc:`~portmapd.errors.BrokenStream`."""
@@ -78,27 +129,31 @@ class PipelinedProtocol(Protocol, Generic[Request]):
             self._waiting.extend(requests)
         except BrokenStream as fault:
             self._broken = str(fault)
+        if self._waiting:
+            self.requests_came()
         if not self._queued:
             self._serve()
 
     def drop(self) -> None:
         """Leave the requests unanswered that wait."""
-        self._waiting = None
+        self._waiting = self._rest = None
         if self._queued:
             self._queued = False
             self.factory.turns.discard(self)
 
     def send(self, data: bytes) -> None:
         """Write what is not an answer, behind the answers to the requests before it."""
-        if self._outgoing is not None:
+        if self._rest is not None:
+            self._rest = chain(self._rest, (data,))
+        elif self._outgoing is not None:
             self._outgoing.append(data)
         else:
             self.transport.write(data)
 
     @property
     def is_busy(self) -> bool:
-        """Are there requests that came and are not answered yet?"""
-        return bool(self._waiting)
+        """Are there requests that came and are not answered yet, or not wholly?"""
+        return bool(self._waiting) or self._rest is not None
 
     def close(self) -> None:
         """Close the connection behind what has still to be written."""
@@ -128,13 +183,17 @@ class PipelinedProtocol(Protocol, Generic[Request]):
 
     def _serve(self) -> None:
         ends = monotonic() + TURN
-        while self._waiting and not self._paused:
-            self._gather(self._waiting, ends)
-            if self._waiting and monotonic() > ends:
-                self._wait()
-                return
-        if not self._waiting:
+        while self.is_busy and not self._paused:
+            if self._rest is not None:
+                self._write_part(self._rest)
+            elif self._waiting:
+                self._gather(self._waiting, ends)
+            if monotonic() > ends:
+                break
+        if not self.is_busy:
             self._finish()
+        elif not self._paused:
+            self._wait()
 
     def _gather(self, waiting: deque[Request], ends: float) -> None:
         """Answer requests until the answers make a chunk, or the turn ends; and write them."""
@@ -142,12 +201,24 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         size = 0
         while waiting and size < CHUNK and not self._paused:
             answer = self.answer(waiting.popleft())
+            if not isinstance(answer, bytes):
+                self._rest = answer
+                break
             outgoing.append(answer)
             size += len(answer)
             if monotonic() > ends:
                 break
         self._outgoing = None
-        self.transport.write(b"".join(outgoing))
+        if answers := b"".join(outgoing):
+            self.transport.write(answers)
+
+    def _write_part(self, rest: Iterator[bytes]) -> None:
+        """Write the next part of a long answer: no more are kept if the peer does not take it."""
+        part = next(rest, None)
+        if part is None:
+            self._rest = None
+        else:
+            self.transport.write(part)
 
     def _wait(self) -> None:
         """Go on in a later turn; nothing is read before."""
@@ -222,19 +293,28 @@ class PipelinedFactory(ServerFactory, Generic[S]):
         """
         for stream in tuple(self.streams):
             stream.end()
+        return self._when_ended()
+
+    def _when_ended(self) -> Deferred[None]:
         ended = Deferred[None]()
         self._ended.append(ended)
         self._tell_ended()
         return ended
 
     def close(self) -> Deferred[None]:
-        """Refuse further streams, and close every one at once; see :meth:`end`."""
+        """Refuse further streams, and close every one behind its answers.
+
+        :return: fires when they are closed.
+        """
         self.is_closed = True
-        return self.end()
+        for stream in tuple(self.streams):
+            stream.hang_up()
+        return self._when_ended()
 
     def stopFactory(self) -> None:
         """The last listening socket is closed, and so are the streams."""
-        self.end()
+        if not self.is_closed:
+            self.end()
 
     def _tell_ended(self) -> None:
         while self._ended and not self.streams:

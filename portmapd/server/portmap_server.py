@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReactorUDP
 
 from portmapd.config import FORGET, IDLE, LIVENESS, MAX_MAPPINGS, MAX_SERVICES, MAX_STREAMS
 from portmapd.errors import ConfigurationError
@@ -36,6 +36,9 @@ from portmapd.server.turns import TurnQueue
 
 #: The most descriptors for connections of the local channel, and for their processes.
 MAX_DESCRIPTORS = 15_000
+
+#: How long peers have to take the answers that they are sent when the server closes, in seconds.
+CLOSING = 0.3
 
 F = TypeVar("F", bound=PipelinedFactory[Any])
 
@@ -68,6 +71,8 @@ class PortmapServer:
     :param forget: seconds for which the mapping of a service that is gone is remembered; see
         :class:`~portmapd.server.liveness.Liveness`.
     :param descriptors: where the ends of processes are watched; None: in the reactor.
+    :param restart: has another process take the place of this one; None: the local channel cannot
+        be asked for that.
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class PortmapServer:
         forget: float = FORGET,
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
+        restart: Callable[[], object] | None = None,
     ) -> None:
+        self._restart = restart
         self._registry = registry
         self._reactor = reactor
         self._idle = idle
@@ -155,6 +162,7 @@ class PortmapServer:
                 self._turns,
                 _max_descriptors(),
                 self._context.statistics.refusals,
+                self._restart,
             )
         )
 
@@ -182,6 +190,11 @@ class PortmapServer:
             open_now[kind] += len(factory.streams)
         return open_now
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether callers wait for the answers of services that their calls were forwarded to."""
+        return self._forwarder.is_waited_for()
+
     def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.
 
@@ -195,11 +208,22 @@ class PortmapServer:
         self._log.close()
         self._registrations.close()
         self._cache.close()
-        self._context.dumps.close()
         for protocol in self._protocols:
             protocol.close()
-        ended = [factory.close() for factory in self._factories]
-        return gatherResults([self._forwarder.stop(), *ended]).addCallback(_nothing)
+        ended = gatherResults([factory.close() for factory in self._factories])
+        if not ended.called:
+            late = self._reactor.callLater(CLOSING, self._end)
+            ended.addCallback(lambda _: _cancel(late))
+        return gatherResults([self._forwarder.stop(), ended]).addCallback(_nothing)
+
+    def _end(self) -> None:
+        """Close the connections at once whose peers have not taken their answers."""
+        for factory in self._factories:
+            factory.end()
+
+    def give_turns(self) -> bool:
+        """Serve streams that wait for their turns; were there any?"""
+        return self._turns.run()
 
     def _add(self, factory: F) -> F:
         self._factories.append(factory)
@@ -221,6 +245,11 @@ class PortmapServer:
 
 def _nothing(results: object) -> None:
     """Each result is None."""
+
+
+def _cancel(call: IDelayedCall) -> None:
+    if call.active():
+        call.cancel()
 
 
 def _max_descriptors() -> int:

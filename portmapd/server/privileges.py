@@ -3,8 +3,8 @@
 import ctypes
 import os
 import re
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct
 
@@ -12,7 +12,8 @@ from struct import Struct
 SYS_PTRACE = 19
 
 #: Numbers of <linux/prctl.h> and <linux/capability.h>.
-_SET_KEEPCAPS, _DROP_BOUNDING, _SET_NO_NEW_PRIVS, _AMBIENT, _CLEAR_ALL = 8, 24, 38, 47, 4
+_SET_KEEPCAPS, _DROP_BOUNDING, _SET_NO_NEW_PRIVS = 8, 24, 38
+_AMBIENT, _RAISE, _CLEAR_ALL = 47, 2, 4
 _LAST = 63
 _HEADER, _VERSION = Struct("=Ii"), 0x2008_0522
 #: Effective, permitted and inheritable capabilities, the lower halves first.
@@ -61,6 +62,33 @@ def drop_privileges(kept: Collection[int]) -> set[int]:
     return {capability for capability in kept if permitted >> capability & 1}
 
 
+@contextmanager
+def inherited_privileges() -> Iterator[None]:
+    """In the block, have programs that are executed hold the capabilities of this process.
+
+    Those of root do anyway.
+
+    :raises OSError: the kernel refuses.
+    """
+    held = _held("self")
+    permitted, inherited = held["Prm"], held["Inh"]
+    if os.geteuid() == 0 or not permitted:
+        yield
+        return
+    # A sandbox that lets them be inherited may forbid the call.
+    is_missing = bool(permitted & ~inherited)
+    if is_missing:
+        _set(permitted, permitted)
+    try:
+        for capability in (each for each in range(_LAST + 1) if permitted >> each & 1):
+            _prctl(_AMBIENT, _RAISE, capability)
+        yield
+    finally:
+        _prctl(_AMBIENT, _CLEAR_ALL)
+        if is_missing:
+            _set(permitted, inherited)
+
+
 def _check(permitted: int) -> None:
     """Check that no thread of this process holds more; one that ends meanwhile holds nothing.
 
@@ -91,18 +119,21 @@ def _mask(capabilities: Collection[int]) -> int:
     return sum(1 << capability for capability in set(capabilities))
 
 
-def _set(permitted: int) -> None:
-    """Hold these capabilities, and pass none of them on."""
+def _set(permitted: int, inherited: int = 0) -> None:
+    """Hold capabilities.
+
+    :param inherited: those that may be passed on.
+    """
     low, high = permitted & _HALF, permitted >> 32
-    sets = _SETS.pack(low, low, 0, high, high, 0)
+    sets = _SETS.pack(low, low, inherited & _HALF, high, high, inherited >> 32)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capset(_HEADER.pack(_VERSION, 0), sets):
         raise _error()
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int, further: int = 0) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    arguments = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
+    arguments = [ctypes.c_ulong(number) for number in (value, further, 0, 0)]
     if libc.prctl(option, *arguments):
         raise _error()
 

@@ -82,6 +82,10 @@ class Budget:
         """
         if more > 0:
             self._check(uid, more)
+        self.put(uid, more)
+
+    def put(self, uid: int, more: int) -> None:
+        """Count *more* for a user, whatever there is left."""
         self._all += more
         self._taken[uid] += more
         if not self._taken[uid]:

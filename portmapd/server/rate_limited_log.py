@@ -25,7 +25,7 @@ PERIOD = 60.0
 MAX_CHANGES = 100
 #: The most lines of all kinds in a period: with the counts of what was left out, and as many by
 #: the look-out for dead services, these are ten a second.
-MAX_IN_ALL = 270
+MAX_IN_ALL = 260
 #: The most warnings in a second: strangers cause them.
 MAX_WARNINGS = 10
 

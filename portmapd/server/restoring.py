@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from portmapd.oncrpc.program import PROGRAM
-from portmapd.registry.mapping import Mapping
-from portmapd.registry.presence import NOBODY, Users, owner_users
+from portmapd.registry.mapping import NOBODY, Mapping, Users
+from portmapd.registry.presence import owner_users
 from portmapd.registry.registry import Registry
 from portmapd.registry.snapshot import SavedMapping, Snapshot, restored
 from portmapd.server.boot import Boot
@@ -59,7 +59,7 @@ class Restorer:
         bound = _bound([each.mapping for each in wanted])
         forget = 0.0 if self.liveness is None else self.forget
         found = (restored(each, _at(bound, each.mapping), age, forget) for each in wanted)
-        return self._take([each for each in found if each is not None])
+        return self.take([each for each in found if each is not None])
 
     def adopt(self, mappings: Iterable[Mapping]) -> int:
         """Register mappings of rpcbind whose addresses are bound by their owners, or by anybody if
@@ -71,17 +71,18 @@ class Restorer:
         bound = _bound(wanted)
         adopted: list[SavedMapping] = []
         for each in wanted:
-            owners, users = owner_users(each), _at(bound, each)
+            owners, users = owner_users(each.owner), _at(bound, each)
             if users and (not owners or owners & users):
                 adopted.append(SavedMapping(each, owners | users))
-        return self._take(adopted).registered
+        return self.take(adopted).registered
 
     def _is_free(self, mapping: Mapping) -> bool:
         if mapping.program == PROGRAM or mapping.key in self.registry.suspended:
             return False
         return self.registry.mappings.get(*mapping.key) is None
 
-    def _take(self, found: Sequence[SavedMapping]) -> Restored:
+    def take(self, found: Sequence[SavedMapping]) -> Restored:
+        """Register mappings, or remember them, as they are; their keys must be free."""
         if self.liveness is not None:
             self.liveness.restore(found)
         else:

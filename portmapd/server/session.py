@@ -19,6 +19,7 @@ from portmapd.errors import (
     NotRegistered,
     Refusal,
     ReservedName,
+    RestartFailed,
     UnknownCommand,
     UnsupportedVersion,
 )
@@ -29,6 +30,7 @@ from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC, RESERVED
+from portmapd.server.handover.passed import PassedWatch
 from portmapd.server.listing import Filter, list_mappings, list_services
 from portmapd.server.peer_process import UNSEEN
 from portmapd.server.watchers import Watcher, Watchers
@@ -68,6 +70,14 @@ def ignore_refusal(peer: Peer, command: str, why: str) -> None:
     """What is done about a refusal that nobody logs."""
 
 
+def refuse_restart(peer: Peer, tag: bytes | None) -> None:
+    """What is done where no other process can take the place of this one.
+
+    :raises RestartFailed: always.
+    """
+    raise RestartFailed("this port mapper is part of an application: restart that")
+
+
 @frozen
 class ChannelContext:
     """What all sessions of a channel share.
@@ -78,6 +88,8 @@ class ChannelContext:
     :param limit: the most services that one process may hold.
     :param refused: is called with a peer, the command that it is refused, and why.
     :param refusals: what was refused, by the code of the refusal.
+    :param restart: is called with a peer that asks for a restart and the tag of its request, which
+        it answers; it may raise a :exc:`~portmapd.errors.Refusal`.
     """
 
     registry: Registry
@@ -86,6 +98,7 @@ class ChannelContext:
     limit: int
     refused: Callable[[Peer, str, str], object] = ignore_refusal
     refusals: Counter[str] = field(factory=Counter)
+    restart: Callable[[Peer, bytes | None], object] = refuse_restart
 
     def open(self, peer: Peer) -> "Session":
         """The session of a new connection.
@@ -161,6 +174,24 @@ class Session:
         if self._holder is not None:
             self._context.registry.close(self._holder)
 
+    def pass_on(self) -> tuple[int | None, PassedWatch | None]:
+        """What another process needs to go on with it: its holder's serial, and what it watches."""
+        holder, watcher = self._holder, self._watcher
+        return (
+            None if holder is None else holder.serial,
+            None if watcher is None else watcher.pass_on(),
+        )
+
+    def take_over(self, holder: Holder | None, watch: PassedWatch | None) -> None:
+        """Be what the session was in another process.
+
+        :param holder: its holder, which is open.
+        """
+        self._holder = holder
+        if watch is not None:
+            peer = self._peer
+            self._watcher = self._context.watchers.resume(watch, peer.send, peer.uid)
+
     def pause(self) -> None:
         """The peer has stopped reading."""
         if self._watcher is not None:
@@ -177,6 +208,9 @@ class Session:
         try:
             command, operate = _TABLE.get(box.get(c.COMMAND, b"")) or _unknown(box)
             values = operate(self, *command.read_arguments(box))
+            if values is None:
+                self._context.restart(self._peer, tag)
+                return b""
             if self._watcher is not None:
                 # Events of its own changes, and of those that a listing has, come first.
                 self._watcher.send()
@@ -266,6 +300,9 @@ class Session:
             self._context.watchers.discard(self._watcher)
         return _NOTHING
 
+    def _restart(self) -> None:
+        """The context answers it when the restart has ended."""
+
 
 def _is_at(existing: RpcMapping, address: str) -> bool:
     """Whether *address* is that of the mapping, in any spelling."""
@@ -314,7 +351,7 @@ def _shown(box: Box) -> str:
 
 
 _NAMES = [command.name for command in c.COMMANDS.values()]
-_OPERATIONS: dict[bytes, Callable[..., Answer]] = {
+_OPERATIONS: dict[bytes, Callable[..., Answer | None]] = {
     c.HELLO.key: Session._hello,
     c.REGISTER.key: Session._register,
     c.DEREGISTER.key: Session._deregister,
@@ -324,5 +361,6 @@ _OPERATIONS: dict[bytes, Callable[..., Answer]] = {
     c.LIST_MAPPINGS.key: Session._list_mappings,
     c.WATCH.key: Session._watch,
     c.UNWATCH.key: Session._unwatch,
+    c.RESTART.key: Session._restart,
 }
 _TABLE = {name: (c.COMMANDS[name], operate) for name, operate in _OPERATIONS.items()}

@@ -32,13 +32,16 @@ class StateFile:
     It is touched in no directory where somebody else could plant it.
 
     :param path: its absolute path. Its directory is made if it is missing, but not those above.
+    :param lock: the descriptor that keeps other processes from it, from a process that had it;
+        None: there is none yet.
     :ivar path: the same.
+    :ivar lock: that descriptor, while there is one.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, lock: int | None = None) -> None:
         self.path = path
         self._folder, self._name = os.path.split(path)
-        self._lock: int | None = None
+        self.lock = lock
 
     def open(self) -> None:
         """Keep other processes from the file.
@@ -46,7 +49,7 @@ class StateFile:
         :raises ConfigurationError: one of them keeps this one from it.
         :raises OSError: its directory cannot be used.
         """
-        if self._lock is not None:
+        if self.lock is not None:
             return
         with suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)
@@ -62,13 +65,13 @@ class StateFile:
                     "--state"
                 ) from None
             raise
-        self._lock = lock
+        self.lock = lock
 
     def close(self) -> None:
         """Let other processes have the file."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def read(self) -> bytes | None:
         """What the file contains; None: there is none.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from operator import attrgetter
+from time import monotonic
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.task import LoopingCall
@@ -14,15 +18,16 @@ from portmapd.config import IDLE, MAX_STREAMS
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6
-from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, RecordReader, mark
+from portmapd.oncrpc.record import MAX_FRAGMENTS, MAX_RECORD, RecordReader, fragments, mark
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.server.call_server import BaseCallServer
+from portmapd.server.handover.passed import Descriptors, PassedStream
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import OpenStreams, network_of
 from portmapd.server.tcp_peer import Endpoint, peer_uid
-from portmapd.server.turns import TurnQueue
+from portmapd.server.turns import TURN, TurnQueue
 
 #: How often idle streams are looked for within that time.
 SWEEPS = 4
@@ -55,7 +60,7 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         fragments = max(MAX_FRAGMENTS, max_record // LEAST_FRAGMENT)
         self._reader = RecordReader(max_record, fragments)
         #: Are all the calls answered that came, and has no part of another one come?
-        self._is_idle = True
+        self._is_between = True
         #: How many calls are forwarded, and not answered yet.
         self._forwarded = 0
         self._is_half_closed = False
@@ -72,6 +77,11 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self._table = self.factory.call_server.table(caller)
         self.transport.registerProducer(self, True)
         self.factory.add(self, caller)
+
+    @property
+    def is_idle(self) -> bool:
+        """Has no record come for the time after which a stream is closed?"""
+        return self.factory.sweep - self.sweep > SWEEPS
 
     def _find_caller(self) -> Caller:
         """The caller at the other end.
@@ -102,34 +112,52 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
         cached = self._table.find(data[_CALL])
-        factory = self.factory
-        if cached is not None and self._is_idle and data.startswith(cached.request_mark):
+        if cached is not None and self._is_between and data.startswith(cached.request_mark):
             cached.count.value += 1
-            self.used = factory.used = factory.used + 1
-            self.sweep = factory.sweep
+            self.requests_came()
             self.transport.write(cached.mark + data[_XID] + cached.body)
         else:
-            self._is_idle = False
+            self._is_between = False
             self.take(self._reader.feed(data))
 
-    def answer(self, request: bytes) -> bytes:
-        assert self.caller is not None
+    def requests_came(self) -> None:
         factory = self.factory
         self.used = factory.used = factory.used + 1
         self.sweep = factory.sweep
+
+    def answer(self, request: bytes) -> bytes | Iterator[bytes]:
         cached = self._table.find(request[XID:])
         if cached is not None:
             cached.count.value += 1
             return cached.mark + request[:XID] + cached.body
-        reply = factory.call_server.serve(request, self.caller, self._respond)
+        assert self.caller is not None
+        factory = self.factory
+        reply = factory.call_server.serve_stream(request, self.caller, self._respond)
         if reply == b"":
             self._forwarded += 1
             if self._forwarded == factory.max_waiting:
                 self.pauseProducing()
-        return mark(reply) if reply else b""
+        if reply is None or isinstance(reply, bytes):
+            return mark(reply) if reply else b""
+        return fragments(reply)
+
+    @property
+    def unanswered(self) -> bytes:
+        # A call that is forwarded is made again, as a caller over UDP would do.
+        forwarded = self.factory.call_server.waiting(self._respond)
+        calls = [mark(call) for call in (*forwarded, *(self._waiting or ()))]
+        return b"".join([*calls, *([] if self._broken else [self._reader.pending])])
+
+    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
+        passed = super().pass_on(descriptors)
+        return passed and evolve(passed, idle=self.factory.sweep - self.sweep)
+
+    def take_over(self, passed: PassedStream) -> None:
+        super().take_over(passed)
+        self.sweep = self.factory.sweep - passed.idle
 
     def idle(self) -> None:
-        self._is_idle = self._reader.is_between
+        self._is_between = self._reader.is_between
         self._close_if_done()
 
     def broke(self, fault: str) -> None:
@@ -140,7 +168,7 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         """Send the reply to a call that was forwarded."""
         self._forwarded -= 1
         if reply is not None:
-            self.transport.write(mark(reply))
+            self.send(mark(reply))
         if self._forwarded == self.factory.max_waiting - 1 and self.connected:
             self.resumeProducing()
         self._close_if_done()
@@ -203,6 +231,7 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         self._open = OpenStreams[PortmapStreamProtocol](limit)
         self._limit = limit
         self._idle = idle
+        self._idle_streams = _IdleStreams(turns)
         self._sweeping = LoopingCall(self._close_idle)
         self._sweeping.clock = clock
 
@@ -240,6 +269,12 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         uid = stream.find_uid()
         return "unknown" if uid is None else uid or None
 
+    def pass_on(self, descriptors: Descriptors) -> list[PassedStream]:
+        """What another process needs to go on with the streams, the one used last at the end."""
+        streams = sorted(self.streams, key=attrgetter("used"))
+        passed = [stream.pass_on(descriptors) for stream in streams]
+        return [each for each in passed if each is not None]
+
     def _send_away(self, stream: PortmapStreamProtocol) -> None:
         if stream.caller is not None:
             self.call_server.sent_away(stream.caller, "too many streams, and it was idle longest")
@@ -262,6 +297,35 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
 
     def _close_idle(self) -> None:
         self.sweep += 1
-        for stream in tuple(self.streams):
-            if self.sweep - stream.sweep > SWEEPS:
+        self._idle_streams.close([stream for stream in self.streams if stream.is_idle])
+
+
+class _IdleStreams:
+    """Idle streams that are closed in turns: to close a thousand takes as long as many calls.
+
+    :param turns: gives the turns.
+    """
+
+    def __init__(self, turns: TurnQueue) -> None:
+        self._turns = turns
+        self._streams: deque[PortmapStreamProtocol] = deque()
+
+    def close(self, streams: Iterable[PortmapStreamProtocol]) -> None:
+        """Close *streams*, and no longer those that were to be closed before."""
+        self._streams = deque(streams)
+        self.take_turn()
+
+    def take_turn(self) -> None:
+        """Close streams for one turn."""
+        ends = monotonic() + TURN
+        while self._streams:
+            stream = self._streams.popleft()
+            if stream in stream.factory.streams and stream.is_idle:
                 stream.hang_up()
+            if monotonic() > ends:
+                self._turns.add(self)
+                return
+
+    def end(self) -> None:
+        """Close no further ones: one of them could not be closed, and the next sweep goes on."""
+        self._streams.clear()

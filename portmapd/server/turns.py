@@ -55,6 +55,15 @@ class TurnQueue:
             self._call.cancel()
             self._call = None
 
+    def run(self) -> bool:
+        """Give turns now; were there streams that waited for one?"""
+        waited = bool(self._streams)
+        if waited:
+            assert self._call is not None
+            self._call.cancel()
+            self._run()
+        return waited
+
     def _run(self) -> None:
         self._call = None
         ends = monotonic() + TURN

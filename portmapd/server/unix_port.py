@@ -65,6 +65,10 @@ class UnixPort(unix.Port):
 
     stopListening = loseConnection
 
+    def take_file(self) -> None:
+        """Remove its file in the end, as the process would have done that had the socket before."""
+        self._identity = identity(self._path)
+
     def connectionLost(self, reason: Any) -> None:
         self._remove()
         tcp.Port.connectionLost(self, reason)

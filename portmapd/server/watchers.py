@@ -1,6 +1,6 @@
 """Watchers: the connections that are told of changes."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from time import monotonic
 
 from portmapd.channel.commands import (
@@ -14,6 +14,7 @@ from portmapd.registry.change import VISIBLE, ChangeRecord
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
+from portmapd.server.handover.passed import PassedWatch
 from portmapd.server.quota import Budget
 from portmapd.server.turns import TURN, TurnQueue
 
@@ -21,8 +22,8 @@ from portmapd.server.turns import TURN, TurnQueue
 MAX_WAITING = 262_144
 #: The most bytes of events that wait for all watchers together.
 MAX_ALL_WAITING = 33_554_432
-#: So many events of one command are kept at a time for those who watch everything.
-TOGETHER = 64
+#: Events of one command are kept by so many bytes at a time for those who watch everything.
+TOGETHER = 32_768
 #: The most names that all connections together watch; each takes some 250 bytes.
 MAX_WATCHED = 120_000
 
@@ -99,6 +100,18 @@ class Watcher:
         self._paused = False
         self.send()
 
+    def pass_on(self) -> PassedWatch:
+        """What another process needs to go on with it."""
+        events = b"".join(self._waiting)
+        return PassedWatch(sorted(self.names), self.taken > 0, events, self._overflowed)
+
+    def take_over(self, passed: PassedWatch) -> None:
+        """Keep the events that it was not sent in another process."""
+        if passed.events:
+            self._waiting = [passed.events]
+            self._size = len(passed.events)
+        self._overflowed = passed.has_overflowed
+
     def send(self) -> None:
         """Send what is kept, if the peer reads."""
         if self._paused:
@@ -170,6 +183,9 @@ class Watchers:
         self._watched.take(watcher.uid, taken - watcher.taken)
         self._drop(watcher)
         watcher.taken = taken
+        self._add(watcher, names)
+
+    def _add(self, watcher: Watcher, names: frozenset[str]) -> None:
         if self._unfollow is None:
             self._unfollow = self._registry.follow(self._changed, *VISIBLE)
         watcher.names = names
@@ -183,6 +199,23 @@ class Watchers:
             else:
                 watchers[watcher] = None
 
+    def resume(self, passed: PassedWatch, send: Callable[[bytes], object], uid: int) -> Watcher:
+        """A watcher that watches what it did in another process, and misses nothing.
+
+        What all connections may watch does not count: it has been allowed there.
+        """
+        watcher = self.open(send, uid)
+        watcher.take_over(passed)
+        if passed.is_on:
+            names = frozenset(passed.names)
+            self._watched.put(uid, max(len(names), 1))
+            watcher.taken = max(len(names), 1)
+            self._add(watcher, names)
+        if self._turns is not None:
+            self._unsent[watcher] = None
+            self._turns.add(self)
+        return watcher
+
     def discard(self, watcher: Watcher) -> None:
         """Tell *watcher* of no further change."""
         self._watched.take(watcher.uid, -watcher.taken)
@@ -190,6 +223,12 @@ class Watchers:
         self._unsent.pop(watcher, None)
         self._drop(watcher)
         if self._unfollow is not None and not self._all and not self._named:
+            self._unfollow()
+            self._unfollow = None
+
+    def close(self) -> None:
+        """Tell nobody of any further change."""
+        if self._unfollow is not None:
             self._unfollow()
             self._unfollow = None
 
@@ -216,8 +255,8 @@ class Watchers:
                 _tell(named, event)
                 self._unsent |= named
         if self._all:
-            for at in range(0, len(for_all), TOGETHER):
-                _tell(self._all, b"".join(for_all[at : at + TOGETHER]))
+            for together in _chunks(for_all):
+                _tell(self._all, together)
             self._unsent |= self._all
         if self._unsent and not are_waiting:
             self.take_turn()
@@ -246,6 +285,20 @@ class Watchers:
         """Go on after a failure."""
         if self._turns is not None:
             self._go_on(self._turns)
+
+
+def _chunks(events: list[bytes]) -> Iterator[bytes]:
+    """Events together, some :data:`TOGETHER` bytes at a time."""
+    chunk: list[bytes] = []
+    size = 0
+    for event in events:
+        chunk.append(event)
+        size += len(event)
+        if size >= TOGETHER:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield b"".join(chunk)
 
 
 def _tell(watchers: Iterable[Watcher], event: bytes) -> None:

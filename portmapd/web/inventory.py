@@ -63,8 +63,10 @@ class Inventory:
             yield [self._service(s) for s in services if is_shown(s, is_local)]
 
     def _mappings(self) -> Iterator[Row]:
-        for mapping in self._registry.mappings.unordered():
-            yield self._mapping(mapping)
+        for mapping in self._registry.mappings:
+            # What is gone meanwhile was told already.
+            if self._registry.mappings.get(*mapping.key) is mapping:
+                yield self._mapping(mapping)
         for mapping in list(self._registry.suspended.values()):
             yield self._mapping(mapping)
 

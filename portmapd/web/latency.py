@@ -83,8 +83,7 @@ class Probe:
         descriptors: IReactorFDSet | None,
         now: Callable[[], float],
     ) -> None:
-        self._context = Context(registry, policy, _is_bound, clock.seconds)
-        self._dispatcher = Dispatcher(self._context)
+        self._dispatcher = Dispatcher(Context(registry, policy, _is_bound, clock.seconds))
         self._descriptors = descriptors
         self._now = now
         self.histogram = Histogram()
@@ -134,7 +133,6 @@ class Probe:
         if self._socket.fileno() >= 0:
             if self._descriptors is not None:
                 self._descriptors.removeReader(self)
-            self._context.dumps.close()
             self._socket.close()
             self._caller.close()
 

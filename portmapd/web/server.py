@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from portmapd import __version__
@@ -29,6 +30,9 @@ from portmapd.web.query import Answer, Handler, Query, Route, Unusable, text
 from portmapd.web.rpc_names import rpc_names
 from portmapd.web.site import Site
 
+#: How often the endpoint is tried while another process may have it, and after how many seconds.
+TRIES, RETRY_BIND = 100, 0.1
+
 
 class WebServer:
     """Serves the status page, listings and metrics.
@@ -40,6 +44,8 @@ class WebServer:
     :param reactor: the application's reactor.
     :param persistence: the state file; None: there is none.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -72,12 +78,36 @@ class WebServer:
         names = (socket.gethostname(), *config.http_names)
         self._site = Site(routes, names, config.policy, reactor)
         self._ports: list[IListeningPort] = []
+        self._retry: IDelayedCall | None = None
 
-    def listen(self) -> None:
+    def listen(self, *, patiently: bool = False) -> None:
         """Bind the endpoint.
 
+        :param patiently: whether it is tried again for a while: another process is about to let go
+            of it.
         :raises ConfigurationError: it cannot be bound; the message says what to do.
         """
+        self._probe.start()
+        self._history.start()
+        self._listen(TRIES if patiently else 1)
+
+    def _listen(self, tries: int) -> None:
+        self._retry = None
+        try:
+            self._bind()
+        except ConfigurationError as error:
+            if tries == 1:
+                raise
+            self._retry = self._reactor.callLater(RETRY_BIND, self._listen_later, tries - 1, error)
+
+    def _listen_later(self, tries: int, error: ConfigurationError) -> None:
+        """Try again; in the end, what is served besides is worth more than this."""
+        if tries > 1:
+            self._listen(tries)
+        else:
+            self._log.error("{error}", error=error)
+
+    def _bind(self) -> None:
         failures: list[Failure] = []
         try:
             listening = serverFromString(self._reactor, self._endpoint).listen(self._site)
@@ -90,8 +120,6 @@ class WebServer:
                 f"the endpoint {self._endpoint!r} cannot be served: "
                 f"{getattr(why, 'strerror', None) or why}; choose another one with --http"
             ) from None
-        self._probe.start()
-        self._history.start()
 
     def _connections(self) -> dict[str, int]:
         """How many connections there are, by their kind."""
@@ -121,6 +149,8 @@ class WebServer:
 
         :return: fires when they are closed.
         """
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
         self._probe.stop()
         self._history.stop()
         self._inventory.close()

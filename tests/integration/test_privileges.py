@@ -31,7 +31,7 @@ def started(namespace: Namespace, log: Path, *command: str) -> Iterator[Started]
     eventually(lambda: " serving " in log.read_text() or not daemon.running(), "it serves")
     assert daemon.running(), log.read_text()
     yield daemon
-    assert daemon.stop() == -15
+    assert daemon.stop() == 0
     assert not any(error in log.read_text() for error in ERRORS), log.read_text()
 
 

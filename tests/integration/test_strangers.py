@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
+from random import Random
 from threading import Thread
 
 import pytest
@@ -80,6 +81,7 @@ def test_never_amplified(hosts: Hosts, tmp_path: Path) -> None:
         encode_remote_call(RemoteCall(100000, 2, 4, b"")),
         opaque(b"0.0.0.0.0.111"),
         uint(16) + opaque(b"\2\0\0\x6f" + bytes(12)),
+        *(Random(size).randbytes(size) for size in (4, 7, 20, 100, 1_000)),
     )
     with served(hosts, tmp_path) as to:
         inside, outside = to(UDP, INSIDE), to(UDP, OUTSIDE)

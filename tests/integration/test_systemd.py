@@ -1,6 +1,7 @@
 """The units: checked by systemd, measured by it, and run by it."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,35 @@ def test_boot(host: Namespace) -> None:
 
 
 @pytest.mark.programs("systemctl", "rpcinfo")
+def test_reload(tmp_path: Path) -> None:
+    """A reload has another process take the service's place, with all its rights, or fails."""
+    units = {
+        "portmapd.service.d/executables.conf": (UNITS / "executables.conf").read_text(),
+        "portmapd.service.d/log.conf": f"{_LOGGED}WatchdogSec=2\n",
+    }
+    with booted(tmp_path, units) as host:
+        eventually(lambda: show(host, "ActiveState") == "active", "the service is ready")
+        pid = show(host, "MainPID")
+        host.run("systemctl", "reload", "portmapd.service")
+        eventually(lambda: show(host, "MainPID") not in {pid, "0"}, "another process serves")
+        eventually(lambda: show(host, "ActiveState") == "active", "it is ready")
+        pid = show(host, "MainPID")
+        status = host.run("cat", f"/proc/{pid}/status")
+        assert re.search(rf"(?m)^CapEff:\s+{1 << 19:016x}$", status)
+        assert "ready and waiting" in host.run("rpcinfo", "-T", "udp", "127.0.0.1", "100000", "2")
+
+        # A version that does not start costs nothing but the reload.
+        host.run("sh", "-c", "echo 'raise SystemExit(\"no\")' > /opt/portmapd/lib/portmapd/tap.py")
+        host.run("systemctl", "reload", "portmapd.service", status=1)
+        assert (show(host, "MainPID"), show(host, "ActiveState")) == (pid, "active")
+        assert "no other process takes the place" in host.run("cat", LOG)
+        assert "ready and waiting" in host.run("rpcinfo", "-T", "tcp", "127.0.0.1", "100000", "2")
+        # Its watchdog goes on, too.
+        time.sleep(3)
+        assert (show(host, "MainPID"), show(host, "NRestarts")) == (pid, "0")
+
+
+@pytest.mark.programs("systemctl", "rpcinfo")
 def test_watchdog(tmp_path: Path) -> None:
     """A service whose event loop stands still is ended, and started again."""
     units = {"portmapd.service.d/watchdog.conf": "[Service]\nWatchdogSec=1\n"}
@@ -110,7 +140,8 @@ def test_verified(namespace: Namespace, tmp_path: Path) -> None:
     """systemd takes the units without a complaint, and measures a low exposure."""
     namespace.run("mount", "-t", "tmpfs", "tmpfs", "/opt")
     namespace.run("mkdir", "-p", "/opt/portmapd/bin")
-    namespace.run("ln", "-s", "/bin/true", "/opt/portmapd/bin/twistd")
+    for program in ("twistd", "portmapctl"):
+        namespace.run("ln", "-s", "/bin/true", f"/opt/portmapd/bin/{program}")
     units = [str(UNITS / f"portmapd.{kind}") for kind in ("service", "socket")]
     assert namespace.run("systemd-analyze", "verify", *units) == ""
     ours = exposure(namespace, units[0])

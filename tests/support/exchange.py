@@ -125,12 +125,16 @@ def exchange(skt: socket.socket, message: bytes) -> bytes:
 
 
 def receive_record(skt: socket.socket) -> bytes:
-    """The next record, which must be one fragment.
+    """The next record, in any number of fragments.
 
     :raises EOFError: the stream was closed instead.
     """
-    size = int.from_bytes(_receive(skt, 4)) & 0x7FFF_FFFF
-    return _receive(skt, size)
+    fragments: list[bytes] = []
+    word = 0
+    while not word >> 31:
+        word = int.from_bytes(_receive(skt, 4))
+        fragments.append(_receive(skt, word & 0x7FFF_FFFF))
+    return b"".join(fragments)
 
 
 def _receive(skt: socket.socket, size: int) -> bytes:

@@ -128,7 +128,7 @@ _SCOPES = st.sampled_from(("eth0", "eth0.100", "7"))
 
 def _in_family(netid: Netid) -> st.SearchStrategy[str]:
     if netid is LOCAL:
-        names = st.text(st.characters(exclude_categories=("C", "Z"), codec="utf-8"), max_size=25)
+        names = st.text(st.characters().filter(str.isprintable), max_size=25)
         return names.map("/{}".format)
     if netid.family == "inet6":
         others = st.ip_addresses(v=6).map(str).filter(lambda host: not host.startswith("::ffff:"))

@@ -21,6 +21,8 @@ LIMIT_EXCEEDED = _refused("LIMIT_EXCEEDED")
 EXECUTABLE_UNKNOWN = _refused("EXECUTABLE_UNKNOWN")
 NOT_REGISTERED = _refused("NOT_REGISTERED")
 INVALID_MAPPING = _refused("INVALID_MAPPING")
+NOT_ALLOWED = _refused("NOT_ALLOWED")
+RESTART_FAILED = _refused("RESTART_FAILED")
 UNKNOWN_COMMAND = _refused("UNKNOWN_COMMAND")
 BAD_ARGUMENTS = _refused("BAD_ARGUMENTS")
 INTERNAL_ERROR = _refused("INTERNAL_ERROR")
@@ -133,6 +135,12 @@ class Unwatch(amp.Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Restart(amp.Command):
+    """Have a new process take the place of the daemon."""
+
+    errors: ClassVar[Errors] = _errors(NOT_ALLOWED, RESTART_FAILED)
+
+
 class Event(amp.Command):
     """A change: the fields of a service, or those of a mapping."""
 
@@ -159,6 +167,7 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
+    Restart,
 )
 
 

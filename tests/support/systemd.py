@@ -16,13 +16,14 @@ _GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
 #: What the units start, wherever the checkout is: its folder may be closed to other users.
 #: So may be that of Python's library, where it is a shared one.
-_TWISTD = """\
+_PROGRAM = """\
 #!/usr/bin/env -S LD_LIBRARY_PATH=/opt/portmapd/python/lib /opt/portmapd/python/bin/{python}
 import sys
 sys.path[:0] = ["/opt/portmapd/lib", "/opt/portmapd/site"]
-from twisted.scripts.twistd import run
-run()
+from {module} import {function}
+sys.exit({function}())
 """
+_PROGRAMS = {"twistd": ("twisted.scripts.twistd", "run"), "portmapctl": ("portmapd.cli", "main")}
 
 #: systemd with nothing but what a test adds.
 _TARGET = """
@@ -84,9 +85,13 @@ def _install(namespace: Namespace, folder: Path, files: Mapping[str, str]) -> No
         path = units / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    program = folder / "twistd"
-    program.write_text(_TWISTD.format(python=Path(sys.executable).resolve().name))
-    program.chmod(0o755)
+    programs = folder / "programs"
+    programs.mkdir()
+    python = Path(sys.executable).resolve().name
+    for name, (module, function) in _PROGRAMS.items():
+        program = programs / name
+        program.write_text(_PROGRAM.format(python=python, module=module, function=function))
+        program.chmod(0o755)
     for package in ("portmapd", "twisted"):
         shutil.copytree(TOP / package, folder / "lib" / package)
     site = sysconfig.get_path("purelib")
@@ -99,7 +104,7 @@ def _install(namespace: Namespace, folder: Path, files: Mapping[str, str]) -> No
         mount --bind {site} /opt/portmapd/site
         mount --bind {sys.base_prefix} /opt/portmapd/python
         cp -r {folder}/lib /opt/portmapd/lib
-        cp {program} /opt/portmapd/bin/twistd
+        cp {programs}/* /opt/portmapd/bin
         chmod -R a+rX /opt/portmapd/lib
         systemd-sysusers {UNITS}/portmapd.sysusers
         mkdir /run/units

@@ -23,6 +23,7 @@ SERVER = (
     "web",
     "joined",
     "service",
+    "succession",
     "options",
     "tap",
     "command",
@@ -270,7 +271,7 @@ class PurityTests(SynchronousTestCase):
         names = [f"portmapd.{module}" for module in pure_modules(WITHOUT_TWISTED)]
         code = (
             f"import sys, {', '.join(names)};"
-            "print([n for n in sys.modules if n.partition('.')[0] in ('twisted', 'zope')])"
+            "print([n for n in sys.modules if n.startswith(('twisted', 'zope.'))])"
         )
         command = [sys.executable, "-c", code]
         said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)

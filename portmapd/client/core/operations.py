@@ -76,6 +76,12 @@ async def unset(session: Session, mapping: MappingFields) -> None:
         session.registrations.unset(mapping)
 
 
+async def restart(session: Session) -> None:
+    """Have a new process take the daemon's place, and wait until it serves."""
+    async with session.connected() as connection:
+        await connection.ask(c.RESTART, {})
+
+
 async def list_services(session: Session, wanted: Mapping[str, Any]) -> list[Service]:
     """List every service that matches the filters *wanted*."""
     async with session.connected() as connection:

@@ -18,7 +18,7 @@ from twisted.internet.protocol import ServerFactory
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.epoll_group import EpollGroup, IGroupReactor
 from portmapd.server.fast.transports import FastUnixPort, TcpPort
-from portmapd.server.fast.udp import listen
+from portmapd.server.fast.udp import DividedPort, listen
 
 
 def is_fast_available(reactor: object) -> bool:
@@ -40,6 +40,11 @@ class FastEngine:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = cast("IGroupReactor", reactor)
         self.descriptors = EpollGroup(self._reactor)
+        self._datagrams: list[DividedPort] = []
+
+    def serve(self) -> bool:
+        served = [port.serve() for port in self._datagrams]
+        return self.descriptors.serve_all() or any(served)
 
     def listen_udp(
         self,
@@ -48,7 +53,9 @@ class FastEngine:
         host: str,
         bound: Sequence[socket.socket] = (),
     ) -> IListeningPort:
-        return listen(port, protocol, host, self._reactor, bound)
+        made = listen(port, protocol, host, self._reactor, bound)
+        self._datagrams.append(made)
+        return made
 
     def listen_tcp(
         self,

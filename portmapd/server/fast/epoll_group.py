@@ -11,11 +11,12 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableDescriptor,
+    IListeningPort,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
@@ -41,7 +42,7 @@ LONG = 0.002
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
 
-Descriptor = IReadDescriptor | IWriteDescriptor
+Descriptor: TypeAlias = "IReadDescriptor | IWriteDescriptor"
 
 
 class IGroupReactor(IReactorFDSet, IReactorTime):
@@ -169,6 +170,13 @@ class EpollGroup:
             if not events or monotonic() - begun > longest:
                 break
 
+    def serve_all(self) -> bool:
+        """Serve the descriptors that have events, for one turn; were there any?"""
+        if self._epoll is None or not (self._left or self._epoll.poll(0, 1)):
+            return False
+        self.doRead()
+        return True
+
     def _take_left(self) -> list[tuple[int, int]]:
         """The events that were left in the turn before, as far as they are still waited for."""
         left, self._left = self._left, []
@@ -194,7 +202,8 @@ class EpollGroup:
                 lost = CONNECTION_LOST
         except Exception as error:
             self._log.failure("a stream could not be served")
-            lost = error
+            # A listening socket stays: there was no memory for one connection, say.
+            lost = None if IListeningPort.providedBy(descriptor) else error
         if lost is not None:
             self._lose(descriptor, lost)
 

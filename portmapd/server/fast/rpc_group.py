@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from struct import pack
 
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
@@ -20,6 +21,16 @@ DELAY = 0.5
 #: The kernel's group of netlink that tells of changes of interfaces.
 _RTMGRP_LINK = 1
 _BUFFER = 65_536
+
+
+@contextmanager
+def _let_pass(number: int) -> Iterator[None]:
+    """In the block, let an error of that number pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != number:
+            raise
 
 
 @implementer(IReadDescriptor)
@@ -79,7 +90,9 @@ class RpcGroup:
         """Join or leave on that interface; not every one can broadcast."""
         try:
             for skt in self._sockets:
-                skt.setsockopt(socket.IPPROTO_IPV6, option, GROUP + pack("=I", index))
+                # The process that had the socket before may have joined.
+                with _let_pass(errno.EADDRINUSE):
+                    skt.setsockopt(socket.IPPROTO_IPV6, option, GROUP + pack("=I", index))
         except OSError:
             return False
         return True

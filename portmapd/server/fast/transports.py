@@ -18,6 +18,7 @@ from portmapd.server.unix_port import UnixPort
 BACKLOG = 1_024
 #: The most connections accepted in one turn.
 ACCEPTS = 4
+_NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 class DirectWrite(tcp.Connection):
@@ -41,6 +42,20 @@ class DirectWrite(tcp.Connection):
         else:
             self.connectionLost(reason)
 
+    @property
+    def is_passable(self) -> bool:
+        """Whether it is neither lost nor about to be."""
+        return bool(self.connected) and not self._aborting
+
+    @property
+    def unsent(self) -> bytes:
+        """What was written and is not sent yet."""
+        return b"".join([self.dataBuffer[self.offset :], *self._tempDataBuffer])
+
+    def queue(self, data: bytes) -> None:
+        """Have *data* sent when the reactor runs, and not before."""
+        super().write(data)
+
     def write(self, data: bytes) -> None:
         if data and self.connected and not (self.dataBuffer or self._tempDataLen):
             # The base class gets the same error where it can handle it.
@@ -60,6 +75,11 @@ class LimitedAccept(tcp.Port):
     def doRead(self) -> None:
         self.numberAccepts = min(self.numberAccepts, ACCEPTS)
         super().doRead()
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Its socket."""
+        return [self.fileno()]
 
 
 class TcpPort(LimitedAccept):
@@ -81,8 +101,21 @@ class TcpPort(LimitedAccept):
     ) -> None:
         super().__init__(port, factory, BACKLOG, interface, reactor)
         self._preexistingSocket = listening
-        if listening is not None and is_loopback(interface):
-            bind_to_loopback(listening)
+        if listening is not None:
+            # That would end it for the others that have it, too.
+            self._shouldShutdown = False
+            if is_loopback(interface):
+                bind_to_loopback(listening)
+
+    def adopt(self, skt: socket.socket, protocol: IProtocol | None = None) -> IProtocol | None:
+        """Serve a connection that another process has accepted, once the reactor runs.
+
+        :return: its protocol; None: it is not served, and closed.
+        :raises OSError: its peer is gone.
+        """
+        host, _ = socket.getnameinfo(skt.getpeername(), _NUMERIC)
+        address = (host, *skt.getpeername()[1:])
+        return _adopt(self, skt, self._buildAddr(address), address, protocol)
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = super().createInternetSocket()
@@ -156,6 +189,10 @@ class FastUnixPort(LimitedAccept, UnixPort):
             self._log.failure("a connection could not be served")
             skt.close()
 
+    def adopt(self, skt: socket.socket, protocol: IProtocol | None = None) -> IProtocol | None:
+        """Serve a connection that another process has accepted; see :meth:`TcpPort.adopt`."""
+        return _adopt(self, skt, None, None, protocol)
+
     def _connect(self, skt: socket.socket) -> None:
         protocol = self.factory.buildProtocol(None)
         if protocol is None:
@@ -165,3 +202,21 @@ class FastUnixPort(LimitedAccept, UnixPort):
         protocol.makeConnection(transport)
         if transport.connected:
             self.reactor.serve(transport)
+
+
+def _adopt(
+    port: Any, skt: socket.socket, address: Any, client: Any, protocol: IProtocol | None
+) -> IProtocol | None:
+    """Serve a connection on a port.
+
+    :param protocol: serves it; None: the factory makes one.
+    """
+    if protocol is None:
+        protocol = port.factory.buildProtocol(address)
+    if protocol is None:
+        skt.close()
+        return None
+    port.sessionno += 1
+    transport = port.transport(skt, protocol, client, port, port.sessionno, port.reactor)
+    protocol.makeConnection(transport)
+    return protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet
 from twisted.internet.udp import Port
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from portmapd.errors import ConfigurationError
@@ -67,7 +69,7 @@ def listen(
     host: str,
     reactor: IReactorFDSet,
     bound: Sequence[socket.socket] = (),
-) -> IListeningPort:
+) -> DividedPort:
     """Serve program 100000 over UDP at one address.
 
     :param host: the address to bind, with its scope; a wildcard serves every address.
@@ -105,6 +107,11 @@ class DividedPort:
         if self._group is not None:
             self._group.start()
 
+    def serve(self) -> bool:
+        """Serve datagrams that have arrived, for one turn; were there any?"""
+        served = [port.serve() for port in self._ports]
+        return any(served)
+
     def stopListening(self) -> Deferred[None]:
         if self._group is not None:
             self._group.stop()
@@ -113,6 +120,11 @@ class DividedPort:
 
     def getHost(self) -> IAddress:
         return cast("IAddress", self._ports[0].getHost())
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Its sockets, the one first that was bound first."""
+        return [port.fileno() for port in self._ports]
 
 
 @frozen
@@ -260,6 +272,7 @@ class DatagramPort(Port):
 
     protocol: PortmapDatagramProtocol
     _preexistingSocket: Any
+    _log = Logger()
 
     def __init__(
         self,
@@ -275,7 +288,18 @@ class DatagramPort(Port):
         self._tables: dict[bytes, ReplyTable] = {}
 
     def doRead(self) -> None:
-        self._batch.serve(self._tables, self._miss)
+        try:
+            self._batch.serve(self._tables, self._miss)
+        except Exception:
+            # There was no memory, say. The reactor would close the socket.
+            self._log.failure("datagrams could not be served")
+
+    def serve(self) -> bool:
+        """Serve datagrams that have arrived, for one turn; were there any?"""
+        if not self.connected or not _is_readable(self.socket):
+            return False
+        self.doRead()
+        return True
 
     def _miss(self, message: bytes, name: bytes, info: bytes, key: bytes) -> None:
         """Serve a request that no cached reply fits; the parameters are those of ``Miss``."""
@@ -306,6 +330,12 @@ class DatagramPort(Port):
             self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
             self.protocol.call_server.reply_lost(address, error)
+
+
+def _is_readable(skt: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(skt, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _sockaddr(host: str, port: int) -> Any:

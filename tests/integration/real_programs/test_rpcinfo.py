@@ -1,12 +1,15 @@
 """rpcinfo in its modes: the table as administrators see it, and calls through it."""
 
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from portmapd.oncrpc.program import Pmap, encode_pmap
 from tests.integration.real_programs.table import ALL_NETIDS, PORTMAPPER, Table, every
+from tests.support.exchange import connect, exchange, question
 from tests.support.namespace import Namespace, eventually
 
 pytestmark = pytest.mark.programs("rpcinfo")
@@ -44,6 +47,19 @@ def test_version_2_table(portmapper: Namespace, host: tuple[str, ...]) -> None:
     """``rpcinfo -p`` shows the table of version 2, asked here or over the network."""
     lines = portmapper.run("rpcinfo", "-p", *host).splitlines()
     assert sorted(line.split() for line in lines[1:]) == sorted(_OWN)
+
+
+@pytest.mark.options("--max-user-mappings", "10000")
+@pytest.mark.parametrize("option", ["-p", "-s", ""])
+def test_long_table(portmapper: Namespace, option: str) -> None:
+    """A table that comes in many fragments is whole."""
+    programs = range(200_000, 205_000)
+    with connect(socket.SOCK_STREAM, "127.0.0.1", 111, make=portmapper.make_socket) as skt:
+        for each in programs:
+            exchange(skt, question(2, 1, encode_pmap(Pmap(each, 1, 17, 4_000))))
+    said = portmapper.run("rpcinfo", *option.split(), "127.0.0.1")
+    found = [int(line.split()[0]) for line in said.splitlines()[1:]]
+    assert sorted(set(found) - {PORTMAPPER}) == list(programs)
 
 
 def test_statistics(portmapper: Namespace) -> None:

@@ -1,10 +1,13 @@
 """What was asked, counted and encoded."""
 
+import json
+
 from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.errors import InvalidState
 from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.statistics import (
     MAX_FAILED,
@@ -225,6 +228,24 @@ TALLIES = st.builds(
 
 class StatisticsProperties(SynchronousTestCase):
     """What holds for all counts."""
+
+    @PROPERTY
+    @given(st.lists(st.tuples(TALLIES, st.integers(1, 9))))
+    def test_another_process(self, counted: list[tuple[Tally, int]]) -> None:
+        """Another process goes on with the same counts."""
+        old, new = Statistics(), Statistics()
+        old.malformed = len(counted)
+        for tally, times in counted:
+            old.count_of(tally).value += times
+        new.take_over(json.loads(json.dumps(old.rows())))
+        self.assertEqual(new.rows(), old.rows())
+
+    def test_malformed_rows(self) -> None:
+        """Rows of another form are refused."""
+        counts = [["lookup", 2, 3, [1], True, 1], ["other", 2, 3, [], True, 1], [1]]
+        for rows in ({}, *({"malformed": 0, "counts": [row]} for row in counts)):
+            with self.assertRaises(InvalidState):
+                Statistics().take_over(rows)
 
     @PROPERTY
     @given(st.lists(st.tuples(TALLIES, st.integers(1, 9))))

@@ -2,8 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.registry.mapping import mapping
-from portmapd.registry.presence import NOBODY, Presence, Users
+from portmapd.registry.mapping import NOBODY, Mapping, Users, mapping
+from portmapd.registry.presence import is_wrong, see
 
 ADDRESS = "0.0.0.0.0.9"
 #: Owner of the mapping, who has the address when it is first seen, and whose it may be later.
@@ -19,10 +19,10 @@ OWNERS: list[tuple[str, set[int | None], set[int | None]]] = [
 EVERYONE: set[int | None] = {0, 104, 105, 106, None}
 
 
-def presence(owner: str, seen: Users, forgotten_at: float | None = None) -> Presence:
-    """What is known of a mapping that was first seen like that."""
-    made = Presence(mapping(7, 1, "udp", ADDRESS, owner), forgotten_at=forgotten_at)
-    made.see(seen)
+def seen_by(owner: str, users: Users) -> Mapping:
+    """A mapping that was first seen like that."""
+    made = mapping(7, 1, "udp", ADDRESS, owner)
+    see(made, users)
     return made
 
 
@@ -32,28 +32,33 @@ class PresenceTests(SynchronousTestCase):
     def test_users(self) -> None:
         """It is its owner's, and theirs who had it first; nobody else's."""
         for owner, seen, users in OWNERS:
-            registered = presence(owner, frozenset(seen))
-            suspended = presence(owner, frozenset(seen), 60.0)
+            found = seen_by(owner, frozenset(seen))
             for user in EVERYONE:
-                now = frozenset((user,))
-                self.assertEqual(registered.is_wrong(now), user not in users, (owner, seen, user))
-                self.assertEqual(suspended.is_wrong(now), user in users, (owner, seen, user))
+                now, what = frozenset((user,)), (owner, seen, user)
+                self.assertEqual(is_wrong(found, now, False), user not in users, what)
+                self.assertEqual(is_wrong(found, now, True), user in users, what)
 
     def test_unbound(self) -> None:
         """An address that nobody has bound is nobody's."""
         for owner, seen, _ in OWNERS:
-            self.assertTrue(presence(owner, frozenset(seen)).is_wrong(NOBODY))
-            self.assertFalse(presence(owner, frozenset(seen), 60.0).is_wrong(NOBODY))
+            found = seen_by(owner, frozenset(seen))
+            self.assertTrue(is_wrong(found, NOBODY, False))
+            self.assertFalse(is_wrong(found, NOBODY, True))
 
     def test_never_seen(self) -> None:
         """A service that was never seen, in another network namespace, say, is left alone."""
         for owner, _, _ in OWNERS:
             for users in (NOBODY, frozenset((105,))):
-                self.assertFalse(presence(owner, NOBODY).is_wrong(users))
+                self.assertFalse(is_wrong(seen_by(owner, NOBODY), users, False))
 
     def test_seen_once(self) -> None:
         """Whoever shares the address later gains nothing."""
-        found = presence("unknown", frozenset((105,)))
-        found.see(frozenset((105, 106)))
-        self.assertTrue(found.is_wrong(frozenset((106,))))
-        self.assertFalse(found.is_wrong(frozenset((105, 106))))
+        found = seen_by("unknown", frozenset((105,)))
+        self.assertFalse(see(found, frozenset((105, 106))))
+        self.assertTrue(is_wrong(found, frozenset((106,)), False))
+        self.assertFalse(is_wrong(found, frozenset((105, 106)), False))
+
+    def test_shared(self) -> None:
+        """What is known alike of a hundred thousand services is kept once."""
+        one, other = (seen_by("superuser", frozenset((105,))) for _ in range(2))
+        self.assertIs(one.users, other.users)

@@ -1,6 +1,7 @@
 """The registry: mappings and holders, and who is told of what."""
 
 from collections.abc import Sequence
+from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,7 +12,15 @@ from portmapd.errors import (
 )
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder, allowances, owner_of
-from portmapd.registry.mapping import SUPERUSER, Mapping, mapping
+from portmapd.registry.mapping import (
+    FIRST,
+    MAX_RUN,
+    SUPERUSER,
+    Key,
+    Mapping,
+    Mappings,
+    mapping,
+)
 from portmapd.registry.registry import Registry
 
 
@@ -76,6 +85,90 @@ class MappingTests(SynchronousTestCase):
         for netid, address in (("udp", "::1.0.1"), ("udp6", "127.0.0.1.0.1"), ("local", "")):
             with self.assertRaisesRegex(InvalidMapping, "address"):
                 mapping(1, 1, netid, address)
+
+
+class OrderTests(SynchronousTestCase):
+    """All mappings in order, in runs."""
+
+    def check(self, mappings: Mappings, model: dict[Key, Mapping]) -> None:
+        """The mappings are those of a simple model, by each way that leads to them."""
+        ordered = [model[key] for key in sorted(model)]
+        self.assertEqual((len(mappings), list(mappings)), (len(model), ordered))
+        for key in [ordered[0].key, ordered[-1].key, (3, 2**31, "udp")]:
+            self.assertEqual(list(mappings.after(key)), [m for m in ordered if m.key > key])
+
+    def test_model(self) -> None:
+        """Mappings that come and go in any order are those of a simple model, in order."""
+        random, mappings = Random(1), Mappings()
+        model: dict[Key, Mapping] = {}
+        for turn in range(6_000):
+            program, version = random.randrange(700), random.randrange(3)
+            new = udp(program, version)
+            old = model.pop(new.key, None)
+            if old is None:
+                model[new.key] = new
+                mappings.add(new)
+            else:
+                mappings.discard(old)
+            self.assertIs(mappings.get(program, version, "udp"), model.get(new.key))
+            if not turn % 500:
+                self.check(mappings, model)
+        self.check(mappings, model)
+        for old in model.values():
+            mappings.discard(old)
+        self.assertEqual((len(mappings), list(mappings)), (0, []))
+        self.assertIsNone(mappings.run_after(FIRST))
+
+    def test_ascending_runs_are_full(self) -> None:
+        """Mappings that come in order leave no room in their runs."""
+        mappings = Mappings()
+        for program in range(3 * MAX_RUN):
+            mappings.add(udp(program, 9))
+        sizes: list[int] = []
+        key = FIRST
+        while run := mappings.run_after(key):
+            sizes.append(len(run.rows))
+            key = run.last
+        self.assertEqual(sizes, [MAX_RUN] * 3)
+
+    def test_change_leaves_other_runs(self) -> None:
+        """A change makes one run anew; a run that was handed out stays as it is."""
+        mappings = Mappings()
+        for program in range(3 * MAX_RUN):
+            mappings.add(udp(2 * program, 9))
+        first = mappings.run_after(FIRST)
+        assert first is not None
+        second = mappings.run_after(first.last)
+        rows = first.rows
+        mappings.discard(rows[5])
+        self.assertIs(mappings.run_after(first.last), second)
+        self.assertIs(first.rows, rows)
+        self.assertIsNot(mappings.run_after(FIRST), first)
+
+    def test_changes_while_iterating(self) -> None:
+        """What is there all the time is found once, whatever else comes and goes."""
+        mappings = Mappings()
+        for program in range(0, 2_000, 2):
+            mappings.add(udp(program, 9))
+        found: list[int] = []
+        for each in mappings:
+            found.append(each.program)
+            if each.program % 4 == 0:
+                mappings.discard(each)
+                mappings.add(udp(each.program // 2 * 2 + 1, 9))
+        even = [program for program in found if not program % 2]
+        self.assertEqual(even, list(range(0, 2_000, 2)))
+
+    def test_versions(self) -> None:
+        """The latest version stands in for one that is not registered."""
+        mappings = Mappings()
+        for version in (3, 1, 2):
+            mappings.add(udp(7, version))
+        found = [mappings.find(7, version, "udp") for version in (1, 2, 3, 9)]
+        self.assertEqual([m and m.version for m in found], [1, 2, 3, 2])
+        mappings.discard(udp(7, 2))
+        found = [mappings.find(7, version, netid) for version, netid in ((9, "udp"), (9, "no"))]
+        self.assertEqual([m and m.version for m in found], [1, None])
 
 
 class MappingsTests(RegistryTestCase):

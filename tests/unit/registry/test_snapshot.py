@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.errors import InvalidState
-from portmapd.registry.mapping import mapping
-from portmapd.registry.presence import NOBODY, Users
+from portmapd.registry.mapping import NOBODY, Users, mapping
 from portmapd.registry.snapshot import (
     MAX_USERS,
     SavedMapping,

@@ -18,6 +18,7 @@ from portmapd.server.bound_sockets import (
     read_proc,
     read_proc_unix,
     scan,
+    serving_user,
     users_of,
 )
 from portmapd.server.sock_diag import ANY_STATE, LISTEN, inet_sockets, unix_sockets
@@ -157,6 +158,21 @@ class BoundTests(SynchronousTestCase):
                 users = users_of(mapping(7, 1, "udp", format_address(host, port)))
                 self.assertEqual(users, {os.geteuid()})
         self.assertEqual(users_of(mapping(7, 1, "udp", format_address("0.0.0.0", port))), set())
+
+    def test_one_question(self) -> None:
+        """One question finds the socket that serves an address, of whatever family it is."""
+        for sample in SAMPLES + (SAMPLES6 if has_ipv6() else []):
+            with opened(sample.kind, sample.host) as skt:
+                port = skt.getsockname()[1]
+
+                def found(netid: str, host: str, port: int = port) -> frozenset[int | None]:
+                    return serving_user(mapping(7, 1, netid, format_address(host, port)))
+
+                for where in sample.bound:
+                    self.assertEqual(found(*where), {os.geteuid()}, (sample, where))
+                for where in sample.unbound:
+                    self.assertEqual(found(*where), set(), (sample, where))
+        self.assertEqual(serving_user(mapping(7, 1, "local", "/run/s")), set())
 
     def test_without_diagnosis(self) -> None:
         """Where the kernel does not offer socket diagnosis, its files are read."""

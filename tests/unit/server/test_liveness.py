@@ -3,7 +3,7 @@
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,8 @@ from portmapd.oncrpc.netid import format_address
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Mapping, mapping
 from portmapd.registry.registry import Registry
-from portmapd.server.liveness import MAX_QUERIES, SLICE, Liveness
+from portmapd.server import liveness
+from portmapd.server.liveness import LOOKS, MAX_NEW, QUESTION, SLICE, SOON, Liveness
 from portmapd.server.rate_limited_log import MAX_CHANGES
 from portmapd.server.rate_limited_log import PERIOD as LOG_PERIOD
 from tests.unit.server.test_bound_sockets import TCP, UDP, has_ipv6, opened
@@ -523,12 +524,63 @@ class LookingTests(LivenessTestCase):
     def test_many_new(self) -> None:
         """Many new addresses are looked for in the tables at once, and are found."""
         with ExitStack() as stack:
-            for program in range(MAX_QUERIES + 5):
+            for program in range(MAX_NEW + 5):
                 skt = stack.enter_context(opened(UDP, "127.0.0.1"))
                 self.map("udp", address("0.0.0.0", skt), program)
             self.turn()
         self.look()
         self.assertEqual(self.rows(), [])
+
+    def test_new_path(self) -> None:
+        """The paths of new mappings are looked for soon, before a period ends."""
+        with TemporaryDirectory() as folder:
+            with socket.socket(socket.AF_UNIX) as skt:
+                skt.bind(f"{folder}/s")
+                skt.listen()
+                self.map("local", f"{folder}/s")
+                self.turn()
+                self.clock.advance(SOON)
+            self.look()
+            self.assertEqual(self.rows(), [])
+
+    def test_among_many_sockets(self) -> None:
+        """On a host with many sockets, the kernel is asked for the few addresses of mappings."""
+        with ExitStack() as stack:
+            for _ in range(2 * QUESTION):
+                stack.enter_context(opened(UDP, "127.0.0.1"))
+            living, dying = (stack.enter_context(opened(UDP, "127.0.0.1")) for _ in range(2))
+            self.map("udp", address("0.0.0.0", living), 8)
+            self.map("udp", address("0.0.0.0", dying))
+            self.look()
+            self.patch(liveness, "scan", self.read_nothing)
+            self.look(2)
+            self.assertEqual(len(self.rows()), 2)
+            dying.close()
+            self.look()
+            self.assertEqual([m.program for m in self.rows()], [8])
+
+    def read_nothing(self, tables: Iterable[str]) -> Iterator[NoReturn]:
+        """No table is to be read."""
+        self.assertEqual(set(tables), set())
+        return iter(())
+
+    def test_found_by_no_question(self) -> None:
+        """A socket that no question finds is found when the tables are read, now and then."""
+        with ExitStack() as stack:
+            for _ in range(2 * QUESTION):
+                stack.enter_context(opened(UDP, "127.0.0.1"))
+            skt = stack.enter_context(socket.socket(socket.AF_INET, UDP))
+            skt.bind(("127.0.0.2", 0))
+            where = address("0.0.0.0", skt)
+            skt.close()
+            self.map("udp", where)
+            self.look(2)
+            skt = stack.enter_context(socket.socket(socket.AF_INET, UDP))
+            skt.bind(("127.0.0.2", mapping(7, 1, "udp", where).port))
+            self.look(LOOKS)
+            skt.close()
+            self.look()
+            self.assertEqual(self.rows(), [])
 
     def test_failure(self) -> None:
         """A look that fails is logged once, and the next one may succeed."""

@@ -314,6 +314,25 @@ class FailureTests(PersistenceTestCase):
         self.assertEqual([e["event"] for e in events], ["state-written"])
         self.assertEqual(self.file(), [STATD])
 
+    def test_unread(self) -> None:
+        """A file that could not be read at the start is set aside before another one is written."""
+        run = self.run_()
+        run.registry.map(STATD)
+        self.successResultOf(run.stop())
+        folder, away = self.path.parent, self.path.parent.with_name("away")
+        folder.rename(away)
+        folder.touch()
+        later = self.run_()
+        folder.unlink()
+        away.rename(folder)
+        with capturedLogs() as events:
+            later.registry.map(mapping(7, 1, "udp", "0.0.0.0.1.1", "103"))
+            later.clock.pump([DELAY, RETRY])
+        self.assertEqual([e["event"] for e in events], ["state-set-aside", "state-written"])
+        self.assertEqual([m.program for m in self.file()], [7])
+        (name,) = self.path.parent.glob("*bad*")
+        self.assertIn(b"100024", name.read_bytes())
+
     def test_no_directory(self) -> None:
         """A start without a directory is a warning; mappings are kept once it is there."""
         with capturedLogs() as events:
@@ -371,6 +390,34 @@ class FailureTests(PersistenceTestCase):
             self.assertEqual(event["name"], f"{self.path}.bad-{number}")
             self.assertEqual(Path(event["name"]).read_bytes(), bad)
             self.assertEqual((list(run.registry.mappings), self.file()), ([], []))
+
+
+class PauseTests(PersistenceTestCase):
+    """Another process is about to take this one's place."""
+
+    def test_nothing_is_written(self) -> None:
+        """Nothing is written until the pause ends; then, what changed meanwhile is."""
+        run = self.run_()
+        run.clock.advance(DELAY)
+        self.successResultOf(run.persistence.pause())
+        run.registry.map(STATD)
+        run.clock.advance(2 * DELAY)
+        self.assertEqual(self.file(), [])
+        run.persistence.resume()
+        run.clock.advance(DELAY)
+        self.assertEqual(self.file(), [STATD])
+
+    def test_waits_for_the_disk(self) -> None:
+        """What is on its way to the disk is waited for."""
+        run = self.run_()
+        run.is_slow = True
+        run.clock.advance(DELAY)
+        paused = run.persistence.pause()
+        run.end_write()
+        self.assertNoResult(paused)
+        run.end_write()
+        self.successResultOf(paused)
+        self.assertEqual(self.file(), [])
 
 
 class StopTests(PersistenceTestCase):

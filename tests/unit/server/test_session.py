@@ -1,11 +1,13 @@
 """Hello, Register and Deregister: every rule, on a connection without a socket."""
 
+from portmapd.channel import commands as c
 from portmapd.errors import (
     AlreadyRegistered,
     InvalidService,
     LimitExceeded,
     NotRegistered,
     ReservedName,
+    RestartFailed,
     UnsupportedVersion,
 )
 from tests.support.channel_sessions import SessionTestCase
@@ -252,3 +254,12 @@ class DeregisterTests(SessionTestCase):
         other.close()
         self.assertEqual(list(self.host.registry.services()), [])
         self.assertEqual(len(self.host.registry.mappings), 0)
+
+
+class RestartTests(SessionTestCase):
+    """Restart, where no other process can take the place."""
+
+    def test_refused(self) -> None:
+        """A port mapper inside an application cannot be restarted apart from it."""
+        with self.assertRaisesRegex(RestartFailed, "part of an application: restart that"):
+            self.connection.ask(c.RESTART)

@@ -3,9 +3,10 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from ipaddress import ip_network
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,15 +20,18 @@ from portmapd.config import MAX_STREAMS
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import XID, Call, decode_reply, encode_call, success, xid_of
 from portmapd.oncrpc.netid import TCP
-from portmapd.oncrpc.program import CallResult, encode_call_result
+from portmapd.oncrpc.program import CallResult, encode_call_result, read_pmap, read_rpcb
 from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.oncrpc.xdr import Reader
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.caller import Caller
-from portmapd.portmapper.dispatch import Outcome
+from portmapd.portmapper.dispatch import MAX_WHOLE, Outcome
+from portmapd.portmapper.dumps import PART
 from portmapd.registry.mapping import mapping
 from portmapd.rpc import VOID, Procedure, Program, Request
 from portmapd.rpc.call_server import MAX_WAITING, ProgramServer
 from portmapd.server import pipelining
+from portmapd.server import stream as stream_module
 from portmapd.server.call_forwarder import TIMEOUT
 from portmapd.server.peer_credentials import peer_credentials
 from portmapd.server.pipelining import CHUNK, IStreamTransport
@@ -90,6 +94,24 @@ class Stream:
     def close(self) -> None:
         """End it."""
         self.protocol.connectionLost()
+
+
+class WatchedTurns(TurnQueue):
+    """Turns that are counted.
+
+    :ivar added: how many were asked for.
+    :ivar watch: is called before the first one.
+    """
+
+    added = 0
+    watch: Callable[[], None] | None = None
+
+    def add(self, stream: Any) -> None:
+        self.added += 1
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch()
+        super().add(stream)
 
 
 class StreamTestCase(SynchronousTestCase):
@@ -267,6 +289,61 @@ class PressureTests(StreamTestCase):
             got += map(xid_of, replies)
             self.stream.protocol.resumeProducing()
         self.assertEqual(got, list(range(5)))
+
+    def test_long_reply(self) -> None:
+        """A long list comes in fragments that are made as the peer takes them, and is whole."""
+        self.serving.registry.map(
+            *(mapping(8, version, "tcp", "0.0.0.0.0.9") for version in range(20_000))
+        )
+        self.stream.transport = FullTransport(self.stream.protocol)
+        self.stream.protocol.transport = cast("IStreamTransport", self.stream.transport)
+        self.stream.send(numbered(1, call(3, 4)) + numbered(2) + numbered(3, call(2, 4)))
+        reader = RecordReader(1 << 30, 1 << 20)
+        replies: list[bytes] = []
+        while data := self.stream.transport.value():
+            self.assertLessEqual(len(data), MAX_WHOLE + 2 * PART)
+            self.stream.transport.clear()
+            replies += reader.feed(data)
+            self.stream.protocol.resumeProducing()
+        self.assertEqual([xid_of(reply) for reply in replies], [1, 2, 3])
+        rows = Reader(decode_reply(replies[0])).sequence(read_rpcb)
+        self.assertEqual([row.version for row in rows], [1, *range(20_000)])
+        self.assertEqual(decode_reply(replies[1]), xdr.uint(9))
+        self.assertEqual(len(Reader(decode_reply(replies[2])).sequence(read_pmap)), 20_001)
+
+    def test_reply_behind_a_long_one(self) -> None:
+        """The reply to a call that was forwarded does not come amid another one."""
+        self.serving.registry.map(
+            *(mapping(8, version, "tcp", "0.0.0.0.0.9") for version in range(20_000))
+        )
+        self.stream.send(numbered(1, call(2, 5, remote_call(7, 1, 3))))
+        self.stream.transport = FullTransport(self.stream.protocol)
+        self.stream.protocol.transport = cast("IStreamTransport", self.stream.transport)
+        self.stream.send(numbered(2, call(3, 4)))
+        (port,) = self.serving.reactor.sockets
+        ((made, address),) = port.sent
+        port.receive(success(xid_of(made), b"results!"), address)
+        reader = RecordReader(1 << 30, 1 << 20)
+        replies: list[bytes] = []
+        while data := self.stream.transport.value():
+            self.stream.transport.clear()
+            replies += reader.feed(data)
+            self.stream.protocol.resumeProducing()
+        self.assertEqual([xid_of(reply) for reply in replies], [2, 1])
+        self.assertEqual(decode_reply(replies[1]), encode_call_result(CallResult(9, b"results!")))
+
+    def test_gone_amid_a_long_reply(self) -> None:
+        """Nothing more is made for a peer that is gone."""
+        self.serving.registry.map(
+            *(mapping(8, version, "tcp", "0.0.0.0.0.9") for version in range(20_000))
+        )
+        self.stream.transport = FullTransport(self.stream.protocol)
+        self.stream.protocol.transport = cast("IStreamTransport", self.stream.transport)
+        self.stream.send(numbered(1, call(3, 4)))
+        self.assertTrue(self.stream.protocol.is_busy)
+        self.stream.close()
+        self.assertFalse(self.stream.protocol.is_busy)
+        self.assertEqual(self.factory.streams, set())
 
     def test_stopped(self) -> None:
         """A transport that is gone wants no more replies."""
@@ -581,6 +658,26 @@ class LimitTests(StreamTestCase):
         self.stream.send(mark(GETPORT) * 9)
         self.pass_time(2 * IDLE)
         self.assertTrue(self.stream.is_closed)
+
+    def test_many_idle(self) -> None:
+        """Very many idle streams are closed in several turns; one that is used meanwhile is not."""
+        turns = WatchedTurns(self.serving.reactor)
+        factory = PortmapStreamFactory(
+            self.serving.call_server, self.serving.reactor, turns, IDLE, MAX_STREAMS
+        )
+        factory.startFactory()
+        self.addCleanup(factory.stopFactory)
+        streams = [Stream(factory) for _ in range(20)]
+        self.patch(stream_module, "TURN", 0.0)
+
+        def use() -> None:
+            """Use a stream that is about to be closed."""
+            next(stream for stream in streams if not stream.is_closed).send(mark(NULL))
+
+        turns.watch = use
+        self.pass_time(IDLE * (1 + 1.1 / SWEEPS))
+        self.assertEqual(sum(not stream.is_closed for stream in streams), 1)
+        self.assertGreaterEqual(turns.added, 19)
 
     def test_share(self) -> None:
         """Another network has a share; beyond it, its own stream that was idle longest goes."""

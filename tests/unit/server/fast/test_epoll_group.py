@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.interfaces import (
     IHalfCloseableDescriptor,
+    IListeningPort,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
 from portmapd.server.fast import epoll_group
@@ -133,6 +134,28 @@ class EpollGroupTests(SynchronousTestCase):
         for pipe in others:
             self.assertGreaterEqual(pipe.served, min(each.served for each in busy) - 1)
             self.assertGreaterEqual(pipe.served, 2)
+
+    def test_listening_socket_stays(self) -> None:
+        """A listening socket that fails, for want of memory say, goes on listening."""
+
+        def fail() -> Exception | None:
+            raise MemoryError
+
+        pipe = self.pipe(fail)
+        alsoProvides(pipe, IListeningPort)
+        self.turns.turn()
+        self.assertEqual(pipe.lost, [])
+        served = pipe.served
+        self.turns.turn()
+        self.assertGreater(pipe.served, served)
+        self.assertGreaterEqual(len(self.flushLoggedErrors(MemoryError)), 2)
+
+    def test_serve_all(self) -> None:
+        """What has arrived can be served without a turn of the reactor; it tells whether it was."""
+        self.assertFalse(self.epoll_group.serve_all())
+        pipe = self.pipe()
+        self.assertTrue(self.epoll_group.serve_all())
+        self.assertGreaterEqual(pipe.served, 1)
 
     def test_turn_ends(self) -> None:
         """A turn ends although there is always something to read."""

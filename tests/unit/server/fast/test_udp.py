@@ -1,7 +1,7 @@
 """The UDP sockets of an address: who may bind it, on loopback."""
 
 import socket
-from typing import cast
+from typing import NoReturn, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.udp import listen
+from tests.support.exchange import PATIENCE, question
 from tests.support.rpc_server import Serving
 
 
@@ -39,6 +40,31 @@ class ListenTests(SynchronousTestCase):
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             other.bind(("0.0.0.0", 0))
             self.assertRaises(CannotListenError, self.listen, "0.0.0.0", other.getsockname()[1])
+
+    def test_out_of_memory(self) -> None:
+        """Datagrams that cannot be served are lost; the socket is not."""
+        protocol = PortmapDatagramProtocol(Serving().call_server, "127.0.0.1")
+        reactor = MemoryReactorClock()
+        made = listen(0, protocol, "127.0.0.1", cast("IReactorFDSet", reactor))
+        self.addCleanup(reactor.advance, 0)
+        self.addCleanup(made.stopListening)
+
+        def fail(*arguments: object) -> NoReturn:
+            raise MemoryError
+
+        port = cast("IPv4Address", made.getHost()).port
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
+            skt.settimeout(PATIENCE)
+            skt.connect(("127.0.0.1", port))
+            patch = self.patch(protocol, "serve", fail)
+            skt.send(question(2, 0))
+            self.assertTrue(made.serve())
+            patch.restore()
+            self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+            self.assertFalse(made.serve())
+            skt.send(question(2, 0))
+            self.assertTrue(made.serve())
+            self.assertEqual(len(skt.recv(99)), 24)
 
     def test_sockets(self) -> None:
         """An address of loopback has one socket, any other one more; IPv6 watches interfaces."""

@@ -1,0 +1,1 @@
+"""Load that lasts, and hostile peers: does the server keep what it promises?"""

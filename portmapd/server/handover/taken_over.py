@@ -1,0 +1,77 @@
+"""What a new process has from the one whose place it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import frozen
+
+from portmapd.config import Config
+from portmapd.errors import InvalidState
+from portmapd.server.handed_in_sockets import HandedInSockets
+from portmapd.server.handover.passed import PassedSocket, Received
+
+
+@frozen
+class TakenOver:
+    """All that was passed on.
+
+    :param data: what the other process has made of itself, as a value of JSON.
+    :param received: the descriptors that it refers to.
+    """
+
+    data: Mapping[str, Any]
+    received: Received
+
+    @property
+    def sockets(self) -> Iterator[PassedSocket]:
+        """The listening sockets.
+
+        :raises InvalidState: they cannot be read.
+        """
+        try:
+            return iter([PassedSocket(**row) for row in self.data["listening"]])
+        except (KeyError, TypeError) as error:
+            raise InvalidState(f"the sockets cannot be read: {error!r}") from error
+
+    def lock(self, path: str) -> int | None:
+        """The descriptor that keeps other processes from that state file, if it was passed on."""
+        found = self.data.get("lock")
+        return self.received.take(found[1]) if found and found[0] == path else None
+
+    def handed_in(self) -> HandedInSockets:
+        """Those that a service manager has handed to the first of all processes."""
+        sockets = HandedInSockets()
+        for passed in self.sockets:
+            if not passed.is_made:
+                self._take(sockets, passed)
+        return sockets
+
+    def add_made(self, sockets: HandedInSockets, config: Config) -> None:
+        """Add those that a process has made itself, as far as they are served now.
+
+        :param sockets: those that were handed in.
+        """
+        for passed in self.sockets:
+            if passed.is_made and _is_served(passed, config):
+                self._take(sockets, passed)
+
+    def _take(self, sockets: HandedInSockets, passed: PassedSocket) -> None:
+        found = [self.received.socket(place) for place in passed.descriptors]
+        if passed.is_internet:
+            table = {"udp": sockets.udp, "tcp": sockets.tcp}[passed.kind]
+            table[ip_address(passed.place)] = found
+            sockets.port = passed.port
+        else:
+            (skt,) = found
+            {"rpc": sockets.rpc, "channel": sockets.channel}[passed.kind][passed.place] = skt
+
+
+def _is_served(passed: PassedSocket, config: Config) -> bool:
+    if passed.is_internet:
+        addresses = map(ip_address, config.addresses)
+        return config.port in (0, passed.port) and ip_address(passed.place) in addresses
+    served = {"rpc": config.rpc_socket, "channel": config.local_socket}[passed.kind]
+    return passed.place.removeprefix("\0") == served
