@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from tests.integration.conftest import OURS
 from tests.support.console_session import play
 from tests.support.daemon import TWISTD, portmapd
-from tests.support.namespace import PATH, TOP, Namespace
+from tests.support.exchange import free_port
+from tests.support.handovers import dynasty
+from tests.support.namespace import PATH, TOP, Namespace, eventually
 from tests.support.web import WebDaemon, web_daemon
 
 
@@ -169,6 +172,21 @@ try:
 except OSError:
     exit("no answer")
 """
+
+
+def test_restart_without_interruption() -> None:
+    """The process that takes the place of another one serves the page, too."""
+    port = free_port()
+    with dynasty("--http", f"tcp:{port}:interface=127.0.0.1") as host:
+        host.hand_over()
+
+        def served() -> bool:
+            try:
+                return bool(urlopen(f"http://127.0.0.1:{port}/health").read())
+            except OSError:
+                return False
+
+        eventually(served, "the page is served again")
 
 
 EXAMPLES = TOP / "docs" / "examples" / "http"

@@ -1,17 +1,20 @@
 """What Prometheus is told."""
 
+import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from portmapd.errors import AlreadyRegistered
 from portmapd.oncrpc.program import Pmap, encode_pmap
 from tests.support.exchange import connect, connect_local, exchange, question
-from tests.support.namespace import eventually, found
+from tests.support.namespace import TOP, eventually, found
 from tests.support.web import WebDaemon, web_daemon
 
 Labels = frozenset[tuple[str, str]]
@@ -91,13 +94,57 @@ def test_no_names(web: WebDaemon) -> None:
     assert text.count("portmapd_calls_total{") < 10
 
 
-@pytest.mark.skipif(not found("promtool"), reason="not on this machine: promtool")
+needs_promtool = pytest.mark.skipif(not found("promtool"), reason="not on this machine: promtool")
+CONTRIB = TOP / "contrib"
+
+
+def promtool(*words: str, given: bytes = b"") -> None:
+    """Run promtool, which must find nothing wrong."""
+    done = subprocess.run(
+        ["promtool", *words],
+        cwd=CONTRIB / "prometheus",
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def dashboard() -> list[str]:
+    """The expressions of the dashboard, with values for its variables."""
+    panels = json.loads((CONTRIB / "grafana" / "portmapd.json").read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    return [e.replace("$__rate_interval", "5m").replace("$", "") for e in expressions]
+
+
+@needs_promtool
 def test_promtool(web: WebDaemon) -> None:
     """promtool finds nothing wrong with the names and the format."""
     with connect_local(web.daemon.path) as skt:
         exchange(skt, question(2, 0))
-    metrics = web.ask("/metrics").body
-    checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics, capture_output=True, check=False
-    )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    promtool("check", "metrics", given=web.ask("/metrics").body)
+
+
+@needs_promtool
+def test_alerts(tmp_path: Path) -> None:
+    """The alert rules are well-formed, and fire when they should; the dashboard's queries are."""
+    promtool("check", "rules", "portmapd.rules.yml")
+    promtool("test", "rules", "portmapd.rules.test.yml")
+    rules = [{"record": f"r:{n}", "expr": text} for n, text in enumerate(dashboard())]
+    file = tmp_path / "dashboard.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", str(file))
+
+
+def test_contrib_names_what_there_is(web: WebDaemon) -> None:
+    """The alert rules and the dashboard ask for metrics that are told."""
+    with connect_local(web.daemon.path) as skt:
+        exchange(skt, question(2, 99))
+    told = {*samples(web), "up"}
+    rules = yaml.safe_load((CONTRIB / "prometheus" / "portmapd.rules.yml").read_text())
+    alerts = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    for expression in (*alerts, *dashboard()):
+        names = re.findall(r"([a-z_]+)\{", expression)
+        assert names
+        assert set(names) <= told, expression
