@@ -6,13 +6,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import LogEvent
 
+from portmapd.client import Portmapper
+from portmapd.errors import DaemonUnreachable
+from portmapd.portmapper.access import Policy
+from portmapd.registry.holder import Holder
+from portmapd.web.query import Answer, Query, Route
+from portmapd.web.site import Site
 from tests.integration.conftest import OURS
+from tests.support.client_shells import Receiver
 from tests.support.console_session import play
 from tests.support.daemon import TWISTD, portmapd
+from tests.support.embedded import asynchronous, serving
 from tests.support.exchange import free_port
 from tests.support.handovers import dynasty
 from tests.support.namespace import PATH, TOP, Namespace, eventually
@@ -157,14 +171,26 @@ def test_endpoint_taken(web: WebDaemon) -> None:
 def test_elsewhere(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:
     """Callers of other hosts see no UNIX sockets, and none of them where they may not ask."""
     ask = (sys.executable, "-c", _ASK.format(OURS))
+    listen = (sys.executable, "-c", _LISTEN.format(OURS))
     with portmapd(namespace, tmp_path, "--http", "tcp:8080"):
         assert "portmapd.portmapd" in namespace.run(*ask)
         assert elsewhere.run(*ask) == "service,user,pid,port,prog\n"
+        assert "portmapd.portmapd" in namespace.run(*listen)
+        told = elsewhere.run(*listen)
+        assert '"portmapper"' in told
+        assert "portmapd.portmapd" not in told
     with portmapd(namespace, tmp_path, "--http", "tcp:8080", "--allow", "192.0.2.0/24"):
         assert "portmapd.portmapd" in namespace.run(*ask)
         assert "no answer" in elsewhere.run(*ask, status=1)
 
 
+_LISTEN = """
+from urllib.request import urlopen
+for line in urlopen("http://{}:8080/events"):
+    print(line.decode(), end="")
+    if b"ready" in line:
+        break
+"""
 _ASK = """
 from urllib.request import urlopen
 try:
@@ -187,6 +213,50 @@ def test_restart_without_interruption() -> None:
                 return False
 
         eventually(served, "the page is served again")
+
+
+@asynchronous
+async def test_embedded() -> None:
+    """An application has the page, too, and finds its port; at the end nothing is left."""
+    async with serving(http="tcp:0:interface=127.0.0.1") as service:
+        (address,) = service.http_addresses
+        assert isinstance(address, IPv4Address)
+        holder = service.registry.open(Holder(5, 7))
+        service.registry.register(holder.new_service("printer", "9100", 0))
+        client = Portmapper(reactor, host=f"127.0.0.1:{address.port}")
+        assert [s.name for s in await client.list()] == ["printer"]
+        await client.close()
+    assert service.http_addresses == []
+
+
+@asynchronous
+async def test_failures(logged_errors: list[LogEvent]) -> None:
+    """A page that fails is logged, and harms nothing else."""
+
+    def fail(query: Query) -> Answer:
+        raise RuntimeError("a fault of ours")
+
+    def fail_later(query: Query) -> Answer:
+        return Answer(b"x" * (1 // (n - 2)) for n in range(3))
+
+    routes = {"/portmap": Route(fail, ("POST",)), "/later": Route(fail_later)}
+    site: Any = Site(routes, (), Policy(), reactor)
+    listening: Any = reactor.listenTCP(0, site, interface="127.0.0.1")
+    port = listening.getHost().port
+    client = Portmapper(reactor, host=f"127.0.0.1:{port}")
+    with pytest.raises(DaemonUnreachable, match="the status is '500 Internal Server Error'"):
+        await client.list()
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+    later: Any = await endpoint.connect(Factory.forProtocol(Receiver))
+    later.transport.write(b"GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    data = await later.done
+    # The end of the last piece is missing: what was sent is not taken for all.
+    assert not data.endswith(b"0\r\n\r\n")
+    assert len(logged_errors) == 2
+    logged_errors.clear()
+    await client.close()
+    await listening.stopListening()
+    await site.close()
 
 
 EXAMPLES = TOP / "docs" / "examples" / "http"
