@@ -133,15 +133,16 @@ def test_plots(shown: Shown) -> None:
     assert "calls" in shown.browser.run("document.getElementById('counters').textContent")
 
 
-def test_daemon_restarts(tmp_path: Path) -> None:
+def test_daemon_restarts(shown: Shown, tmp_path: Path) -> None:
     """The page says when the connection is lost, goes on by itself, and begins anew."""
-    profile = tmp_path / "profile"
-    with browser(profile) as page:
-        with web_daemon(tmp_path) as web:
-            Shown(web, page).open()
-        page.until("document.querySelector('#state.lost') !== null", "it is lost")
-        options = ("--http", f"tcp:{web.port}:interface=127.0.0.1")
-        with web_daemon(tmp_path, *options) as again, again.client() as client:
-            client.reg("after.example", 9100)
-            Shown(again, page).until_names("after.example")
-        assert page.run("window.mark") == "no reload"
+    with web_daemon(tmp_path) as web:
+        Shown(web, shown.browser).open()
+    shown.browser.until("document.querySelector('#state.lost') !== null", "it is lost")
+    options = ("--http", f"tcp:{web.port}:interface=127.0.0.1")
+    with web_daemon(tmp_path, *options) as again, again.client() as client:
+        client.reg("after.example", 9100)
+        Shown(again, shown.browser).until_names("after.example")
+        assert shown.browser.run("window.mark") == "no reload"
+        shown.browser.open("about:blank#")
+    # The browser tells of each attempt that failed.
+    shown.browser.complaints.clear()
