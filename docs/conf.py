@@ -14,8 +14,11 @@ nitpick_ignore_regex = [
     # No inventory of other projects is fetched: a build needs no network.
     ("py:.*", r"(?!portmapd).*"),
     # What the methods of a client return, which its own page says.
-    ("py:class", r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path)T"),
-    ("py:class", r"portmapd\.client\.rpc\.portmap_client\.(None|Bool|Int|Str|Pmaps|Rpcbs|Result)T"),
+    ("py:class", r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path|Status)T"),
+    (
+        "py:class",
+        r"portmapd\.client\.rpc\.portmap_client\.(None|Bool|Int|Str|Pmaps|Rpcbs|Result|Entries|Stats)T",
+    ),
     # Type variables.
     ("py:class", r"portmapd\.(oncrpc\.types|oncrpc\.xdr|rpc\.program)\.[A-Z]"),
 ]

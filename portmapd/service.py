@@ -162,6 +162,10 @@ class PortmapperService(MultiService):
             is_read=self._taken_over is None,
         )
 
+    def _behind(self) -> float | None:
+        """For how long the file of mappings has lacked the newest changes; None: there is none."""
+        return None if self._persistence is None else self._persistence.behind
+
     def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
         """Call a function in a thread of the reactor's."""
         pool = IReactorThreads(self._reactor).getThreadPool()
@@ -290,7 +294,8 @@ class PortmapperService(MultiService):
         :param tries: how many ports are tried if any free one is to be served.
         """
         config = self.config
-        self.port = config.port
+        # All have one port: any free one is that of a socket that there is already.
+        self.port = config.port or self._handed_in.port or 0
         self._server = server = PortmapServer(
             self.registry,
             config.policy,
@@ -302,6 +307,7 @@ class PortmapperService(MultiService):
             liveness=self._liveness,
             descriptors=self._engine.descriptors,
             advertisements=config.advertise,
+            behind=self._behind,
             restart=self._restart,
         )
         try:

@@ -136,6 +136,18 @@ class Unwatch(Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Status(Command):
+    """Ask how the daemon is: its release, how much is registered, whether its state is written."""
+
+    response: ClassVar[Fields] = [
+        (b"release", Unicode()),
+        (b"registered", Integer()),
+        (b"mapped", Integer()),
+        (b"behind", Integer(optional=True)),
+    ]
+    errors: ClassVar[Errors] = _errors()
+
+
 class Restart(Command):
     """Have a new process take the place of the daemon; every connection passes over to it."""
 
@@ -181,5 +193,6 @@ COMMANDS: tuple[type[Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
+    Status,
     Restart,
 )

@@ -144,6 +144,16 @@ LIST = Command(
 SET_MAPPINGS = Command("SetMappings", (Argument("mappings", Rows(_MAPPING)),))
 UNSET_MAPPINGS = Command("UnsetMappings", (Argument("mappings", Rows(_MAPPING)),))
 LIST_MAPPINGS = Command("ListMappings", (_AFTER,), (Argument("mappings", MAPPING_ROW), _MORE))
+STATUS = Command(
+    "Status",
+    (),
+    (
+        Argument("release", UNICODE),
+        Argument("registered", INTEGER),
+        Argument("mapped", INTEGER),
+        Argument("behind", INTEGER, optional=True),
+    ),
+)
 WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
 UNWATCH = Command("Unwatch")
 RESTART = Command("Restart")
@@ -164,6 +174,7 @@ COMMANDS = {
         LIST_MAPPINGS,
         WATCH,
         UNWATCH,
+        STATUS,
         RESTART,
     )
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from portmapd.errors import (
     AlreadyRegistered,
+    AuthRefused,
     BadArguments,
     CallTimedOut,
     DaemonUnreachable,
@@ -14,10 +16,17 @@ from portmapd.errors import (
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NotAccepted,
     NotAllowed,
+    NotListed,
+    PeerFault,
     PortmapdError,
+    ProcedureUnavailable,
+    ProgramMismatch,
+    ProgramUnavailable,
     ReservedName,
     RestartFailed,
+    SystemFailure,
 )
 
 DONE, REFUSED, USAGE, UNREACHABLE = range(4)
@@ -36,10 +45,13 @@ class Exit(Exception):
         self.why = why
 
 
-def exit_for(error: PortmapdError) -> Exit:
-    """The exit status and the line for *error*."""
-    status = UNREACHABLE if isinstance(error, DaemonUnreachable | CallTimedOut) else REFUSED
-    return Exit(status, _joined(str(error), _advice(error)))
+def exit_for(error: PortmapdError, advice: Mapping[type, str] | None = None) -> Exit:
+    """The exit status and the line for *error*.
+
+    :param advice: what to do, by the class of the error; None: that for the local channel.
+    """
+    status = UNREACHABLE if isinstance(error, _NOBODY) else REFUSED
+    return Exit(status, _joined(str(error)[:_SHOWN], _advice(error, advice or _ADVICE)))
 
 
 def output_failed(error: OSError) -> Exit:
@@ -55,10 +67,10 @@ def output_failed(error: OSError) -> Exit:
     return Exit(REFUSED, f"the output cannot be written ({why}); redirect it somewhere else")
 
 
-def _advice(error: PortmapdError) -> str:
+def _advice(error: PortmapdError, advice: Mapping[type, str]) -> str:
     if isinstance(error.__cause__, PermissionError):
-        return _FORBIDDEN
-    return next((_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE), "")
+        return advice[PermissionError]
+    return next((advice[kind] for kind in type(error).__mro__ if kind in advice), "")
 
 
 def _joined(why: str, advice: str) -> str:
@@ -66,10 +78,10 @@ def _joined(why: str, advice: str) -> str:
     return f"{why}{between}{advice}" if advice else why
 
 
-#: What to do if the daemon's socket may not be connected to.
-_FORBIDDEN = (
-    "you need permission to enter its directory and to write to it; or name another with --socket"
-)
+#: Errors after which nobody was found who could answer: what answers as no server does is none.
+_NOBODY = (DaemonUnreachable, CallTimedOut, NotAccepted, PeerFault)
+#: How much of an error is shown: a peer may send much.
+_SHOWN = 1_000
 #: What to do, for errors that do not say so themselves.
 _ADVICE: dict[type, str] = {
     AlreadyRegistered: "end that process, or choose another name or port",
@@ -80,7 +92,26 @@ _ADVICE: dict[type, str] = {
     InvalidMapping: "give --rpc PROGRAM:VERSION, and a port or a path",
     InvalidService: "see portmapctl run --help",
     LimitExceeded: "start the daemon with a larger --max-services",
+    PermissionError: "you need permission to enter its directory and to write to it; or name "
+    "another with --socket",
+    NotAccepted: "start the service again, or see portmapctl services",
+    NotListed: "portmapctl services lists all",
+    PeerFault: "check the path of its socket",
     NotAllowed: "run it as one of them",
     ReservedName: "choose another name",
     RestartFailed: "the daemon goes on as it was",
+}
+
+#: What to do, for errors of the port mappers that ``portmapctl rpc`` asks.
+RPC_ADVICE: dict[type, str] = {
+    AuthRefused: "it does not let you ask that",
+    CallTimedOut: "it may be down, or a firewall drops the call; give it longer with --timeout",
+    DaemonUnreachable: "check the host, and that a port mapper runs there",
+    InvalidMapping: "what told so is not to be trusted",
+    PermissionError: "name its address instead of its socket, such as 127.0.0.1",
+    PeerFault: "what answers there is no port mapper",
+    ProcedureUnavailable: "it is an older port mapper",
+    ProgramMismatch: "ask for one of these",
+    ProgramUnavailable: "what answers there is no port mapper, or an older one",
+    SystemFailure: "its log may say why; a long list needs --tcp",
 }

@@ -20,6 +20,8 @@ from portmapd.oncrpc.netid import check_path
 _LARGEST = (1 << 32) - 1
 #: The largest process id that there can be.
 _LARGEST_PID = 1 << 22
+#: Stands for a port that is chosen.
+AUTO = "auto"
 #: How much of a wrong value is shown.
 _SHOWN = 64
 
@@ -51,21 +53,26 @@ def port(context: click.Context, parameter: click.Parameter, value: str) -> str:
     return found
 
 
+def port_or_auto(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The same, or the word for a port that is chosen."""
+    return value if value == AUTO else port(context, parameter, value)
+
+
 def program(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
     """A program number and a version."""
     if value is None:
         return None
-    number, colon, version = value.partition(":")
+    program, colon, version = value.partition(":")
     if not colon:
         raise click.BadParameter(f"{value[:_SHOWN]!r} is not PROG:VERS, two numbers")
-    return _number(number, _LARGEST), _number(version, _LARGEST)
+    return number(program, _LARGEST), number(version, _LARGEST)
 
 
 def pid(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """A process."""
-    return None if value is None else _number(value, _LARGEST_PID)
+    return None if value is None else number(value, _LARGEST_PID)
 
 
 def user(
@@ -73,7 +80,7 @@ def user(
 ) -> Sequence[int] | None:
     """A user, by name or uid."""
     if value is not None and _is_number(value):
-        return [_number(value, _LARGEST)]
+        return [number(value, _LARGEST)]
     try:
         return user_ids(value)
     except BadArguments as error:
@@ -91,7 +98,11 @@ def command_line(
     return command
 
 
-def _number(text: str, largest: int) -> int:
+def number(text: str, largest: int) -> int:
+    """A number from 0 to *largest*.
+
+    :raises click.BadParameter: it is none.
+    """
     if not _is_number(text) or len(text) > len(str(largest)) or int(text) > largest:
         raise click.BadParameter(f"{text[:_SHOWN]!r} is not a number from 0 to {largest}")
     return int(text)

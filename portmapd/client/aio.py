@@ -26,6 +26,7 @@ from portmapd.client.values import (
     Flags,
     RpcMapping,
     Service,
+    Status,
     Terminator,
     descriptor_of,
 )
@@ -66,6 +67,7 @@ class Portmapper(
         Coroutine[Any, Any, Sequence[Service]],
         Coroutine[Any, Any, Sequence[RpcMapping]],
         Coroutine[Any, Any, str],
+        Coroutine[Any, Any, Status],
     ]
 ):
     """Registers and finds named services of this machine.

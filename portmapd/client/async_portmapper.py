@@ -11,7 +11,14 @@ from portmapd.channel.socket_path import asking_socket
 from portmapd.client.core.reconnecting import ReconnectingConnection
 from portmapd.client.core.registrations import Lost
 from portmapd.client.core.watching import AsyncChanges, Watchers
-from portmapd.client.portmapper import BasePortmapper, MappingsT, NoneT, PathT, ServicesT
+from portmapd.client.portmapper import (
+    BasePortmapper,
+    MappingsT,
+    NoneT,
+    PathT,
+    ServicesT,
+    StatusT,
+)
 from portmapd.client.values import check_only_host, watched_names
 from portmapd.errors import BadArguments, PortmapdError
 
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Runtime
 
 
-class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT]):
+class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT]):
     """A client whose connection is kept by a reactor or an event loop."""
 
     def __init__(

@@ -35,6 +35,7 @@ NoneT = TypeVar("NoneT")
 ServicesT = TypeVar("ServicesT")
 MappingsT = TypeVar("MappingsT")
 PathT = TypeVar("PathT")
+StatusT = TypeVar("StatusT")
 
 #: A user, by uid or name.
 User = int | str
@@ -42,7 +43,7 @@ User = int | str
 _ANNOUNCEMENT = (c.PID2EXE, c.ANY_PORT, int(Flags.PUBLIC))
 
 
-class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
+class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
     """The operations; each client says what its methods return.
 
     The errors below come in the way of each client, whatever the argument: a Deferred fails, and a
@@ -212,6 +213,13 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT]):
     def mappings(self, terminator: Terminator | None = None) -> MappingsT:
         """Every :class:`~portmapd.client.values.RpcMapping`, whoever set it."""
         return self._run(operations.list_mappings, terminator)
+
+    def status(self, terminator: Terminator | None = None) -> StatusT:
+        """How the daemon is, as a :class:`~portmapd.client.values.Status`.
+
+        :raises UnknownCommand: it is older than this command.
+        """
+        return self._run(operations.status, terminator)
 
     def restart(self, terminator: Terminator | None = None) -> NoneT:
         """Have a new process take the place of the daemon, of a newer version if there is one.

@@ -47,6 +47,7 @@ from portmapd.client.values import (
     Flags,
     RpcMapping,
     Service,
+    Status,
     Terminator,
     descriptor_of,
 )
@@ -65,7 +66,11 @@ RESOLVE_TIMEOUT = 10.0
 
 class Portmapper(
     AsyncPortmapper[
-        Deferred[None], Deferred[Sequence[Service]], Deferred[Sequence[RpcMapping]], Deferred[str]
+        Deferred[None],
+        Deferred[Sequence[Service]],
+        Deferred[Sequence[RpcMapping]],
+        Deferred[str],
+        Deferred[Status],
     ]
 ):
     """Registers and finds named services of this machine.

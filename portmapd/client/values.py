@@ -58,6 +58,22 @@ class RpcMapping(NamedTuple):
     owner: str
 
 
+class Status(NamedTuple):
+    """How a daemon is; a named tuple.
+
+    :param release: its version of portmapd.
+    :param services: how many services are registered.
+    :param mappings: how many RPC mappings there are.
+    :param behind: the seconds for which the newest mappings have not been written to its file; 0 if
+        they are, None if it keeps none.
+    """
+
+    release: str
+    services: int
+    mappings: int
+    behind: int | None
+
+
 #: What a change is about.
 Subject = Service | RpcMapping
 

@@ -3,13 +3,19 @@
 Version 2 is the port mapper (section 3), versions 3 and 4 are rpcbind (section 2).
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
+from itertools import islice
 from struct import Struct
+from typing import TypeVar
 
 from attrs import frozen
 
+from portmapd.errors import XdrError
 from portmapd.oncrpc import xdr
+
+T = TypeVar("T")
 
 PROGRAM = 100000
 #: The versions, by their names in RFC 1833.
@@ -17,6 +23,9 @@ PMAP_VERS, RPCBVERS, RPCBVERS4 = 2, 3, 4
 
 #: The longest ``sockaddr`` in a netbuf, in bytes. A UNIX socket's, the longest in use, has 110.
 MAX_NETBUF = 512
+
+#: The most look-ups, and the most forwarded calls, that are read of the statistics of a version.
+MAX_SUBJECTS = 10_000
 
 
 class PmapProcedure(IntEnum):
@@ -48,6 +57,10 @@ class RpcbProcedure(IntEnum):
     RPCBPROC_INDIRECT = 10
     RPCBPROC_GETADDRLIST = 11
     RPCBPROC_GETSTAT = 12
+
+
+#: The procedures that have a count in the statistics of a version.
+STATISTICS = RpcbProcedure.RPCBPROC_GETSTAT + 1
 
 
 def read_void(reader: xdr.Reader) -> None:
@@ -216,6 +229,12 @@ class RpcbEntry:
     protocol: str
 
 
+def read_rpcb_entry(reader: xdr.Reader) -> RpcbEntry:
+    """Read a ``struct rpcb_entry``."""
+    address, netid, semantics = reader.string(), reader.string(), reader.uint()
+    return RpcbEntry(address, netid, semantics, reader.string(), reader.string())
+
+
 def encode_rpcb_entry(entry: RpcbEntry) -> bytes:
     """Encode a ``struct rpcb_entry``."""
     head = _strings(entry.address, entry.netid) + xdr.uint(entry.semantics)
@@ -278,6 +297,36 @@ def encode_rpcb_stat(stat: RpcbStat) -> bytes:
     lookups = xdr.sequence([_encode_lookup(each) for each in stat.lookups])
     remote_calls = xdr.sequence([_encode_rmtcall(each) for each in stat.remote_calls])
     return _counts(*stat.calls, stat.sets, stat.unsets) + lookups + remote_calls
+
+
+def read_rpcb_stat(reader: xdr.Reader) -> RpcbStat:
+    """Read an ``rpcb_stat``.
+
+    :raises XdrError: it has more than :data:`MAX_SUBJECTS` of a kind.
+    """
+    calls = tuple(reader.uint() for _ in range(STATISTICS))
+    sets, unsets = reader.uint(), reader.uint()
+    lookups = _subjects(reader, _read_lookup)
+    return RpcbStat(calls, sets, unsets, lookups, _subjects(reader, _read_rmtcall))
+
+
+def _subjects(reader: xdr.Reader, read: Callable[[xdr.Reader], T]) -> tuple[T, ...]:
+    subjects = tuple(islice(reader.items(read), MAX_SUBJECTS + 1))
+    if len(subjects) > MAX_SUBJECTS:
+        raise XdrError(f"statistics of more than {MAX_SUBJECTS} subjects")
+    return subjects
+
+
+def _read_lookup(reader: xdr.Reader) -> RpcbsAddr:
+    program, version, success, failure = (reader.uint() for _ in range(4))
+    return RpcbsAddr(program, version, success, failure, reader.string())
+
+
+def _read_rmtcall(reader: xdr.Reader) -> RpcbsRmtcall:
+    program, version, procedure, success, failure = (reader.uint() for _ in range(5))
+    return RpcbsRmtcall(
+        program, version, procedure, success, failure, reader.boolean(), reader.string()
+    )
 
 
 _LOOKUP, _RMTCALL = Struct(">IIII"), Struct(">IIIIII")

@@ -241,6 +241,10 @@ class Registry:
         """Every service, in the order of :attr:`NamedService.place`."""
         return (s for holder in self._holders.values() for s in holder.services.values())
 
+    def count_services(self) -> int:
+        """How many services are registered."""
+        return sum(len(holder.services) for holder in self._holders.values())
+
     # Holders
 
     def open(self, holder: Holder) -> Holder:

@@ -129,10 +129,6 @@ class CallForwarder:
         """The messages that ask for calls under way, of those whose replies *respond* is to get."""
         return [each.request[1] for each in self._pending.values() if each.respond == respond]
 
-    def is_waited_for(self) -> bool:
-        """Whether any call is under way."""
-        return bool(self._pending)
-
     def _has_room(self, caller: Caller, service: tuple[str, int]) -> bool:
         share = MAX_OF_SILENT if service in self._silent else MAX_OF_SERVICE
         return (

@@ -27,7 +27,13 @@ from portmapd.server.peer_process import Process, Processes, read_executable
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.quota import Budget, Quota
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.session import ChannelContext, Peer, Session, refuse_restart
+from portmapd.server.session import (
+    ChannelContext,
+    Peer,
+    Session,
+    keeps_nothing,
+    refuse_restart,
+)
 from portmapd.server.turns import TurnQueue
 from portmapd.server.watchers import Watchers
 
@@ -244,6 +250,8 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
     :param refusals: what was refused, by the code of the refusal; None: nobody asks.
+    :param behind: gives the seconds for which the newest changes have not been written to the file
+        of mappings; None: none is kept.
     :param restart: begins a restart; None: there can be none.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
@@ -260,6 +268,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         turns: TurnQueue,
         limit: int,
         refusals: Counter[str] | None = None,
+        behind: Callable[[], float | None] = keeps_nothing,
         restart: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(turns)
@@ -276,6 +285,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             Watchers(registry, self._unlimited, turns),
             instance=uuid4().hex,
             limit=processes.max_services,
+            behind=behind,
             refused=self._log_refused,
             refusals=Counter() if refusals is None else refusals,
             restart=refuse_restart if restart is None else self._begin_restart,

@@ -155,11 +155,6 @@ class Persistence(Service):
         modified = self._file.modified()
         return self._clock.seconds() - modified if modified else math.inf
 
-    @property
-    def behind(self) -> float:
-        """Seconds for which the oldest change has not been written; 0 if all are."""
-        return self._clock.seconds() - self._since if self._is_behind else 0.0
-
     def stopService(self) -> Deferred[None]:
         """Write the file a last time; the Deferred fires when that is done."""
         super().stopService()
@@ -253,6 +248,11 @@ class Persistence(Service):
         except OSError as error:
             name = f"where it was: {error.strerror}"
         STATE_SET_ASIDE.emit(self._log, path=self._file.path, why=why, name=name)
+
+    @property
+    def behind(self) -> float:
+        """The seconds for which the newest changes have not been written; 0 if they are."""
+        return self._clock.seconds() - self._since if self._is_behind else 0.0
 
     # After changes
 

@@ -31,6 +31,7 @@ from portmapd.server.peer_process import Processes
 from portmapd.server.pipelining import PipelinedFactory
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.registration_log import RegistrationLog
+from portmapd.server.session import keeps_nothing
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 
@@ -67,6 +68,8 @@ class PortmapServer:
     :param liveness: seconds between two looks for dead services, or a
         :class:`~portmapd.server.liveness.Liveness` that the application runs; None: mappings stay
         when their services die.
+    :param behind: gives the seconds for which the newest changes have not been written to the file
+        of mappings that the application keeps, or None; clients of the local channel are told.
     :param advertisements: addresses that callers are told in place of those that they reached.
     :param forget: seconds for which the mapping of a service that is gone is remembered; see
         :class:`~portmapd.server.liveness.Liveness`.
@@ -89,6 +92,7 @@ class PortmapServer:
         forget: float = FORGET,
         descriptors: IReactorFDSet | None = None,
         advertisements: Sequence[Advertisement] = (),
+        behind: Callable[[], float | None] = keeps_nothing,
         restart: Callable[[], object] | None = None,
     ) -> None:
         self._restart = restart
@@ -121,6 +125,7 @@ class PortmapServer:
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
         self._max_services = max_services
         self._max_mappings = max_mappings
+        self._behind = behind
         self._processes: Processes | None = None
         self._protocols: list[PortmapDatagramProtocol] = []
         self._factories: list[PipelinedFactory[Any]] = []
@@ -162,6 +167,7 @@ class PortmapServer:
                 self._turns,
                 _max_descriptors(),
                 self._context.statistics.refusals,
+                self._behind,
                 self._restart,
             )
         )
@@ -189,11 +195,6 @@ class PortmapServer:
             kind = "channel" if isinstance(factory, ChannelFactory) else "rpc"
             open_now[kind] += len(factory.streams)
         return open_now
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether callers wait for the answers of services that their calls were forwarded to."""
-        return self._forwarder.is_waited_for()
 
     def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.

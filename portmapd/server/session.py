@@ -7,6 +7,7 @@ from typing import Any, NoReturn, Protocol
 from attrs import field, frozen
 from twisted.logger import Logger
 
+from portmapd import __version__
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box
 from portmapd.channel.service import check_service
@@ -70,6 +71,11 @@ def ignore_refusal(peer: Peer, command: str, why: str) -> None:
     """What is done about a refusal that nobody logs."""
 
 
+def keeps_nothing() -> float | None:
+    """There is no file of mappings."""
+    return None
+
+
 def refuse_restart(peer: Peer, tag: bytes | None) -> None:
     """What is done where no other process can take the place of this one.
 
@@ -86,6 +92,8 @@ class ChannelContext:
     :param watchers: those of them that watch it.
     :param instance: a name that is new at every start of the channel.
     :param limit: the most services that one process may hold.
+    :param behind: gives the seconds for which the newest changes have not been written to the file
+        of mappings; None: none is kept.
     :param refused: is called with a peer, the command that it is refused, and why.
     :param refusals: what was refused, by the code of the refusal.
     :param restart: is called with a peer that asks for a restart and the tag of its request, which
@@ -96,6 +104,7 @@ class ChannelContext:
     watchers: Watchers
     instance: str
     limit: int
+    behind: Callable[[], float | None] = keeps_nothing
     refused: Callable[[Peer, str, str], object] = ignore_refusal
     refusals: Counter[str] = field(factory=Counter)
     restart: Callable[[Peer, bytes | None], object] = refuse_restart
@@ -288,6 +297,15 @@ class Session:
         mappings, more = list_mappings(self._context.registry, after)
         return {"mappings": mappings, "more": more}
 
+    def _status(self) -> Answer:
+        registry, behind = self._context.registry, self._context.behind()
+        return {
+            "release": __version__,
+            "registered": registry.count_services(),
+            "mapped": len(registry.mappings),
+            "behind": None if behind is None else round(behind),
+        }
+
     def _watch(self, names: list[str] | None) -> Answer:
         self.open_holder()
         if self._watcher is None:
@@ -361,6 +379,7 @@ _OPERATIONS: dict[bytes, Callable[..., Answer | None]] = {
     c.LIST_MAPPINGS.key: Session._list_mappings,
     c.WATCH.key: Session._watch,
     c.UNWATCH.key: Session._unwatch,
+    c.STATUS.key: Session._status,
     c.RESTART.key: Session._restart,
 }
 _TABLE = {name: (c.COMMANDS[name], operate) for name, operate in _OPERATIONS.items()}

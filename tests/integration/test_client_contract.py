@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from portmapd import __version__
 from portmapd.channel import commands as c
 from portmapd.channel.box import BoxReader
 from portmapd.client import Flags, Group, RpcMapping, Service
@@ -116,6 +117,9 @@ def test_operations(shell: Shell, client: Any, other: Any) -> None:
     assert call(client.deregpid2exe) is None
     assert call(lambda: other.pid2exe(ME[1])) == ""
     assert call(lambda: other.pid2exe(0)) == ""
+    status = call(client.status)
+    assert (status.release, status.services, status.behind) == (__version__, 3, None)
+    assert status.mappings == len(call(client.mappings))
     assert call(lambda: client.set(400001, 1, "tcp", "127.0.0.1.8.1")) is None
     mapping = RpcMapping(400001, 1, "tcp", "127.0.0.1.8.1", OWNER)
     assert mapping in call(other.mappings)

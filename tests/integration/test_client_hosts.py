@@ -2,14 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.program import CallResult, Pmap, encode_call_result, encode_pmap
-from tests.support.daemon import portmapd
+from tests.support.daemon import portmapd, rpcbind
 from tests.support.exchange import exchange, question
 from tests.support.namespace import Namespace, Started, eventually
 
@@ -149,16 +148,6 @@ def test_rpcbind(host: Namespace, tmp_path: Path, transport: str, server: str) -
     with rpcbind(host, tmp_path):
         assert ask(host, "every", transport, server) == ours
     assert "set udp6: True\nset tcp6: True\nset local: True" in ours
-
-
-@contextmanager
-def rpcbind(namespace: Namespace, folder: Path) -> Iterator[None]:
-    """Run rpcbind in the block; it forwards calls for other hosts."""
-    started = namespace.start("rpcbind", "-f", "-w", "-r", log=folder / "rpcbind.log")
-    ready = ("rpcinfo", "-T", "udp", "127.0.0.1", "100000", "4")
-    eventually(lambda: "ready" in namespace.run(*ready, status=None), "rpcbind serves")
-    yield
-    started.stop()
 
 
 @pytest.mark.programs("rpcbind")

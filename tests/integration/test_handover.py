@@ -255,6 +255,29 @@ def installed_for_all(namespace: Namespace) -> tuple[str, ...]:
     return ("env", *paths, python, "-c", "from twisted.scripts.twistd import run; run()")
 
 
+def test_addresses(tmp_path: Path) -> None:
+    """An address that is served no longer is closed with its streams; a new one is bound."""
+    file = tmp_path / "portmapd.toml"
+    file.write_text('interface = ["127.0.0.2"]\n')
+
+    def stream(host: str, port: int) -> socket.socket:
+        return connect(socket.SOCK_STREAM, host, port)
+
+    with dynasty(f"--config={file}") as daemon:
+        with stream("127.0.0.1", daemon.port) as kept, stream("127.0.0.2", daemon.port) as closed:
+            for skt in (kept, closed):
+                exchange(skt, question(2, 0))
+            file.write_text('interface = ["127.0.0.3"]\n')
+            daemon.hand_over()
+            exchange(kept, question(2, 0))
+            with pytest.raises(EOFError):
+                exchange(closed, question(2, 0))
+        with stream("127.0.0.3", daemon.port) as new:
+            exchange(new, question(2, 0))
+        with pytest.raises(ConnectionRefusedError):
+            stream("127.0.0.2", daemon.port)
+
+
 @pytest.mark.parametrize("options", [(), ("--read-executables",)])
 def test_without_rights(namespace: Namespace, tmp_path: Path, options: tuple[str, ...]) -> None:
     """What took root's rights at the start is passed on: port 111, and a kept capability."""

@@ -118,6 +118,8 @@ async def test_every_method(shell: Shell, host: str, transport: str) -> None:
             lambda c: c.unset_address(200100, 2, "tcp6"),
             lambda c: c.unset(200100, 1),
             lambda c: c.getport(200100, 1, UDP),
+            lambda c: c.getaddrlist(100000, 4),
+            lambda c: c.getstat(),
             host=host,
             port=port,
             transport=transport,
@@ -127,7 +129,9 @@ async def test_every_method(shell: Shell, host: str, transport: str) -> None:
         assert found[8] == ""
         assert Pmap(200100, 1, 17, 4000) in found[9]
         assert ("tcp6", "::.15.160") in [(row.netid, row.address) for row in found[10]]
-        assert found[11:] == [True, True, 0]
+        assert found[11:14] == [True, True, 0]
+        assert found[7] in [entry.address for entry in found[14]]
+        assert (found[15][2].sets, found[15][4].sets) == (1, 1)
 
 
 @asynchronous

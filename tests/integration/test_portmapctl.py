@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,71 @@ def test_hostile_executable(shell: Shell, daemon: Mortal, tmp_path: Path) -> Non
             assert written.replace("\n", "").isprintable()
 
 
+# Scripts and terminals
+
+
+def test_port(shell: Shell, portmapper: Portmapper) -> None:
+    """The port of a name, and nothing else; a path; one of several."""
+    portmapper.reg(NAME, 9100)
+    assert shell.run("port", NAME) == Said(0, "9100\n", "")
+    assert shell.run("port", NAME, "--user", USER).out == "9100\n"
+    assert json.loads(shell.run("port", NAME, "--json").out)["port"] == 9100
+    portmapper.reg([(NAME, 9101), ("path.example", "/run/s")])
+    assert shell.run("port", NAME).out == "9100\n"
+    assert shell.run("port", "path.example").out == "/run/s\n"
+    shell.run("port", "nobody").ends(1, "no service nobody is registered; .*")
+
+
+def test_connect(shell: Shell, portmapper: Portmapper) -> None:
+    """Standard input reaches the service, to its end, and its answer the standard output."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        portmapper.reg(NAME, server.getsockname()[1])
+        process = shell.start("connect", NAME, stdin=subprocess.PIPE)
+        peer, _ = server.accept()
+        assert process.stdin is not None
+        process.stdin.write("a" * 3_000_000)
+        process.stdin.close()
+        with peer, peer.makefile("rb") as sent:
+            asked = sent.read()
+            peer.sendall(asked.upper())
+        assert process.stdout is not None
+        assert process.stdout.read() == "A" * 3_000_000
+        assert process.wait(PATIENCE) == 0
+        process.stdout.close()
+        assert process.stderr is not None
+        process.stderr.close()
+    shell.run("connect", "nobody").ends(1, "no service nobody is registered; .*")
+    shell.run("connect", NAME).ends(3, ".* none accepts a connection; .*")
+
+
+def test_completion(shell: Shell, portmapper: Portmapper) -> None:
+    """Shells complete the names of services; without a daemon, nothing is said."""
+    portmapper.reg([(NAME, 9100), ("other.example", 9101)])
+    for path, found in ((shell.options[1], [f"plain,{NAME}"]), ("/nowhere", [])):
+        words = f"portmapctl --socket {path} services pri"
+        env = {
+            **os.environ, "COMP_WORDS": words, "COMP_CWORD": "4",
+            "_PORTMAPCTL_COMPLETE": "bash_complete",
+        }  # fmt: skip
+        said = subprocess.run(COMMAND, cwd=TOP, env=env, capture_output=True, text=True, check=True)
+        assert (said.stdout.split(), said.stderr) == (found, "")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["colour", "none"])
+def test_colour(shell: Shell, portmapper: Portmapper, variables: dict[str, str]) -> None:
+    """On a terminal, the heading stands out; not if colour is declined."""
+    portmapper.reg(NAME, 9100)
+    main, terminal = os.openpty()
+    with shell.start(
+        "services", stdout=terminal, env={**os.environ, "TERM": "xterm", **variables}
+    ) as process:
+        os.close(terminal)
+        said = os.read(main, 4096)
+        assert process.wait(PATIENCE) == 0
+    os.close(main)
+    assert said.startswith(b"NAME" if variables else b"\x1b[1mNAME")
+
+
 # Watching
 
 
@@ -212,9 +278,13 @@ def test_watch(shell: Shell, portmapper: Portmapper) -> None:
     portmapper.reg(NAME, 9100)
     watching = shell.start("watch", NAME, "other")
     assert watching.stdout is not None
-    assert watching.stdout.readline().split() == ["registered", NAME, USER, str(ME), "9100"]
-    portmapper.dereg(NAME, 9100)
-    assert watching.stdout.readline().split() == ["deregistered", NAME, USER, str(ME), "9100"]
+    begun = datetime.now().replace(microsecond=0)  # noqa: DTZ005 # what a person's clock shows
+    for kind in ("registered", "deregistered"):
+        day, time, *rest = watching.stdout.readline().split()
+        assert begun <= datetime.fromisoformat(f"{day} {time}")
+        assert rest == [kind, NAME, USER, str(ME), "9100"]
+        if kind == "registered":
+            portmapper.dereg(NAME, 9100)
     assert end(watching, signal.SIGINT) == Said(0, "", "")
 
 
@@ -247,10 +317,10 @@ def test_watch_over_a_restart(shell: Shell, daemon: Mortal, portmapper: Portmapp
     watching = shell.start("watch", NAME)
     portmapper.reg(NAME, 1)
     assert watching.stdout is not None
-    assert watching.stdout.readline().startswith("registered")
+    assert " registered " in watching.stdout.readline()
     daemon.kill()
     daemon.start()
-    assert watching.stdout.readline().startswith("deregistered")
+    assert " deregistered " in watching.stdout.readline()
     assert end(watching, signal.SIGINT).status == 0
 
 
@@ -322,15 +392,48 @@ def test_run(shell: Shell, portmapper: Portmapper) -> None:
     )  # fmt: skip
     assert running.stdout is not None
     assert running.stdout.readline() == "up\n"
+    # A public one is registered once the command runs.
+    eventually(lambda: portmapper.list(NAME), "it is registered", PATIENCE)
     (service,) = portmapper.list(NAME)
-    assert (service.port, service.pid) == (9100, running.pid)
-    assert service.exe == os.path.realpath(f"/proc/{running.pid}/exe")
+    assert service.port == 9100
+    assert parent_of(service.pid) == running.pid
+    assert service.exe == os.path.realpath(f"/proc/{service.pid}/exe")
+    assert service.exe == os.path.realpath(shutil.which("sh") or "")
     (mapping,) = [each for each in portmapper.mappings() if each.program == PROGRAM]
     assert (mapping.version, mapping.netid, mapping.address) == (2, "tcp", "0.0.0.0.35.140")
-    shell.run("run", NAME, "1", "true").ends(1, f"{NAME} is registered exclusively by .*; .*")
+    for option in ("--exclusive", "--public"):
+        said = shell.run("run", NAME, "1", option, "sleep", "1000")
+        said.ends(1, f"{NAME} is registered exclusively by .*; .*")
     running.communicate("x\n", timeout=PATIENCE)
     assert running.returncode == 7
     eventually(lambda: portmapper.list(NAME) == [], "it is gone", PATIENCE)
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process."""
+    (parent,) = re.findall(
+        r"^PPid:\s+(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+    )
+    return int(parent)
+
+
+def test_run_auto(shell: Shell, portmapper: Portmapper) -> None:
+    """A free port is chosen, and the command told; the registration is the command's own."""
+    script = "echo $$ $PORT {port} $0; read x"
+    running = shell.start(
+        "run", NAME, "auto", "--", "sh", "-c", script, "at-{port}", stdin=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    pid, *ports, word = running.stdout.readline().split()
+    (service,) = portmapper.list(NAME)
+    assert (service.pid, service.exe) == (int(pid), "")
+    assert ports == [str(service.port)] * 2
+    assert word == f"at-{service.port}"
+    with socket.create_server(("127.0.0.1", int(service.port))):
+        pass
+    running.communicate("x\n", timeout=PATIENCE)
+    assert running.returncode == 0
+    assert shell.run("run", NAME, "9100", "--", "echo", "{port}").out == "{port}\n"
 
 
 def test_run_path(shell: Shell, portmapper: Portmapper) -> None:
@@ -531,6 +634,8 @@ def test_help(shell: Shell) -> None:
     for command in ("services", "run", "watch", "pid2exe", "mappings"):
         assert re.search(rf"^  {command} +\w", said.out, re.MULTILINE)
         assert shell.run(command, "--help").status == 0
+    assert "..." not in said.out.partition("Commands:")[2]
+    assert shell.run("-h").out == said.out
 
 
 def test_other_encoding(daemon: Mortal, portmapper: Portmapper) -> None:

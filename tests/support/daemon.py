@@ -62,3 +62,13 @@ def portmapd(
     said = log.read_text()
     assert status == 0, f"portmapd ended with {status}:\n{said}"
     assert not any(error in said for error in ERRORS), said
+
+
+@contextmanager
+def rpcbind(namespace: Namespace, folder: Path) -> Iterator[None]:
+    """Run rpcbind in the block; it forwards calls for other hosts."""
+    started = namespace.start("rpcbind", "-f", "-w", "-r", log=folder / "rpcbind.log")
+    ready = ("rpcinfo", "-T", "udp", "127.0.0.1", "100000", "4")
+    eventually(lambda: "ready" in namespace.run(*ready, status=None), "rpcbind serves")
+    yield
+    started.stop()

@@ -135,6 +135,18 @@ class Unwatch(amp.Command):
     errors: ClassVar[Errors] = _errors()
 
 
+class Status(amp.Command):
+    """How is the daemon?"""
+
+    response: ClassVar[Fields] = [
+        (b"release", amp.Unicode()),
+        (b"registered", amp.Integer()),
+        (b"mapped", amp.Integer()),
+        (b"behind", amp.Integer(optional=True)),
+    ]
+    errors: ClassVar[Errors] = _errors()
+
+
 class Restart(amp.Command):
     """Have a new process take the place of the daemon."""
 
@@ -167,6 +179,7 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     ListMappings,
     Watch,
     Unwatch,
+    Status,
     Restart,
 )
 

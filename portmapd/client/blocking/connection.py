@@ -100,14 +100,17 @@ class SyncConnection:
         path: str,
         deadline: Deadline,
         event: Callable[[Change | Overflow], object] = ignore,
+        dialer: Callable[[Deadline], Dialer] = Dialer,
     ) -> Self:
         """Connect to the daemon at *path*.
+
+        :param dialer: makes what connects within a deadline.
 
         :raises DaemonUnreachable: there is no daemon.
         :raises CallTimedOut: the daemon takes no connection in time.
         :raises Terminated: the terminator became readable.
         """
-        return cls(path, await dial_daemon(Dialer(deadline), path, math.inf), deadline, event)
+        return cls(path, await dial_daemon(dialer(deadline), path, math.inf), deadline, event)
 
     @property
     def is_own(self) -> bool:

@@ -16,6 +16,7 @@ from portmapd.client.portmapper import BasePortmapper, User, connect
 from portmapd.client.values import (
     RpcMapping,
     Service,
+    Status,
     Terminator,
     check_only_host,
     watched_names,
@@ -31,7 +32,7 @@ T = TypeVar("T")
 TIMEOUT = 10.0
 
 
-class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], str]):
+class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], str, Status]):
     """Registers and finds named services of this machine.
 
     What is registered through it stays registered until it is deregistered, the client is closed,

@@ -68,6 +68,7 @@ class SharedConnection:
     :param path: the daemon's socket.
     :param timeout: how long an operation may take, in seconds; None: without a limit.
     :param lost: is told what could not be registered again; None: the log of the logging module.
+    :ivar dialer: makes what connects within a deadline.
     """
 
     #: Services are on this machine.
@@ -76,6 +77,7 @@ class SharedConnection:
     def __init__(self, path: str, timeout: float | None, lost: Lost | None) -> None:
         self.path = path
         self.timeout = timeout
+        self.dialer: Callable[[Deadline], Dialer] = Dialer
         self._report_lost = lost
         self._close_event = CloseEvent(path)
         self._pid = os.getpid()
@@ -145,7 +147,7 @@ class SharedConnection:
                 connection.deadline = deadline
                 return connection, self._registrations
         self._disconnect()
-        connection = await SyncConnection.open(self.path, deadline)
+        connection = await SyncConnection.open(self.path, deadline, dialer=self.dialer)
         with self._pairing:
             self._connection, registrations = connection, self._registrations
         try:

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from portmapd.channel import commands as c
 from portmapd.channel.service import check_service
 from portmapd.client.core.registrations import Group, MappingFields, Refused, Registrations
-from portmapd.client.values import RpcMapping, Service, mapping_of, service_of
-from portmapd.errors import AlreadyRegistered, LimitExceeded, NotRegistered, Refusal
+from portmapd.client.values import RpcMapping, Service, Status, mapping_of, service_of
+from portmapd.errors import (
+    AlreadyRegistered,
+    DaemonUnreachable,
+    LimitExceeded,
+    NotRegistered,
+    Refusal,
+)
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Connection, Session
@@ -20,6 +26,10 @@ T = TypeVar("T")
 #: noticed yet that our previous connection is closed.
 RETRIES = 5
 RETRY_WAIT = 0.1
+#: The most pages of a listing, and the most rows of all its pages. A page has up to 64 KiB; the
+#: daemon's have half of that, so 30 MiB are listed, and no daemon can fill a client's memory.
+MAX_PAGES = 1_000
+MAX_ROWS = 250_000
 #: Refusals that may be due to that.
 PASSING = (AlreadyRegistered, LimitExceeded)
 
@@ -100,6 +110,13 @@ async def pid2exe(session: Session, pids: Sequence[int] | None) -> str:
     return next((service.exe for service in announced if service.exe), "")
 
 
+async def status(session: Session) -> Status:
+    """Ask how the daemon is."""
+    async with session.connected() as connection:
+        answer = await connection.ask(c.STATUS, {})
+    return Status(answer["release"], answer["registered"], answer["mapped"], answer["behind"])
+
+
 async def pages(
     connection: Connection,
     command: c.Command,
@@ -112,15 +129,22 @@ async def pages(
     :param wanted: the arguments that filter it.
     :param make: makes a value of a row.
     :param first: is called when the first page has come.
+    :raises DaemonUnreachable: there are too many: it is no daemon of ours.
     """
     column = command.answer[0].name
     answer = await connection.ask(command, wanted)
     first()
     rows = [make(row) for row in answer[column]]
-    while answer["more"] is not None:
+    for _ in range(MAX_PAGES):
+        if answer["more"] is None:
+            return rows
         answer = await connection.ask(command, {**wanted, "after": answer["more"]})
         rows += [make(row) for row in answer[column]]
-    return rows
+        if len(rows) > MAX_ROWS:
+            break
+    raise DaemonUnreachable(
+        f"the daemon's listing has no end: it has more than {MAX_PAGES} pages or {MAX_ROWS} rows"
+    )
 
 
 async def restore(connection: Connection, groups: Iterable[Group]) -> list[Refused]:

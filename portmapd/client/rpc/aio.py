@@ -13,7 +13,7 @@ from typing import Any, Self
 from portmapd.client.rpc.broadcast_call import LIMIT, BroadcastReply
 from portmapd.client.rpc.plain import PlainPortmapClient
 from portmapd.errors import CallTimedOut
-from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb
+from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb, RpcbEntry, RpcbStat
 
 
 class LoopWaiter:
@@ -68,6 +68,8 @@ class PortmapClient(
         Coroutine[Any, Any, tuple[Pmap, ...]],
         Coroutine[Any, Any, tuple[Rpcb, ...]],
         Coroutine[Any, Any, CallResult],
+        Coroutine[Any, Any, tuple[RpcbEntry, ...]],
+        Coroutine[Any, Any, dict[int, RpcbStat]],
     ]
 ):
     """Asks one port mapper; every operation is awaited.

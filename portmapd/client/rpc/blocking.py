@@ -12,9 +12,12 @@ from typing import Any, Self
 
 from portmapd.client.blocking.connection import run
 from portmapd.client.rpc.broadcast_call import LIMIT, BroadcastReply
-from portmapd.client.rpc.plain import PlainPortmapClient
+from portmapd.client.rpc.operations import TIMEOUT
+from portmapd.client.rpc.plain import PlainPortmapClient, make_exchange
+from portmapd.client.rpc.portmap_client import Transport
 from portmapd.errors import CallTimedOut
-from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb
+from portmapd.oncrpc.message import XID, Call, decode_reply, encode_call
+from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb, RpcbEntry, RpcbStat
 
 
 class ThreadWaiter:
@@ -59,8 +62,43 @@ class ThreadWaiter:
         return addresses
 
 
+def call_program(
+    host: str,
+    port: int,
+    transport: Transport,
+    call: Call,
+    timeout: float = TIMEOUT,
+) -> bytes:
+    """Call a procedure of any program, over a socket of its own.
+
+    :param host: as for :class:`PortmapClient`.
+    :param port: the program's port; unused for transport ``local``.
+    :param transport: ``udp``, ``tcp`` or ``local``.
+    :param call: the call; its xid is replaced by one that nobody can guess.
+    :param timeout: how long it may take, in seconds.
+    :return: the results, encoded.
+    :raises ValueError: as :class:`PortmapClient`; or the call does not fit a datagram.
+    :raises PortmapdError: as the operations of a client.
+    """
+    exchange = make_exchange(ThreadWaiter(), host, port, transport, strict=False)
+    try:
+        return decode_reply(run(exchange.call(encode_call(call)[XID:], timeout)))
+    finally:
+        exchange.close()
+
+
 class PortmapClient(
-    PlainPortmapClient[None, bool, int, str, tuple[Pmap, ...], tuple[Rpcb, ...], CallResult]
+    PlainPortmapClient[
+        None,
+        bool,
+        int,
+        str,
+        tuple[Pmap, ...],
+        tuple[Rpcb, ...],
+        CallResult,
+        tuple[RpcbEntry, ...],
+        dict[int, RpcbStat],
+    ]
 ):
     """Asks one port mapper; every method waits for its results.
 

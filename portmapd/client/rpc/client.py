@@ -27,7 +27,7 @@ from portmapd.client.rpc.stream import StreamTransport
 from portmapd.client.rpc.wire import check_internet, is_address
 from portmapd.errors import DaemonUnreachable
 from portmapd.oncrpc.message import NOBODY, Credential
-from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb
+from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb, RpcbEntry, RpcbStat
 
 R = TypeVar("R")
 
@@ -94,6 +94,8 @@ class PortmapClient(
         Deferred[tuple[Pmap, ...]],
         Deferred[tuple[Rpcb, ...]],
         Deferred[CallResult],
+        Deferred[tuple[RpcbEntry, ...]],
+        Deferred[dict[int, RpcbStat]],
     ]
 ):
     """Asks one port mapper, over one socket that is opened when the first call needs it.

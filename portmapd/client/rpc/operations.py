@@ -12,6 +12,7 @@ from portmapd.errors import (
     CallRefused,
     CallTimedOut,
     InvalidMapping,
+    PeerFault,
     ProgramMismatch,
     ProgramUnavailable,
 )
@@ -23,8 +24,11 @@ from portmapd.oncrpc.program import (
     Pmap,
     RemoteCall,
     Rpcb,
+    RpcbEntry,
+    RpcbStat,
     read_pmap,
     read_rpcb,
+    read_rpcb_entry,
 )
 from portmapd.oncrpc.xdr import Reader
 
@@ -33,6 +37,9 @@ PORT = 111
 TIMEOUT = 10.0
 #: So many mappings of a list are read at a time: other work waits for a few milliseconds at most.
 SLICE = 500
+#: The most entries of a list that are taken: more than twice as many as portmapd has by default.
+#: One that lies may send three times as many, as small ones, within the longest reply.
+MAX_LISTED = 250_000
 #: The owner of a mapping of version 2, which tells none.
 UNKNOWN = "unknown"
 
@@ -123,6 +130,16 @@ class Operations:
         port = procedures.GETPORT.results(message)
         return format_address(self._exchange.host, port) if port else ""
 
+    async def getaddrlist(self, program: int, version: int) -> tuple[RpcbEntry, ...]:
+        """The addresses of a program's version in the protocol family of the exchange."""
+        wanted = Rpcb(program, version, self._exchange.netid)
+        message = await self._reply(procedures.GETADDRLIST, wanted, self.timeout)
+        return await self._listed(procedures.GETADDRLIST, message, read_rpcb_entry)
+
+    async def getstat(self) -> dict[int, RpcbStat]:
+        """The statistics of each version."""
+        return await self.one(procedures.GETSTAT, None)
+
     async def set_address(self, wanted: Rpcb) -> bool:
         """Register an address."""
         _check_address(wanted.netid, wanted.address)
@@ -164,13 +181,18 @@ class Operations:
         return message
 
     async def _listed(
-        self, procedure: Procedure[None, Reader], message: bytes, read: Callable[[Reader], R]
+        self, procedure: Procedure[A, Reader], message: bytes, read: Callable[[Reader], R]
     ) -> tuple[R, ...]:
-        """The list in a reply. A long one is read in slices, between which others have a turn."""
+        """The list in a reply. A long one is read in slices, between which others have a turn.
+
+        :raises PeerFault: it is longer than any that makes sense.
+        """
         items = procedure.results(message).items(read)
         found: list[R] = []
         while some := list(islice(items, SLICE)):
             found += some
+            if len(found) > MAX_LISTED:
+                raise PeerFault(f"the reply lists more than {MAX_LISTED} entries")
             if len(some) == SLICE:
                 await self._exchange.pause()
         return tuple(found)

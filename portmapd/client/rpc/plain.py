@@ -25,11 +25,13 @@ from portmapd.client.rpc.operations import PORT, TIMEOUT, check_timeout
 from portmapd.client.rpc.portmap_client import (
     BasePortmapClient,
     BoolT,
+    EntriesT,
     IntT,
     NoneT,
     PmapsT,
     ResultT,
     RpcbsT,
+    StatsT,
     StrT,
     Transport,
 )
@@ -371,7 +373,7 @@ def make_exchange(
 
 
 class PlainPortmapClient(
-    BasePortmapClient[NoneT, BoolT, IntT, StrT, PmapsT, RpcbsT, ResultT],
+    BasePortmapClient[NoneT, BoolT, IntT, StrT, PmapsT, RpcbsT, ResultT, EntriesT, StatsT],
 ):
     """What the clients over plain sockets have in common; each has its own way of waiting."""
 

@@ -26,9 +26,13 @@ StrT = TypeVar("StrT")
 PmapsT = TypeVar("PmapsT")
 RpcbsT = TypeVar("RpcbsT")
 ResultT = TypeVar("ResultT")
+EntriesT = TypeVar("EntriesT")
+StatsT = TypeVar("StatsT")
 
 
-class BasePortmapClient(ABC, Generic[NoneT, BoolT, IntT, StrT, PmapsT, RpcbsT, ResultT]):
+class BasePortmapClient(
+    ABC, Generic[NoneT, BoolT, IntT, StrT, PmapsT, RpcbsT, ResultT, EntriesT, StatsT]
+):
     """The operations; each client says what its methods return.
 
     Any operation may raise
@@ -131,6 +135,21 @@ class BasePortmapClient(ABC, Generic[NoneT, BoolT, IntT, StrT, PmapsT, RpcbsT, R
             if the program is not registered there.
         """
         return self._run(self._operations.getaddr(program, version))
+
+    def getaddrlist(self, program: int, version: int) -> EntriesT:
+        """Ask version 4 for every address of a program's version (RFC 1833, 2.2.1).
+
+        :return: an :class:`~portmapd.oncrpc.program.RpcbEntry` for each netid of the family over
+            which it is asked, IPv4, IPv6 or local.
+        """
+        return self._run(self._operations.getaddrlist(program, version))
+
+    def getstat(self) -> StatsT:
+        """Ask version 4 for the statistics of versions 2, 3 and 4.
+
+        :return: an :class:`~portmapd.oncrpc.program.RpcbStat` for each, by the version.
+        """
+        return self._run(self._operations.getstat())
 
     def set_address(self, program: int, version: int, netid: str, address: str) -> BoolT:
         """Register a program's version on any netid (RFC 1833, 2.2.1), over version 4 or 3.

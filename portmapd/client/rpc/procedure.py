@@ -16,11 +16,13 @@ from portmapd.oncrpc.program import (
     RPCBVERS4,
     PmapProcedure,
     RpcbProcedure,
+    RpcbStat,
     encode_pmap,
     encode_remote_call,
     encode_rpcb,
     read_call_result,
     read_rpcb_call_result,
+    read_rpcb_stat,
     read_void,
 )
 from portmapd.oncrpc.xdr import Reader
@@ -69,6 +71,11 @@ def _rest(reader: Reader) -> Reader:
     return reader
 
 
+def _read_statistics(reader: Reader) -> dict[int, RpcbStat]:
+    """The statistics of each version."""
+    return {version: read_rpcb_stat(reader) for version in (PMAP_VERS, RPCBVERS, RPCBVERS4)}
+
+
 def null(version: int) -> Procedure[None, None]:
     """NULL of a version."""
     return Procedure(version, PmapProcedure.PMAPPROC_NULL, _encode_void, read_void)
@@ -92,6 +99,9 @@ GETADDR = _rpcbind(RpcbProcedure.RPCBPROC_GETADDR, encode_rpcb, Reader.string)
 SET_ADDRESS = _rpcbind(RpcbProcedure.RPCBPROC_SET, encode_rpcb, Reader.boolean)
 UNSET_ADDRESS = _rpcbind(RpcbProcedure.RPCBPROC_UNSET, encode_rpcb, Reader.boolean)
 DUMP_ADDRESSES = _rpcbind(RpcbProcedure.RPCBPROC_DUMP, _encode_void, _rest)
+#: What only version 4 has.
+GETADDRLIST = Procedure(RPCBVERS4, RpcbProcedure.RPCBPROC_GETADDRLIST, encode_rpcb, _rest)
+GETSTAT = Procedure(RPCBVERS4, RpcbProcedure.RPCBPROC_GETSTAT, _encode_void, _read_statistics)
 #: CALLIT of version 3, which is sent to the broadcast addresses as well as that of version 2.
 CALLIT_ADDRESS = Procedure(
     RPCBVERS, RpcbProcedure.RPCBPROC_CALLIT, encode_remote_call, read_rpcb_call_result

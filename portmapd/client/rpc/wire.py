@@ -18,7 +18,7 @@ FIRST_INTERVAL = 0.5
 LONGEST_INTERVAL = 8.0
 #: The largest reply that is taken over UDP, in bytes: any datagram.
 MAX_DATAGRAM_REPLY = 65_535
-#: The longest reply that is taken over a stream, in bytes: DUMP of some 800,000 mappings.
+#: The longest reply that is taken over a stream, in bytes: a list of more mappings than are taken.
 MAX_STREAM_REPLY = 16 << 20
 #: The most fragments of a reply; libtirpc's servers split replies at 9,000 bytes.
 MAX_FRAGMENTS = 4_096

@@ -21,8 +21,9 @@ from portmapd.server.handover.talk import NO, Talk
 #: The variable that tells a process whose place it takes: the descriptors of the talk, and of the
 #: standard error that it gets when it serves.
 VARIABLE = "PORTMAPD_PREDECESSOR"
-#: Seconds within which the other process has to say each of its words.
-PATIENCE = 10.0
+#: Seconds within which everything has to be passed on. 100,000 mappings take some four of them; a
+#: service manager's watchdog may bark after thirty.
+PATIENCE = 20.0
 
 _STDERR = 2
 #: The most of what was written to the standard error before, in bytes.

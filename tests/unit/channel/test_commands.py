@@ -55,6 +55,10 @@ VALUES: dict[str, Any] = {
     "pids": [7],
     "after": "1.2",
     "more": "3.4",
+    "release": "1.0",
+    "registered": 5,
+    "mapped": 6,
+    "behind": 7,
 }
 SERVICE = {"name": "a", "user": 104, "pid": 7, "port": "80", "exe": "/bin/a"}
 MAPPING = {"program": 9, "version": 2, "netid": "tcp", "address": "::1.0.80", "owner": "104"}

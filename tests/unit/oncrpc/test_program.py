@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.errors import XdrError
 from portmapd.oncrpc.program import (
     MAX_NETBUF,
+    MAX_SUBJECTS,
     CallResult,
     Pmap,
     PmapProcedure,
@@ -32,6 +33,8 @@ from portmapd.oncrpc.program import (
     read_pmap,
     read_remote_call,
     read_rpcb,
+    read_rpcb_entry,
+    read_rpcb_stat,
     read_void,
 )
 from portmapd.oncrpc.xdr import Reader, opaque, uint
@@ -81,6 +84,7 @@ READERS: dict[Callable[[Any], bytes], Callable[[Reader], Any]] = {
     encode_remote_call: read_remote_call,
     encode_call_result: read_call_result,
     encode_netbuf: read_netbuf,
+    encode_rpcb_entry: read_rpcb_entry,
 }
 
 
@@ -91,6 +95,19 @@ class StructureTests(SynchronousTestCase):
         """Each is encoded as the RFC has it."""
         for encode, value, data in ENCODED:
             self.assertEqual(encode(value), bytes.fromhex(data))
+
+    def test_read_statistics(self) -> None:
+        """Statistics come back as they are on the wire; too many subjects are refused."""
+        (data,) = (data for encode, _, data in ENCODED if encode is encode_rpcb_stat)
+        sent = bytes.fromhex(data)
+        self.assertEqual(encode_rpcb_stat(read_rpcb_stat(Reader(sent))), sent)
+        subject = RpcbsAddr(1, 2, 3, 4, "tcp")
+        for count in (MAX_SUBJECTS, MAX_SUBJECTS + 1):
+            sent = encode_rpcb_stat(RpcbStat((0,) * 13, 0, 0, (subject,) * count, ()))
+            if count > MAX_SUBJECTS:
+                self.assertRaises(XdrError, read_rpcb_stat, Reader(sent))
+            else:
+                self.assertEqual(len(read_rpcb_stat(Reader(sent)).lookups), count)
 
     def test_read(self) -> None:
         """Each that is read anywhere comes back as it was."""

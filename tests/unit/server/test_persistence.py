@@ -249,11 +249,13 @@ class WritingTests(PersistenceTestCase):
         run.registry.unmap(STATD)
         run.clock.advance(10 * DELAY)
         self.assertEqual(len(run.writes), 1)
+        self.assertAlmostEqual(run.persistence.behind, 10 * DELAY)
         run.is_slow = False
         run.end_write()
         self.assertEqual(self.file(), [STATD])
         run.clock.advance(DELAY)
         self.assertEqual(self.file(), [])
+        self.assertEqual(run.persistence.behind, 0)
 
     def test_slow_disk(self) -> None:
         """However slow the disk is, what was written survives the process, the newest of it."""

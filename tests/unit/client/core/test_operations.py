@@ -11,7 +11,13 @@ from portmapd.client.core import operations
 from portmapd.client.core.operations import RETRIES, RETRY_WAIT
 from portmapd.client.core.registrations import Group
 from portmapd.client.values import RpcMapping, Service, service_of
-from portmapd.errors import AlreadyRegistered, InvalidService, NotRegistered, UnsupportedVersion
+from portmapd.errors import (
+    AlreadyRegistered,
+    DaemonUnreachable,
+    InvalidService,
+    NotRegistered,
+    UnsupportedVersion,
+)
 from portmapd.server import listing
 from tests.support.channel_sessions import Host
 from tests.support.memory_connection import MemoryConnection, MemorySession
@@ -130,6 +136,15 @@ class ListTests(OperationsTestCase):
         self.assertEqual(found, [Service(name, 104, 8, 80, "") for name in "abcde"])
         self.other.set(MAPPING)
         self.assertEqual(run(operations.list_mappings(self.session)), [RpcMapping(*MAPPING, "104")])
+
+    def test_endless(self) -> None:
+        """A listing of more pages, or of more rows, than any that makes sense is given up."""
+        self.other.register(*((name, "80", 0) for name in "abcdefgh"))
+        for limit, looked_at in (("MAX_PAGES", 2), ("MAX_ROWS", 4)):
+            self.patch(listing, "MAX_LOOKED_AT", looked_at)
+            self.patch(operations, limit, 2)
+            with self.assertRaisesRegex(DaemonUnreachable, "no end"):
+                run(operations.list_services(self.session, {}))
 
     def test_first_page(self) -> None:
         """It is told when the first page has come, and only then."""

@@ -1,0 +1,1 @@
+"""``portmapctl rpc``: what rpcinfo does, with any port mapper, on this host or another one."""

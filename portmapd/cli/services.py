@@ -1,0 +1,95 @@
+"""Commands that show what is registered on the local channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from portmapd.cli import parameters
+from portmapd.cli.channel import MAPPINGS, SERVICES, complete_name, mapping_cells, service_cells
+from portmapd.cli.exit import REFUSED, Exit
+from portmapd.cli.output import as_json, encoded, show
+from portmapd.cli.text import cell
+from portmapd.client.blocking import Portmapper
+
+of_user = click.option(
+    "--user",
+    metavar="U",
+    callback=parameters.user,
+    help="Only services that this user (name or uid) registered.",
+)
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=complete_name)
+@of_user
+@click.option(
+    "--pid",
+    metavar="P",
+    callback=parameters.pid,
+    help="Only services that this process registered.",
+)
+@as_json
+@click.pass_obj
+def services(
+    path: str | None,
+    name: str | None,
+    user: Sequence[int] | None,
+    pid: int | None,
+    as_json: bool,
+) -> None:
+    """List the registered services, or those named NAME."""
+    with Portmapper(path) as portmapper:
+        found = portmapper.list(name, user, pid)
+    rows = sorted(found, key=lambda s: (s.name, s.user, s.pid, str(s.port)))
+    show(as_json, [row._asdict() for row in rows], SERVICES, map(service_cells, rows))
+    if not found:
+        raise Exit(REFUSED, "no such service is registered; portmapctl services lists all")
+
+
+@click.command()
+@click.argument("name", callback=parameters.service_name, shell_complete=complete_name)
+@of_user
+@as_json
+@click.pass_obj
+def port(path: str | None, name: str, user: Sequence[int] | None, as_json: bool) -> None:
+    """Print the port of the service NAME, for scripts.
+
+    It is a number, or the path of a UNIX socket. If several are registered, it is that of one.
+    """
+    with Portmapper(path) as portmapper:
+        found = portmapper.list(name, user)
+    if not found:
+        raise Exit(REFUSED, f"no service {name} is registered; portmapctl services lists all")
+    one = min(found, key=lambda s: (s.user, s.pid, str(s.port)))
+    click.echo(encoded(one._asdict()) if as_json else cell(one.port))
+
+
+@click.command()
+@as_json
+@click.pass_obj
+def mappings(path: str | None, as_json: bool) -> None:
+    """List the RPC mappings, whoever made them."""
+    with Portmapper(path) as portmapper:
+        found = portmapper.mappings()
+    show(as_json, [row._asdict() for row in found], MAPPINGS, map(mapping_cells, found))
+
+
+@click.command()
+@click.argument("pid", callback=parameters.pid)
+@as_json
+@click.pass_obj
+def pid2exe(path: str | None, pid: int, as_json: bool) -> None:
+    """Print the path of the executable that process PID announces."""
+    with Portmapper(path) as portmapper:
+        exe = portmapper.pid2exe(pid)
+    if as_json:
+        click.echo(encoded({"pid": pid, "exe": exe}))
+    elif exe:
+        click.echo(cell(exe))
+    if not exe:
+        raise Exit(
+            REFUSED,
+            f"process {pid} has not announced its executable; regpid2exe() does that",
+        )
