@@ -1,6 +1,7 @@
 """The configuration of a port mapper: one validated value."""
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import (
@@ -50,6 +51,8 @@ FORGET = 60.0
 IDLE = 60.0
 #: The most streams of one listening socket.
 MAX_STREAMS = 1_024
+#: The name of a host (RFC 1123, 2.1).
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 #: A day, in seconds.
 DAY = 86_400
 
@@ -157,6 +160,30 @@ def _check_folder(config: object, attribute: Any, path: str | None) -> None:
 
 def _is_clean(path: str) -> bool:
     return path.startswith("/") and path.isprintable()
+
+
+def _check_endpoint(config: object, attribute: Any, endpoint: str | None) -> None:
+    if endpoint is None:
+        return
+    # Only who serves HTTP pays for the import.
+    from twisted.internet.endpoints import serverFromString
+
+    try:
+        serverFromString(None, endpoint)
+    except Exception as error:
+        raise ConfigurationError(
+            f"http {endpoint!r} is no endpoint of Twisted ({error}); give one such as "
+            "tcp:8080:interface=127.0.0.1"
+        ) from None
+
+
+def _check_names(config: object, attribute: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"http-name {name!r} is not the name of a host; give it like www.example.com, "
+                "without a port"
+            )
 
 
 def _check_period(config: object, attribute: Any, seconds: float | None) -> None:
@@ -307,6 +334,10 @@ class Config:
         over at the start; None: they are not.
     :param idle: seconds without a complete call after which a stream is closed.
     :param max_streams: the most streams of each listening socket.
+    :param http: the endpoint of the status page, as Twisted's ``serverFromString`` takes it; None:
+        there is no such page.
+    :param http_names: names of this host under which browsers may ask for it, beside its host name
+        and its addresses.
     :raises ConfigurationError: a value cannot be used. The message names its field.
     """
 
@@ -334,6 +365,8 @@ class Config:
     import_rpcbind: str | None = field(default=None, validator=_check_folder)
     idle: float = field(default=IDLE, validator=_check_seconds)
     max_streams: int = field(default=MAX_STREAMS, validator=_check_count)
+    http: str | None = field(default=None, validator=_check_endpoint)
+    http_names: tuple[str, ...] = field(default=(), converter=_tuple, validator=_check_names)
 
     @property
     def addresses(self) -> tuple[str, ...]:

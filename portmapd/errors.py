@@ -54,11 +54,18 @@ class BrokenStream(PeerFault):
 
 
 class CallRefused(PortmapdError):
-    """An RPC call is answered with an error status (RFC 5531, section 9)."""
+    """An RPC call is answered with an error status (RFC 5531, section 9).
+
+    :cvar code: the name of the status.
+    """
+
+    code: ClassVar[str] = "SYSTEM_ERR"
 
 
 class RpcMismatch(CallRefused):
     """The call's RPC version is not 2."""
+
+    code = "RPC_MISMATCH"
 
 
 class AuthRefused(CallRefused):
@@ -68,6 +75,8 @@ class AuthRefused(CallRefused):
     :param why: a sentence; empty: the number is named.
     """
 
+    code = "AUTH_ERROR"
+
     def __init__(self, stat: int, why: str = "") -> None:
         super().__init__(why or f"authentication refused, auth_stat {stat}")
         self.stat = stat
@@ -76,6 +85,8 @@ class AuthRefused(CallRefused):
 class ProgramUnavailable(CallRefused):
     """The server does not serve the program."""
 
+    code = "PROG_UNAVAIL"
+
 
 class ProgramMismatch(CallRefused):
     """The server serves only other versions of the program.
@@ -83,6 +94,8 @@ class ProgramMismatch(CallRefused):
     :param low: the lowest version that it serves.
     :param high: the highest version that it serves.
     """
+
+    code = "PROG_MISMATCH"
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__(f"the program is served in versions {low} to {high}")
@@ -93,9 +106,13 @@ class ProgramMismatch(CallRefused):
 class ProcedureUnavailable(CallRefused):
     """The program's version has no such procedure."""
 
+    code = "PROC_UNAVAIL"
+
 
 class GarbageArguments(CallRefused):
     """The arguments cannot be decoded."""
+
+    code = "GARBAGE_ARGS"
 
 
 class SystemFailure(CallRefused):

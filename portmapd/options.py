@@ -34,6 +34,7 @@ class Group(Enum):
     CHANNEL = "Local channel"
     LIVENESS = "Dead services"
     STATE = "Restarts"
+    HTTP = "Status page and metrics"
     LOGS = "Logs"
 
 
@@ -181,6 +182,12 @@ OPTIONS = (
     Option("import-rpcbind-from", Group.STATE,
            "Take over the mappings that rpcbind left in the files of that directory.", "PATH",
            _path),
+    Option("http", Group.HTTP,
+           "Endpoint (of Twisted) of the status page and metrics, such as "
+           "tcp:8080:interface=127.0.0.1.", "ENDPOINT"),
+    Option("http-name", Group.HTTP,
+           "Name of this host under which browsers may ask for it, beside its host name.", "NAME",
+           repeated=True),
     Option("log-level", Group.LOGS,
            "The least urgent events that are logged: debug, info, warn, error or critical.",
            "LEVEL", _level, LEVEL),
@@ -193,6 +200,7 @@ BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 _FIELDS: Mapping[str, str | None] = {
     "interface": "interfaces",
     "no-loopback": "loopback",
+    "http-name": "http_names",
     "import-rpcbind": "import_rpcbind",
     "import-rpcbind-from": "import_rpcbind",
     "read-executables": None,

@@ -16,6 +16,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IReactorFromThreads,
     IReactorThreads,
@@ -58,6 +59,7 @@ from portmapd.server.state_file import StateFile
 
 if TYPE_CHECKING:
     from portmapd.joined import JoinedPortMapper
+    from portmapd.web.server import WebServer
 
 
 #: How long requests that have arrived when the service stops are answered, in seconds.
@@ -122,6 +124,7 @@ class PortmapperService(MultiService):
         self._reactor = reactor
         self._engine: Engine = make_engine(reactor)
         self._server: PortmapServer | None = None
+        self._web: WebServer | None = None
         self._listening: list[Listening] = []
         self._made = frozenset(
             (each.kind, each.place)
@@ -225,6 +228,11 @@ class PortmapperService(MultiService):
         self._import_rpcbind(written)
         SERVING.emit(self._log, what=self._served())
 
+    @property
+    def http_addresses(self) -> list[IAddress]:
+        """Where the status page is served, once it is."""
+        return [] if self._web is None else self._web.addresses
+
     def status(self) -> str:
         """What is served, and how many mappings are registered, for people."""
         count = len(self.registry.mappings)
@@ -261,6 +269,8 @@ class PortmapperService(MultiService):
         places = [port + _listed(where)] if where else []
         if self.config.local_socket is not None:
             places.append(f"local channel at {self.config.local_socket}")
+        if self.config.http is not None:
+            places.append(f"status page at {self.config.http}")
         return "; ".join(places) or "nothing"
 
     def stopService(self) -> Deferred[Any]:
@@ -309,6 +319,12 @@ class PortmapperService(MultiService):
             self._close()
             self._listen(tries - 1)
             return
+        self._listen_on_paths(server)
+        if config.http is not None:
+            self._listen_http(config.http, server)
+
+    def _listen_on_paths(self, server: PortmapServer) -> None:
+        config = self.config
         if config.rpc_socket is not None:
             factory = server.streamFactory()
             with _explained(config.rpc_socket, "--rpc-socket"):
@@ -326,6 +342,16 @@ class PortmapperService(MultiService):
                     check_directory(config.local_socket, self._uid)
                 channel = server.channelFactory()
                 self._listen_locally("channel", config.local_socket, channel, listening)
+
+    def _listen_http(self, endpoint: str, server: PortmapServer) -> None:
+        # Few have a status page, and it takes memory and time to import.
+        from portmapd.web.server import WebServer
+
+        self._web = WebServer(
+            endpoint, self.registry, server, self.config, self._reactor, self._persistence
+        )
+        # The process whose place this one takes has the endpoint until it ends.
+        self._web.listen(patiently=self._taken_over is not None)
 
     def _listen_on(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
@@ -515,6 +541,9 @@ class PortmapperService(MultiService):
             self._holder = None
         self._addresses = {}
         ended: list[Deferred[Any]] = []
+        if self._web is not None:
+            ended.append(self._web.close())
+            self._web = None
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None

@@ -49,6 +49,11 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: How long the look-up of a name may take, in seconds.
+RESOLVE_TIMEOUT = 10.0
+#: The most bytes that are read at once.
+CHUNK = 65_536
+
 _log = logging.getLogger("portmapd")
 
 Streams = tuple[StreamReader, StreamWriter]
@@ -96,13 +101,23 @@ class Portmapper(
     :param lost: is called with each :class:`~portmapd.client.core.registrations.Group` that could
         not be registered again, and the exception that says why; None: the logger ``portmapd`` of
         the logging module warns of it.
+    :param host: another machine, a name or an address, with its port if that is not 80: its
+        services with a port are listed and connected to by what its ``--http`` tells. Nothing can
+        be registered or watched there, and its users are uids. None: this machine.
     :raises RuntimeError: no event loop runs.
     :raises TypeError: *path* is not a path.
+    :raises ValueError: *host* is none, or there is a *path*, too.
     """
 
-    def __init__(self, path: str | PathLike[str] | None = None, lost: Lost | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str] | None = None,
+        lost: Lost | None = None,
+        *,
+        host: str | None = None,
+    ) -> None:
         self._runtime = LoopRuntime(asyncio.get_running_loop())
-        super().__init__(self._runtime, path, lost)
+        super().__init__(self._runtime, path, lost, host)
         #: Interrupts each operation that is under way.
         self._under_way: dict[Callable[[PortmapdError], object], None] = {}
 
@@ -269,6 +284,28 @@ class LoopRuntime:
             await writable
         finally:
             self.loop.remove_writer(skt)
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses of a host."""
+        looked_up = self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await self.within(RESOLVE_TIMEOUT, looked_up)
+        return list(dict.fromkeys(str(row[4][0]) for row in found))
+
+    async def exchange(
+        self, stream: socket.socket, request: bytes, limit: int, seconds: float
+    ) -> bytes:
+        """Send *request*, and return what comes."""
+        with stream:
+            return await self.within(seconds, self._exchanged(stream, request, limit))
+
+    async def _exchanged(self, stream: socket.socket, request: bytes, limit: int) -> bytes:
+        await self.loop.sock_sendall(stream, request)
+        answer = bytearray()
+        while data := await self.loop.sock_recv(stream, CHUNK):
+            answer += data
+            if len(answer) > limit:
+                raise OSError("the answer is too long")
+        return bytes(answer)
 
     async def attach(self, stream: socket.socket, connection: AsyncConnection) -> None:
         """Give the bytes of *stream* to *connection*."""

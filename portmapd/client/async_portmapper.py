@@ -19,8 +19,8 @@ from portmapd.client.portmapper import (
     ServicesT,
     StatusT,
 )
-from portmapd.client.values import watched_names
-from portmapd.errors import PortmapdError
+from portmapd.client.values import check_only_host, watched_names
+from portmapd.errors import BadArguments, PortmapdError
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Runtime
@@ -30,12 +30,21 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
     """A client whose connection is kept by a reactor or an event loop."""
 
     def __init__(
-        self, runtime: Runtime[Any], path: str | PathLike[str] | None, lost: Lost | None
+        self,
+        runtime: Runtime[Any],
+        path: str | PathLike[str] | None,
+        lost: Lost | None,
+        host: str | None,
     ) -> None:
         self._watchers = Watchers(runtime)
-        self._connection = ReconnectingConnection(
-            runtime, asking_socket(path), lost, self._watchers
-        )
+        self._connection: ReconnectingConnection
+        if host is None:
+            self._connection = ReconnectingConnection(
+                runtime, asking_socket(path), lost, self._watchers
+            )
+        else:
+            check_only_host(path)
+            self._connection = _remote_session(runtime, host)
         self._spawn = runtime.spawn
 
     def watch(self, names: str | Iterable[str] | None = None) -> AsyncChanges:
@@ -52,6 +61,8 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
         :raises ClientClosed: the client is closed.
         """
         self._connection.check()
+        if self._connection.remote_hosts is not None:
+            raise BadArguments("the services of another machine cannot be watched; list them again")
         changes = self._watchers.watch(frozenset(watched_names(names)))
         self._spawn(self._begin_to_watch())
         return changes
@@ -60,3 +71,14 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
         # The connection is made again as long as anything is watched.
         with suppress(PortmapdError):
             self._watchers.begin(await self._connection.open())
+
+
+def _remote_session(runtime: Runtime[Any], host: str) -> Any:
+    """What a client of another machine has in place of a connection that is made again.
+
+    :raises ValueError: *host* is none.
+    """
+    # Few ask another machine.
+    from portmapd.client.core.remote import RemoteHost, RemoteSession
+
+    return RemoteSession(runtime, RemoteHost(host))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from portmapd.channel import commands as c
 from portmapd.client.core import operations
-from portmapd.client.core.connecting import S, dial_any
+from portmapd.client.core.connecting import LOOPBACK, S, dial_any
 from portmapd.client.core.registrations import Group
 from portmapd.client.values import (
     Flags,
@@ -19,6 +19,7 @@ from portmapd.client.values import (
     Terminator,
     names_of,
     pids_of,
+    uids_of,
     user_ids,
 )
 
@@ -237,7 +238,9 @@ async def connect(session: Session, dialer: Dialer[S], name: str, user: User | N
     :raises NotListed: none is registered.
     :raises NotAccepted: none of them accepts.
     """
-    return await dial_any(dialer, name, await _list(session, name, user, None))
+    services = await _list(session, name, user, None)
+    hosts = session.remote_hosts
+    return await dial_any(dialer, name, services, LOOPBACK if hosts is None else hosts)
 
 
 # Arguments are read within the coroutines: an error comes where the others of an operation come.
@@ -271,7 +274,8 @@ async def _list(
     user: User | Iterable[User] | None,
     pid: int | Iterable[int] | None,
 ) -> list[Service]:
-    wanted = {"names": names_of(name), "users": user_ids(user), "pids": pids_of(pid)}
+    users = user_ids(user) if session.remote_hosts is None else uids_of(user)
+    wanted = {"names": names_of(name), "users": users, "pids": pids_of(pid)}
     return await operations.list_services(session, wanted)
 
 

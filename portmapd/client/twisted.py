@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.error import ConnectError, ConnectingCancelledError, NoProtocol
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    NoProtocol,
+)
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
     IReactorFDSet,
+    IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorTime,
     IReactorUNIX,
@@ -53,6 +59,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncChanges", "Change", "Flags", "Group", "Portmapper", "RpcMapping", "Service"]
 
 T = TypeVar("T")
+
+#: How long the look-up of a name may take, in seconds.
+RESOLVE_TIMEOUT = 10.0
 
 
 class Portmapper(
@@ -91,7 +100,11 @@ class Portmapper(
         else the system's.
     :param lost: is called with each :class:`~portmapd.client.core.registrations.Group` that could
         not be registered again, and the exception that says why; None: it is logged.
+    :param host: another machine, a name or an address, with its port if that is not 80: its
+        services with a port are listed and connected to by what its ``--http`` tells. Nothing can
+        be registered or watched there, and its users are uids. None: this machine.
     :raises TypeError: *reactor* lacks an interface, or *path* is not a path.
+    :raises ValueError: *host* is none, or there is a *path*, too.
     """
 
     def __init__(
@@ -99,9 +112,11 @@ class Portmapper(
         reactor: IReactorTime | None = None,
         path: str | PathLike[str] | None = None,
         lost: Lost | None = None,
+        *,
+        host: str | None = None,
     ) -> None:
         self._runtime = ReactorRuntime(_installed() if reactor is None else reactor)
-        super().__init__(self._runtime, path, lost)
+        super().__init__(self._runtime, path, lost, host)
         self._operations = Operations(self._runtime, self._connection.abandon)
 
     def _run(
@@ -479,6 +494,30 @@ class ReactorRuntime:
         kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
         return kind(self._tcp, host, port, seconds)
 
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses of a host."""
+        from portmapd.client.rpc.names import Addresses
+
+        receiver = Addresses()
+        IReactorPluggableNameResolver(self._clock).nameResolver.resolveHostName(
+            receiver, host, port, transportSemantics="TCP"
+        )
+        found = receiver.found.addTimeout(RESOLVE_TIMEOUT, self._clock)
+        try:
+            return await found
+        except defer.TimeoutError:
+            raise CallTimedOut(f"the address of {host} was not found in time") from None
+
+    async def exchange(self, stream: Dialled, request: bytes, limit: int, seconds: float) -> bytes:
+        """Send *request*, and return what comes."""
+        answer = _Answer(limit)
+        stream.hand_over(answer)
+        stream.transport.write(request)
+        try:
+            return await self.within(seconds, _awaited(answer.whole))
+        finally:
+            stream.close()
+
     async def attach(self, stream: Dialled, connection: AsyncConnection) -> None:
         """Give the bytes of *stream* to *connection*."""
         stream.hand_over(ChannelClientProtocol(connection))
@@ -494,6 +533,41 @@ class ReactorRuntime:
     def log_failure(self, what: str) -> None:
         """Log the exception that is being handled."""
         self._log.failure(what)
+
+
+async def _awaited(deferred: Deferred[T]) -> T:
+    return await deferred
+
+
+class _Answer(Protocol):
+    """Receives all that comes on a connection.
+
+    :param limit: the most bytes that may come.
+    :ivar whole: fires with them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.whole: Deferred[bytes] = Deferred()
+        self._left = limit
+        self._data: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data.append(data)
+        self._left -= len(data)
+        if self._left < 0:
+            self._end(OSError("the answer is too long"))
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        is_clean = reason is not None and reason.check(ConnectionDone)
+        self._end(None if is_clean else OSError("the connection broke"))
+
+    def _end(self, error: OSError | None) -> None:
+        if self.whole.called:
+            return
+        if error is None:
+            self.whole.callback(b"".join(self._data))
+        else:
+            self.whole.errback(error)
 
 
 def _ignore_cancelled(failure: Failure) -> None:

@@ -161,6 +161,19 @@ def user_ids(user: int | str | Iterable[int | str] | None) -> list[int] | None:
     return [_uid(one) if isinstance(one, str) else one for one in users]
 
 
+def uids_of(user: int | str | Iterable[int | str] | None) -> list[int] | None:
+    """Return the uids of users of another machine; None for any.
+
+    :raises BadArguments: one of them is not a uid.
+    """
+    try:
+        return None if user is None else _list_of(int, "user", user)
+    except BadArguments:
+        raise BadArguments(
+            f"user {user!r}: names of users are those of this machine; give a uid of the other one"
+        ) from None
+
+
 def _list_of(kind: type | tuple[type, ...], what: str, value: Any) -> list[Any]:
     values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     # The daemon would take an empty list for any.
@@ -175,6 +188,15 @@ def _uid(name: str) -> int:
     # ValueError: the user database cannot be asked for such a name.
     except (KeyError, ValueError):
         raise BadArguments(f"user: there is no user {name!r}") from None
+
+
+def check_only_host(path: object) -> None:
+    """Refuse a path of a socket for the client of another machine.
+
+    :raises ValueError: there is one.
+    """
+    if path is not None:
+        raise ValueError("give path, for this machine, or host, for another one; not both")
 
 
 def descriptor_of(terminator: Terminator) -> int:

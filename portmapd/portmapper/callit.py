@@ -95,8 +95,8 @@ class ForwardedCall:
         return self._success(results)
 
     def _count(self, succeeded: bool) -> None:
-        call = self._request.call
-        tally = Tally(call.version, call.procedure, self._subject, succeeded)
+        call, transport = self._request.call, self._request.caller.netid.name
+        tally = Tally(call.version, call.procedure, self._subject, succeeded, transport)
         self._context.statistics.count_of(tally).value += 1
 
     def _success(self, results: bytes) -> bytes | None:

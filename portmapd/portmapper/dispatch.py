@@ -13,7 +13,7 @@ from portmapd.errors import (
     XdrError,
 )
 from portmapd.oncrpc import xdr
-from portmapd.oncrpc.message import MAX_DATAGRAM, Call, decode_call, refusal, success, xid_of
+from portmapd.oncrpc.message import MAX_DATAGRAM, decode_call, refusal, success, xid_of
 from portmapd.oncrpc.program import PMAP_VERS, PROGRAM, RPCBVERS, RPCBVERS4
 from portmapd.oncrpc.table import ProcedureTable
 from portmapd.oncrpc.xdr import Reader
@@ -83,6 +83,7 @@ class Dispatcher:
             error = refusal(xid_of(message), fault)
             reply = bounded_reply(self._context.policy, caller, len(message), error)
             outcome = Outcome(reply, fault=str(fault))
+            self._refuse(fault)
         if outcome.fault:
             self._context.statistics.malformed += 1
         return outcome
@@ -93,10 +94,13 @@ class Dispatcher:
             procedure = _PROCEDURES.find(call)
             arguments = procedure.decode(Reader(call.arguments))
         except CallRefused as refused:
+            self._refuse(refused)
             return Outcome(refusal(call.xid, refused))
         except XdrError as fault:
-            self._count(call, success=False)
-            return Outcome(refusal(call.xid, GarbageArguments()), fault=f"arguments: {fault}")
+            self._count(request, success=False)
+            garbage = GarbageArguments()
+            self._refuse(garbage)
+            return Outcome(refusal(call.xid, garbage), fault=f"arguments: {fault}")
         return self._operate(request, procedure, arguments)
 
     def _operate(self, request: Request, procedure: Procedure, arguments: object) -> Outcome:
@@ -106,24 +110,26 @@ class Dispatcher:
             least = HEADER + procedure.least(self._context)
             fault = too_large(policy, caller, request.size, least)
             if fault is not None:
-                count = self._count(call, success=False)
+                count = self._count(request, success=False)
                 error = error_reply(policy, caller, request.size, call.xid, fault)
                 return Outcome(error, count if procedure.cacheable else None)
         try:
             results = procedure.operate(self._context, request, arguments)
         except NoReply as silent:
-            self._count(call, silent.subject, success=False)
+            self._count(request, silent.subject, success=False)
             return Outcome()
         except CallRefused as refused:
-            self._count(call, success=False)
+            self._count(request, success=False)
+            self._refuse(refused)
             why = str(refused) if isinstance(refused, AuthRefused) else ""
             return Outcome(refusal(call.xid, refused), refused=why)
         except Refusal as refused:
-            self._count(call, success=False)
+            self._count(request, success=False)
+            self._refuse(refused)
             return Outcome(success(call.xid, xdr.uint(False)), refused=str(refused))
         if isinstance(results, ForwardedCall):
             return Outcome(forwarded=results)
-        count = self._count(call, results.subject, results.success)
+        count = self._count(request, results.subject, results.success)
         return self._reply(request, results, count if procedure.cacheable else None)
 
     def _reply(self, request: Request, results: Results, cacheable: Count | None) -> Outcome:
@@ -136,12 +142,16 @@ class Dispatcher:
         return Outcome(bounded_reply(self._context.policy, caller, request.size, reply), cacheable)
 
     def _count(
-        self, call: Call, subject: Lookup | Remote | None = None, success: bool = True
+        self, request: Request, subject: Lookup | Remote | None = None, success: bool = True
     ) -> Count:
-        tally = Tally(call.version, call.procedure, subject, success)
+        call, transport = request.call, request.caller.netid.name
+        tally = Tally(call.version, call.procedure, subject, success, transport)
         count = self._context.statistics.count_of(tally)
         count.value += 1
         return count
+
+    def _refuse(self, refused: CallRefused | Refusal) -> None:
+        self._context.statistics.refusals[refused.code] += 1
 
 
 def _begin(parts: Iterator[bytes]) -> bytes:

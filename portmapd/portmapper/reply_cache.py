@@ -5,7 +5,7 @@ from the same kind of caller: the same netid, the same audience, the same addres
 else about a caller changes a cacheable reply. All of them are forgotten when a mapping changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from portmapd.oncrpc.message import XID
 from portmapd.oncrpc.record import record_mark
@@ -90,10 +90,10 @@ class ReplyCache:
     """A table of replies for each kind of caller.
 
     :param registry: when one of its mappings changes, every reply is forgotten.
-    :param compute: makes replies that are not in a table.
+    :param compute: what makes replies that are not in a table, by the netid of the calls.
     """
 
-    def __init__(self, registry: Registry, compute: Compute) -> None:
+    def __init__(self, registry: Registry, compute: Mapping[str, Compute]) -> None:
         self._compute = compute
         self._tables: dict[tuple[str, Audience, str], ReplyTable] = {}
         self._size = 0
@@ -108,7 +108,8 @@ class ReplyCache:
         table = self._tables.get(kind)
         if table is None:
             excluded = caller.audience is Audience.EXCLUDED
-            table = empty_table() if excluded else ReplyTable(self._compute)
+            compute = _compute_nothing if excluded else self._compute[caller.netid.name]
+            table = ReplyTable(compute)
             if len(self._tables) < MAX_TABLES:
                 self._tables[kind] = table
         return table

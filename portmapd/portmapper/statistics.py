@@ -58,12 +58,14 @@ class Tally:
 
     :param subject: what was looked up or called; None for the other procedures.
     :param success: whether that succeeded.
+    :param transport: the netid over which the call came.
     """
 
     version: int
     procedure: int
     subject: Lookup | Remote | None = None
     success: bool = True
+    transport: str = ""
 
 
 class Count:
@@ -79,12 +81,16 @@ class Statistics:
     """The counts since the start, in bounded memory.
 
     :ivar malformed: messages that were no call, or could not be decoded.
+    :ivar refusals: what was refused, by the code of the refusal.
     """
 
     def __init__(self) -> None:
         self.malformed = 0
+        self.refusals: Counter[str] = Counter()
         self._counts: dict[Tally, Count] = {}
-        #: How many subjects of each version, kind and success have a count of their own.
+        #: The subjects that have counts of their own, whatever the transport; and how many there
+        #: are of each version, kind and success.
+        self._admitted: set[Tally] = set()
         self._subjects: Counter[tuple[int, type, bool]] = Counter()
         #: The version and program of every look-up that has a count of its own.
         self._looked_up: set[tuple[int, int]] = set()
@@ -96,16 +102,20 @@ class Statistics:
         """
         count = self._counts.get(tally)
         if count is None:
-            if tally.subject is not None and not self._admit(tally, tally.subject):
+            if tally.subject is not None and not self._admits(tally, tally.subject):
                 return self.count_of(evolve(tally, subject=None))
             count = self._counts[tally] = Count()
         return count
 
-    def _admit(self, tally: Tally, subject: Lookup | Remote) -> bool:
-        """Whether a new subject gets a count of its own."""
+    def _admits(self, tally: Tally, subject: Lookup | Remote) -> bool:
+        """Whether a subject gets counts of its own."""
+        anywhere = evolve(tally, transport="")
+        if anywhere in self._admitted:
+            return True
         kind = tally.version, type(subject), tally.success
         if self._is_full(*kind):
             return False
+        self._admitted.add(anywhere)
         self._subjects[kind] += 1
         if isinstance(subject, Lookup):
             self._looked_up.add((tally.version, subject.program))
@@ -130,10 +140,18 @@ class Statistics:
             if (tally.version, tally.procedure) == (version, procedure)
         )
 
+    def totals(self) -> Counter[Tally]:
+        """How often there was what, whatever its subject."""
+        totals = Counter[tuple[int, int, bool, str]]()
+        # Subjects may be thousands, and a tally takes long to make.
+        for t, count in self._counts.items():
+            totals[t.version, t.procedure, t.success, t.transport] += count.value
+        return Counter({Tally(v, p, None, s, t): n for (v, p, s, t), n in totals.items()})
+
     def rows(self) -> dict[str, Any]:
         """All counts, as a value of JSON with which another process goes on."""
         counts = [[*_row(tally), count.value] for tally, count in self._counts.items()]
-        return {"malformed": self.malformed, "counts": counts}
+        return {"malformed": self.malformed, "refusals": self.refusals, "counts": counts}
 
     def take_over(self, rows: Mapping[str, Any]) -> None:
         """Go on counting where another process was.
@@ -143,9 +161,10 @@ class Statistics:
         """
         try:
             self.malformed = rows["malformed"]
-            for kind, version, procedure, fields, success, value in rows["counts"]:
-                subject = _SUBJECTS[kind](*fields)
-                self.count_of(Tally(version, procedure, subject, success)).value += value
+            self.refusals.update(rows["refusals"])
+            for kind, version, procedure, fields, success, transport, value in rows["counts"]:
+                tally = Tally(version, procedure, _SUBJECTS[kind](*fields), success, transport)
+                self.count_of(tally).value += value
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidState(f"the statistics cannot be read: {error!r}") from error
 
@@ -194,7 +213,7 @@ def _row(tally: Tally) -> tuple[Any, ...]:
     subject = tally.subject
     fields: tuple[object, ...] = () if subject is None else astuple(subject)
     kind = "none" if subject is None else type(subject).__name__.lower()
-    return kind, tally.version, tally.procedure, fields, tally.success
+    return kind, tally.version, tally.procedure, fields, tally.success, tally.transport
 
 
 def _by_subject(

@@ -21,7 +21,7 @@ from portmapd.oncrpc.program import (
 from portmapd.portmapper.callit import callit
 from portmapd.portmapper.context import Context, Request
 from portmapd.portmapper.procedure import Procedure, Results, null
-from portmapd.portmapper.reply_cache import CachedReply
+from portmapd.portmapper.reply_cache import CachedReply, Compute
 from portmapd.portmapper.set_unset import check_modify, set_mapping, unset_mappings
 from portmapd.portmapper.statistics import Lookup, Statistics, Tally
 from portmapd.registry.mapping import Mapping
@@ -75,6 +75,7 @@ class GetportReplies:
 
     :param registry: tells the ports.
     :param statistics: tells which look-ups share a count.
+    :param transport: the netid of the calls.
     """
 
     _REQUEST = encode_call(
@@ -90,10 +91,11 @@ class GetportReplies:
     _HEADER = _REQUEST[XID:-16]
     _ARGUMENTS = Struct(f">{len(_HEADER)}xIII4x")
 
-    def __init__(self, registry: Registry, statistics: Statistics) -> None:
+    def __init__(self, registry: Registry, statistics: Statistics, transport: str) -> None:
+        getport = PmapProcedure.PMAPPROC_GETPORT
         self._mappings = registry.mappings
         self._shares_count = statistics.shares_count
-        self._count = statistics.count_of(Tally(PMAP_VERS, PmapProcedure.PMAPPROC_GETPORT))
+        self._count = statistics.count_of(Tally(PMAP_VERS, getport, transport=transport))
         self._replies: dict[int, CachedReply] = {}
 
     def find(self, request: bytes) -> CachedReply | None:
@@ -114,6 +116,11 @@ class GetportReplies:
         reply = CachedReply(self._REQUEST, success(0, xdr.uint(port)), self._count)
         self._replies[port] = reply
         return reply
+
+
+def getport_replies(registry: Registry, statistics: Statistics) -> dict[str, Compute]:
+    """What makes replies to GETPORT, by the netid of the calls: each is counted by itself."""
+    return {netid: GetportReplies(registry, statistics, netid).find for netid in NETIDS}
 
 
 def _dump(context: Context, request: Request, arguments: None) -> Results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -248,6 +249,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param turns: where connections wait whose commands take longer than a turn.
     :param limit: the most descriptors that connections and processes may take; further connections
         are closed at once. Users are limited to a share, see :class:`Quota`.
+    :param refusals: what was refused, by the code of the refusal; None: nobody asks.
     :param behind: gives the seconds for which the newest changes have not been written to the file
         of mappings; None: none is kept.
     :param restart: begins a restart; None: there can be none.
@@ -265,6 +267,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         log: RateLimitedLog,
         turns: TurnQueue,
         limit: int,
+        refusals: Counter[str] | None = None,
         behind: Callable[[], float | None] = keeps_nothing,
         restart: Callable[[], object] | None = None,
     ) -> None:
@@ -284,6 +287,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             limit=processes.max_services,
             behind=behind,
             refused=self._log_refused,
+            refusals=Counter() if refusals is None else refusals,
             restart=refuse_restart if restart is None else self._begin_restart,
         )
         self._peer_lookups = peer_lookups

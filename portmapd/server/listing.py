@@ -1,6 +1,7 @@
 """Listings of the registry, a page at a time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from attrs import frozen
@@ -52,6 +53,25 @@ def list_services(
     start = _position(after)
     candidates = (s for s in _candidates(registry, wanted, start) if s.place > start)
     return _page(candidates, wanted.matches, SERVICE_ROW, service_row, _end_of_service)
+
+
+def service_pages(
+    registry: Registry, wanted: Filter, looked_at: int = MAX_LOOKED_AT
+) -> Iterator[list[NamedService]]:
+    """The services that *wanted* matches, in pages: there may be changes between two of them.
+
+    A service that is registered all the time is in one of them.
+
+    :param looked_at: how many services are looked at for a page.
+    """
+    start: Position = 0, 0
+    while True:
+        later = (s for s in _candidates(registry, wanted, start) if s.place > start)
+        page = list(islice(later, looked_at))
+        if not page:
+            return
+        start = page[-1].place
+        yield [service for service in page if wanted.matches(service)]
 
 
 def _candidates(registry: Registry, wanted: Filter, start: Position) -> Iterable[NamedService]:

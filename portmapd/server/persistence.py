@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -147,6 +148,12 @@ class Persistence(Service):
                 path=self._file.path,
             )
         self._mark()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the file got its contents, by the clock; infinity if there is no file."""
+        modified = self._file.modified()
+        return self._clock.seconds() - modified if modified else math.inf
 
     def stopService(self) -> Deferred[None]:
         """Write the file a last time; the Deferred fires when that is done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher
 from portmapd.portmapper.reply_cache import ReplyCache
 from portmapd.portmapper.statistics import Statistics
-from portmapd.portmapper.v2 import GetportReplies
+from portmapd.portmapper.v2 import getport_replies
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import is_bound
 from portmapd.server.call_forwarder import CallForwarder
@@ -106,7 +107,7 @@ class PortmapServer:
         self._context = context = Context(
             registry, policy, is_bound, reactor.seconds, self._registrations.report
         )
-        self._cache = ReplyCache(registry, GetportReplies(registry, context.statistics).find)
+        self._cache = ReplyCache(registry, getport_replies(registry, context.statistics))
         #: None if the application runs it, or there is none.
         self._liveness: Liveness | None = None
         if isinstance(liveness, int | float):
@@ -165,15 +166,35 @@ class PortmapServer:
                 self._log,
                 self._turns,
                 _max_descriptors(),
+                self._context.statistics.refusals,
                 self._behind,
                 self._restart,
             )
         )
 
     @property
+    def descriptors(self) -> IReactorFDSet | None:
+        """Where descriptors are watched; None: the reactor watches none."""
+        return self._descriptors
+
+    @property
     def statistics(self) -> Statistics:
         """What was asked."""
         return self._context.statistics
+
+    @property
+    def faults(self) -> Counter[str]:
+        """How often peers were at fault, by the name of the event in the log."""
+        return self._log.counts
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many streams of program 100000 are open, and connections of the local channel."""
+        open_now = dict.fromkeys(("rpc", "channel"), 0)
+        for factory in self._factories:
+            kind = "channel" if isinstance(factory, ChannelFactory) else "rpc"
+            open_now[kind] += len(factory.streams)
+        return open_now
 
     def close(self) -> Deferred[None]:
         """Close every connection, and let go of the registry; the server cannot be used again.

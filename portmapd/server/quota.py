@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Container, Hashable
+from ipaddress import ip_address
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
@@ -104,6 +105,12 @@ class Budget:
                 f"all users together may have {limit} {self._what}; they have {self._all}, and uid "
                 f"{uid} asks for {more} more"
             )
+
+
+def network_of(host: str) -> bytes:
+    """The network of another host that a share is for: of IPv6, one host may have a whole /64."""
+    address = ip_address(host.partition("%")[0])
+    return address.packed if address.version == 4 else address.packed[:8]
 
 
 class Usable(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from attrs import define
@@ -52,12 +53,14 @@ class RateLimitedLog:
     look at the clock.
 
     :param clock: measures the periods.
+    :ivar counts: how often peers were at fault since the start, by the name of the event.
     """
 
     _log = Logger("portmapd")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self.counts: Counter[str] = Counter()
         self._kinds: dict[str, _Kind] = {}
         self._lines_left = MAX_IN_ALL
         #: The second of the last warning, and how many there were in it.
@@ -118,6 +121,7 @@ class RateLimitedLog:
 
         :param fault: what is malformed about it.
         """
+        self.counts[MALFORMED.name] += 1
         self.log(MALFORMED, caller=str(caller), netid=caller.netid.name, fault=fault)
 
     def refused(self, caller: Caller, why: str) -> None:
@@ -132,6 +136,7 @@ class RateLimitedLog:
 
         :param why: what there is too much of.
         """
+        self.counts[CONNECTION_SENT_AWAY.name] += 1
         self.log(CONNECTION_SENT_AWAY, caller=str(caller), netid=caller.netid.name, why=why)
 
     def close(self) -> None:

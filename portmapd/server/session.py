@@ -1,9 +1,10 @@
 """The commands of one connection of the local channel, without its socket and its process."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.logger import Logger
 
 from portmapd import __version__
@@ -94,6 +95,7 @@ class ChannelContext:
     :param behind: gives the seconds for which the newest changes have not been written to the file
         of mappings; None: none is kept.
     :param refused: is called with a peer, the command that it is refused, and why.
+    :param refusals: what was refused, by the code of the refusal.
     :param restart: is called with a peer that asks for a restart and the tag of its request, which
         it answers; it may raise a :exc:`~portmapd.errors.Refusal`.
     """
@@ -104,6 +106,7 @@ class ChannelContext:
     limit: int
     behind: Callable[[], float | None] = keeps_nothing
     refused: Callable[[Peer, str, str], object] = ignore_refusal
+    refusals: Counter[str] = field(factory=Counter)
     restart: Callable[[Peer, bytes | None], object] = refuse_restart
 
     def open(self, peer: Peer) -> "Session":
@@ -222,6 +225,7 @@ class Session:
                 self._watcher.send()
             return command.reply(tag, values) if tag is not None else b""
         except Refusal as refusal:
+            self._context.refusals[refusal.code] += 1
             self._context.refused(self._peer, _shown(box), str(refusal))
             return c.encode_refusal(tag, refusal) if tag is not None else b""
         except ProcessLookupError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from ipaddress import ip_address
 from operator import attrgetter
 from time import monotonic
 
@@ -26,7 +25,7 @@ from portmapd.server.handover.passed import Descriptors, PassedStream
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
-from portmapd.server.quota import OpenStreams
+from portmapd.server.quota import OpenStreams, network_of
 from portmapd.server.tcp_peer import Endpoint, peer_uid
 from portmapd.server.turns import TURN, TurnQueue
 
@@ -264,7 +263,7 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         if caller.uid is not None:
             return caller.uid or None
         if caller.audience is not Audience.LOCAL:
-            return _network(caller.host)
+            return network_of(caller.host)
         if not self._open.is_crowded:
             return None
         uid = stream.find_uid()
@@ -330,9 +329,3 @@ class _IdleStreams:
     def end(self) -> None:
         """Close no further ones: one of them could not be closed, and the next sweep goes on."""
         self._streams.clear()
-
-
-def _network(host: str) -> bytes:
-    """The network of another host that a share is for: of IPv6, one host may have a whole /64."""
-    address = ip_address(host.partition("%")[0])
-    return address.packed if address.version == 4 else address.packed[:8]

@@ -32,7 +32,7 @@ class Shell(ABC):
     usable_after_fork = False
 
     @abstractmethod
-    def make(self, path: str, lost: Any = None) -> Any:
+    def make(self, path: str | None, lost: Any = None, **options: Any) -> Any:
         """Make a client."""
 
     @abstractmethod
@@ -86,9 +86,9 @@ class Shell(ABC):
             self.sleep(0.02)
 
     @contextmanager
-    def client(self, path: str, lost: Any = None) -> Iterator[Any]:
+    def client(self, path: str | None, lost: Any = None, **options: Any) -> Iterator[Any]:
         """Give the block a client."""
-        made = self.make(path, lost)
+        made = self.make(path, lost, **options)
         try:
             yield made
         finally:
@@ -104,8 +104,8 @@ class BlockingShell(Shell):
     timed_out = CallTimedOut
     usable_after_fork = True
 
-    def make(self, path: str, lost: Any = None) -> blocking.Portmapper:
-        return blocking.Portmapper(path, lost=lost)
+    def make(self, path: str | None, lost: Any = None, **options: Any) -> blocking.Portmapper:
+        return blocking.Portmapper(path, lost=lost, **options)
 
     def wait(self, result: Any) -> Any:
         return result
@@ -156,8 +156,8 @@ class TwistedShell(Shell):
     timed_out = defer.TimeoutError
     stays_registered = False
 
-    def make(self, path: str, lost: Any = None) -> twisted.Portmapper:
-        return twisted.Portmapper(reactor, path, lost)
+    def make(self, path: str | None, lost: Any = None, **options: Any) -> twisted.Portmapper:
+        return twisted.Portmapper(reactor, path, lost, **options)
 
     def wait(self, result: Any) -> Any:
         return blockon(result.addTimeout(PATIENCE, reactor))
@@ -199,9 +199,9 @@ class AsyncioShell(Shell):
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
 
-    def make(self, path: str, lost: Any = None) -> aio.Portmapper:
+    def make(self, path: str | None, lost: Any = None, **options: Any) -> aio.Portmapper:
         async def made() -> aio.Portmapper:
-            return aio.Portmapper(path, lost)
+            return aio.Portmapper(path, lost, **options)
 
         return self._loop.run_until_complete(made())
 

@@ -1,6 +1,6 @@
 """A connection of the client's core to a daemon in memory; nothing waits."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -52,6 +52,8 @@ class MemorySession:
 
     :ivar changes: for each operation, whether it said that it changes what is registered.
     """
+
+    remote_hosts: Sequence[str] | None = None
 
     def __init__(self, connection: MemoryConnection) -> None:
         self.registrations = Registrations()

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from portmapd.portmapper.access import Policy
 from portmapd.portmapper.reply_cache import ReplyCache
-from portmapd.portmapper.v2 import GetportReplies
+from portmapd.portmapper.v2 import getport_replies
 from portmapd.server.call_forwarder import CallForwarder
 from portmapd.server.call_server import CallServer
 from portmapd.server.rate_limited_log import RateLimitedLog
@@ -84,7 +84,7 @@ class Serving:
         self.mapper = PortMapper(policy)
         self.registry = self.mapper.registry
         self.statistics = self.mapper.statistics
-        self.cache = ReplyCache(self.registry, GetportReplies(self.registry, self.statistics).find)
+        self.cache = ReplyCache(self.registry, getport_replies(self.registry, self.statistics))
         self.forwarder = CallForwarder(self.reactor, self.reactor)
         self.call_server = CallServer(
             self.mapper.context.policy,

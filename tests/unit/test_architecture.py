@@ -20,6 +20,7 @@ SERVER = (
     "portmapper",
     "config",
     "server",
+    "web",
     "joined",
     "service",
     "succession",
@@ -70,6 +71,7 @@ COMPUTING = {
     "heapq",
     "ipaddress",
     "itertools",
+    "json",
     "math",
     "operator",
     "random",
@@ -91,6 +93,8 @@ EXCEPTIONS = {
         "inet_ntop",
         "inet_pton",
     },
+    # The encoding of a form; nothing is asked.
+    ("client.core.remote", "urllib"): set(),
     # The kernel tells whose daemon a connection reached.
     ("client.core.connecting", "socket"): {"SOL_SOCKET", "SO_PEERCRED"},
     # A connection belongs to the process that made it, and not to its forks.

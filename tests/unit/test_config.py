@@ -61,6 +61,9 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("state", None, None),
     ("state", "/srv/" + "x" * 200, "/srv/" + "x" * 200),
     ("import_rpcbind", "/run/rpcbind/", "/run/rpcbind/"),
+    ("http", "tcp:8080", "tcp:8080"),
+    ("http", "unix:/run/portmapd/http.sock", "unix:/run/portmapd/http.sock"),
+    ("http_names", ["www.example.com"], ("www.example.com",)),
     ("idle", 0.05, 0.05),
     ("max_streams", 1, 1),
 ]
@@ -110,6 +113,14 @@ REFUSED: list[tuple[str, Any, str]] = [
         "advertise",
         ["192.0.2.1", "0.0.0.0/0=192.0.2.2"],
         "advertise: callers of 0.0.0.0/0 are told two",
+    ),
+    *(
+        ("http", text, f"http {re.escape(repr(text))} is no endpoint of Twisted .*; give one such")
+        for text in ("", "8080", "http://localhost", "tcp:http", "tcp:1:2:3:4:5", "tcp:80:host=x")
+    ),
+    *(
+        ("http_names", [text], "http-name .* is not the name of a host")
+        for text in ("", "a b", "a/b", "host:80", "http://host", "host.", "é.example", "x" * 300)
     ),
     ("interfaces", ["127.0.0.1", "x"], NO_INTERFACE.format("x")),
     ("interfaces", "127.0.0.1", NO_INTERFACE.format("1")),

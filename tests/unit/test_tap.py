@@ -40,6 +40,10 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--insecure", {"insecure": True}),
     ("--callit off", {"callit": "off"}),
     ("--callit all", {"callit": "all"}),
+    (
+        "--http tcp:8080 --http-name a --http-name b.example",
+        {"http": "tcp:8080", "http_names": ["a", "b.example"]},
+    ),
     ("--log-level debug", {}),
     ("--read-executables", {}),
     ("--liveness 0.5", {"liveness": 0.5}),
@@ -73,6 +77,14 @@ REFUSED = [
     ("--trust lan", "portmapd: 'lan' is not a network: .*; give it like"),
     ("--allow 10.0.0.0/99", "portmapd: '10.0.0.0/99' is not a network: .*; give it like"),
     ("--callit some", "portmapd: callit 'some' is none of off, local, null, all"),
+    (
+        "--http 8080",
+        "portmapd: http '8080' is no endpoint of Twisted .*; give one such as",
+    ),
+    (
+        "--http tcp:8080 --http-name a:8080",
+        "portmapd: http-name 'a:8080' is not the name of a host",
+    ),
     ("--log-level loud", "portmapd: --log-level 'loud' is none of debug, info, warn, error, crit"),
     ("--log-level=", "portmapd: --log-level '' is none of debug, info, warn, error, critical"),
     ("--liveness soon", "portmapd: --liveness 'soon' is not a number of seconds"),

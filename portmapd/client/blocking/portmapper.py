@@ -13,7 +13,15 @@ from portmapd.client.blocking.deadline import check_timeout
 from portmapd.client.blocking.session import SharedConnection, SyncSession
 from portmapd.client.core.registrations import Lost
 from portmapd.client.portmapper import BasePortmapper, User, connect
-from portmapd.client.values import RpcMapping, Service, Status, Terminator, watched_names
+from portmapd.client.values import (
+    RpcMapping,
+    Service,
+    Status,
+    Terminator,
+    check_only_host,
+    watched_names,
+)
+from portmapd.errors import BadArguments
 
 if TYPE_CHECKING:
     from portmapd.client.blocking.changes import Changes
@@ -61,7 +69,10 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         not be registered again, and the exception that says why, after the operation that
         connected. It may use the client; what it raises is logged. None: the logger ``portmapd``
         of the logging module warns of the group.
-    :raises ValueError: *timeout* is not positive.
+    :param host: another machine, a name or an address, with its port if that is not 80: its
+        services with a port are listed and connected to by what its ``--http`` tells. Nothing can
+        be registered or watched there, and its users are uids. None: this machine.
+    :raises ValueError: *timeout* is not positive, *host* is none, or there is a *path*, too.
     :raises TypeError: *path* is not a path.
     :raises OSError: the process may open no more descriptors.
     """
@@ -71,9 +82,18 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         path: str | PathLike[str] | None = None,
         timeout: float | None = TIMEOUT,
         lost: Lost | None = None,
+        *,
+        host: str | None = None,
     ) -> None:
         check_timeout(timeout)
-        self._shared = SharedConnection(asking_socket(path), timeout, lost)
+        if host is None:
+            self._shared = SharedConnection(asking_socket(path), timeout, lost)
+            return
+        # Few ask another machine.
+        from portmapd.client.blocking.remote import SharedRemote
+
+        check_only_host(path)
+        self._shared = SharedRemote(host, timeout)
 
     def _run(
         self,
@@ -123,6 +143,9 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         """
         # It takes long to import, and most programs do not watch.
         from portmapd.client.blocking.changes import Changes
+
+        if self._shared.remote_hosts is not None:
+            raise BadArguments("the services of another machine cannot be watched; list them again")
 
         return Changes(self._shared, watched_names(names), terminator)
 

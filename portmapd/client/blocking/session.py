@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +44,11 @@ class SyncSession(Dialer):
         self._deadline = deadline
         self.registrations = Registrations()
 
+    @property
+    def remote_hosts(self) -> Sequence[str] | None:
+        """Where the services are; None: on this machine."""
+        return self._shared.remote_hosts
+
     @asynccontextmanager
     async def connected(self, changes: bool = False) -> AsyncIterator[SyncConnection]:
         """Give the block the connection, once no other thread has it."""
@@ -65,6 +70,9 @@ class SharedConnection:
     :param lost: is told what could not be registered again; None: the log of the logging module.
     :ivar dialer: makes what connects within a deadline.
     """
+
+    #: Services are on this machine.
+    remote_hosts: Sequence[str] | None = None
 
     def __init__(self, path: str, timeout: float | None, lost: Lost | None) -> None:
         self.path = path

@@ -29,6 +29,9 @@ LONGEST_WAIT = 2.0
 #: How far waits are spread around their length, so that not all clients come at once.
 JITTER = 0.5
 
+#: The addresses of this machine for itself.
+LOOPBACK = ("127.0.0.1", "::1")
+
 #: Where to connect to: the path of a UNIX socket, or a host and a port.
 Target = str | tuple[str, int]
 
@@ -85,17 +88,20 @@ def _peer_uid(stream: Stream) -> int:
     return int(uid)
 
 
-async def dial_any(dialer: Dialer[S], name: str, services: Sequence[Service]) -> S:
+async def dial_any(
+    dialer: Dialer[S], name: str, services: Sequence[Service], hosts: Sequence[str] = LOOPBACK
+) -> S:
     """Connect to one of *services*, which are tried in random order.
 
     Those that hang leave time for the others.
 
+    :param hosts: the addresses of the machine that they are on.
     :raises NotListed: there are none.
     :raises NotAccepted: none accepts; the message says why the last one did not.
     """
     if not services:
         raise NotListed(f"no service {name} is registered")
-    targets = list(_targets(services))
+    targets = list(_targets(services, hosts))
     reason = "it has no address"
     for count, target in zip(range(len(targets), 0, -1), targets, strict=True):
         try:
@@ -113,14 +119,14 @@ def reason_of(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
-def _targets(services: Sequence[Service]) -> Iterator[Target]:
+def _targets(services: Sequence[Service], hosts: Sequence[str]) -> Iterator[Target]:
     # It takes as long to import as half of a client.
     import random
 
     for service in random.sample(services, len(services)):
         if isinstance(service.port, int):
-            yield "127.0.0.1", service.port
-            yield "::1", service.port
+            for host in hosts:
+                yield host, service.port
         elif service.port.startswith("/"):
             yield service.port
 

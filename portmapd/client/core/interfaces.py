@@ -5,7 +5,7 @@ They exist for type checkers only: nothing imports them when it runs, for that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -44,10 +44,14 @@ class Session(Protocol):
     """What operations need of a client.
 
     :ivar registrations: what is registered through it.
+    :ivar remote_hosts: the addresses of the machine where services are; None: they are on this one.
     """
 
     @property
     def registrations(self) -> Registrations: ...
+
+    @property
+    def remote_hosts(self) -> Sequence[str] | None: ...
 
     def connected(self, changes: bool = False) -> AbstractAsyncContextManager[Connection]:
         """Give the block a connection on which everything is registered.
@@ -103,6 +107,25 @@ class Dialer(Protocol[S_co]):
 S = TypeVar("S", bound=Stream)
 
 
+class RemoteDialer(Dialer[S], Protocol[S]):
+    """Makes connections to other machines."""
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses of a host.
+
+        :raises OSError: it has none.
+        :raises CallTimedOut: it took too long.
+        """
+
+    async def exchange(self, stream: S, request: bytes, limit: int, seconds: float) -> bytes:
+        """Send *request*, and return what comes until the peer closes the stream.
+
+        :param limit: the most bytes that may come.
+        :raises OSError: the stream broke, or more came.
+        :raises CallTimedOut: it took longer than so many seconds.
+        """
+
+
 class Future(Protocol[T]):
     """A result that is awaited; ``asyncio.Future`` has these methods."""
 
@@ -135,7 +158,7 @@ class Transport(Protocol):
         """Close it at once; its protocol is told later."""
 
 
-class Runtime(Dialer[S], Protocol[S]):
+class Runtime(RemoteDialer[S], Protocol[S]):
     """A reactor or an event loop."""
 
     def future(self) -> Future[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,9 @@ class ReconnectingConnection:
     :param lost: is told what could not be registered again; None: the log is.
     :param watchers: are told of every new connection, and of events.
     """
+
+    #: Services are on this machine.
+    remote_hosts: Sequence[str] | None = None
 
     def __init__(
         self, runtime: Runtime[Any], path: str, lost: Lost | None, watchers: Watchers

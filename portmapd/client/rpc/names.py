@@ -15,7 +15,7 @@ from portmapd.errors import CallTimedOut, DaemonUnreachable
 
 
 @implementer(IResolutionReceiver)
-class _Addresses:
+class Addresses:
     """Receives the addresses of a name.
 
     :ivar found: fires with them.
@@ -118,7 +118,7 @@ class NamedTransport:
         known.addTimeout(timeout, self._reactor, self._timed_out)
         self._waiting.append(known)
         if len(self._waiting) == 1:
-            receiver = _Addresses()
+            receiver = Addresses()
             receiver.found.addCallback(self._found)
             self._reactor.nameResolver.resolveHostName(
                 receiver, self._name, transportSemantics="UDP"

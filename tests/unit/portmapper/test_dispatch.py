@@ -195,7 +195,7 @@ class CountingTests(SynchronousTestCase):
     def test_cacheable_count(self) -> None:
         """It is the count that the first one was counted in."""
         outcome = self.mapper.dispatch(call(2, 3, pmap(7, 1)), HERE)
-        tally = Tally(2, 3, Lookup(7, 1, "udp"), success=False)
+        tally = Tally(2, 3, Lookup(7, 1, "udp"), success=False, transport="udp")
         assert outcome.cacheable is not None
         self.assertIs(outcome.cacheable, self.mapper.statistics.count_of(tally))
         self.assertEqual(outcome.cacheable.value, 1)

@@ -173,6 +173,24 @@ class StatisticsTests(SynchronousTestCase):
         self.assertEqual(len(row.lookups), MAX_SUBJECTS)
         self.assertEqual(row.calls[3], MAX_SUBJECTS + 10)
 
+    def test_transports(self) -> None:
+        """A subject has a count for each transport, takes one place, and is one row for callers."""
+        for program in range(MAX_SUBJECTS):
+            for transport in ("udp", "tcp"):
+                self.count(Tally(3, 3, Lookup(program, 1, "udp"), transport=transport))
+        lookups = self.rows()[3].lookups
+        self.assertEqual(len(lookups), MAX_SUBJECTS)
+        self.assertEqual(set(lookups.values()), {(2, 0)})
+        self.count(Tally(3, 0, transport="tcp"), 3)
+        self.assertEqual(
+            self.statistics.totals(),
+            {
+                Tally(3, 3, transport="udp"): MAX_SUBJECTS,
+                Tally(3, 3, transport="tcp"): MAX_SUBJECTS,
+                Tally(3, 0, transport="tcp"): 3,
+            },
+        )
+
     def test_least_size(self) -> None:
         """The least size is that of no counts."""
         self.assertEqual(self.statistics.least_size, len(self.statistics.encode()))

@@ -309,7 +309,7 @@ class GetportRepliesTests(SynchronousTestCase):
         for program in counted:
             self.dispatched(call(2, 3, pmap(program, 1)))
         self.serving.cache.clear()
-        self.replies = GetportReplies(self.serving.registry, self.serving.statistics)
+        self.replies = GetportReplies(self.serving.registry, self.serving.statistics, "udp")
 
     def dispatched(self, message: bytes) -> bytes | None:
         """The reply that dispatch makes."""
