@@ -1,5 +1,7 @@
 """How long callers wait."""
 
+from __future__ import annotations
+
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
