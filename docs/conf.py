@@ -1,13 +1,18 @@
 """How Sphinx builds the pages."""
 
+import sys
+from pathlib import Path
+
 from portmapd import __version__
+
+sys.path.append(str(Path(__file__).with_name("_ext")))
 
 project = "portmapd"
 author = "the portmapd authors"
 project_copyright = "2026, the portmapd authors"
 release = version = __version__
 
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "daemon_options"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -29,3 +34,9 @@ html_static_path = ["_static"]
 html_css_files = ["code.css"]
 
 autodoc_member_order = "bysource"
+
+man_pages = [
+    ("man/portmapd", "portmapd", "port mapper for ONC RPC and for named services", author, "8"),
+    ("portmapctl", "portmapctl", "shell client of the port mapper portmapd", author, "1"),
+    ("man/portmapd.toml", "portmapd.toml", "options of the port mapper portmapd", author, "5"),
+]

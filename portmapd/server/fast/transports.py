@@ -1,5 +1,7 @@
 """Listening stream sockets and their transports."""
 
+from __future__ import annotations
+
 import socket
 from contextlib import suppress
 from typing import Any
