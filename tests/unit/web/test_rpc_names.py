@@ -1,6 +1,7 @@
 """The names of RPC programs."""
 
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,9 +13,10 @@ class RpcNamesTests(SynchronousTestCase):
 
     def read(self, data: bytes) -> dict[int, str]:
         """The names in a file."""
-        file = Path(self.mktemp())
-        file.write_bytes(data)
-        return dict(rpc_names(file))
+        with NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            return dict(rpc_names(Path(file.name)))
 
     def test_names(self) -> None:
         """Each line has a name and a number; comments and aliases count for nothing."""
