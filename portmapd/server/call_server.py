@@ -1,7 +1,7 @@
 """The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from twisted.logger import Logger
@@ -13,6 +13,7 @@ from portmapd.portmapper.advertisement import Advertisement, advertised
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.portmapper.dispatch import Dispatcher, Outcome
 from portmapd.portmapper.reply_cache import ReplyCache, ReplyTable
+from portmapd.portmapper.traffic import Traffic
 from portmapd.server.call_forwarder import CallForwarder, Respond
 from portmapd.server.log_events import REPLY_LOST
 from portmapd.server.rate_limited_log import RateLimitedLog
@@ -42,6 +43,7 @@ class BaseCallServer(ABC):
         self._peer_log = peer_log
         self._advertisements = tuple(advertisements)
         self._audiences: dict[tuple[str, bool], Audience] = {}
+        self._traffic: dict[str, Traffic] = {}
 
     def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience of callers at *host*; see :meth:`Policy.audience`."""
@@ -64,6 +66,15 @@ class BaseCallServer(ABC):
         reserved = self._policy.reserved_ports
         told = advertised(self._advertisements, host) or reached
         return Caller(netid, audience, host, port, told, reserved_ports=reserved)
+
+    def traffic(self, netid: Netid) -> Traffic:
+        """Where a transport counts its bytes."""
+        return self._traffic.setdefault(netid.name, Traffic())
+
+    @property
+    def traffics(self) -> Mapping[str, Traffic]:
+        """The bytes of every transport that has been served, by its netid."""
+        return self._traffic
 
     @abstractmethod
     def table(self, caller: Caller) -> ReplyTable:

@@ -71,6 +71,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
             raise
         self.netid = UDP6 if ":" in host else UDP
         self._reached = host.partition("%")[0]
+        self._traffic = self.call_server.traffic(self.netid)
 
     def _check(self, transport: IUDPTransport, host: str) -> str:
         """The address that callers reach, on a port that is bound to *host*."""
@@ -94,6 +95,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         host, port = addr
+        self._traffic.received += len(datagram)
         caller = self.call_server.caller(
             self.netid, host, port, self._reached, self._hears_loopback
         )
@@ -114,6 +116,7 @@ class PortmapDatagramProtocol(DatagramProtocol):
             return
         try:
             self.transport.write(reply, address)
+            self._traffic.sent += len(reply)
         except (OSError, MessageLengthError) as error:
             self.call_server.reply_lost(address, error)
 

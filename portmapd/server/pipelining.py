@@ -148,7 +148,11 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         elif self._outgoing is not None:
             self._outgoing.append(data)
         else:
-            self.transport.write(data)
+            self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Give *data* to the transport."""
+        self.transport.write(data)
 
     @property
     def is_busy(self) -> bool:
@@ -210,7 +214,7 @@ class PipelinedProtocol(Protocol, Generic[Request]):
                 break
         self._outgoing = None
         if answers := b"".join(outgoing):
-            self.transport.write(answers)
+            self.write(answers)
 
     def _write_part(self, rest: Iterator[bytes]) -> None:
         """Write the next part of a long answer: no more are kept if the peer does not take it."""
@@ -218,7 +222,7 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         if part is None:
             self._rest = None
         else:
-            self.transport.write(part)
+            self.write(part)
 
     def _wait(self) -> None:
         """Go on in a later turn; nothing is read before."""

@@ -74,7 +74,8 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         except ConfigurationError as error:
             self.factory.refuse(self, error)
             return
-        self._table = self.factory.call_server.table(caller)
+        self._table = factory.call_server.table(caller)
+        self._traffic = factory.call_server.traffic(caller.netid)
         self.transport.registerProducer(self, True)
         self.factory.add(self, caller)
 
@@ -111,14 +112,19 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
 
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
+        self._traffic.received += len(data)
         cached = self._table.find(data[_CALL])
         if cached is not None and self._is_between and data.startswith(cached.request_mark):
             cached.count.value += 1
             self.requests_came()
-            self.transport.write(cached.mark + data[_XID] + cached.body)
+            self.write(cached.mark + data[_XID] + cached.body)
         else:
             self._is_between = False
             self.take(self._reader.feed(data))
+
+    def write(self, data: bytes) -> None:
+        self._traffic.sent += len(data)
+        self.transport.write(data)
 
     def requests_came(self) -> None:
         factory = self.factory

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from portmapd.oncrpc.program import PMAP_VERS, PmapProcedure, RpcbProcedure
 from portmapd.portmapper.statistics import Statistics
+from portmapd.portmapper.traffic import Traffic
 from portmapd.registry.change import ChangeKind
 from portmapd.registry.registry import Registry
 from portmapd.server.persistence import Persistence
@@ -28,6 +29,7 @@ class Counters:
     :param registry: what is registered.
     :param statistics: what was asked.
     :param faults: how often peers were at fault, by the name of the event in the log.
+    :param traffics: how many bytes came and went, by the netid of the transport.
     :param histogram: how long callers wait.
     :param persistence: the state file; None: there is none.
     """
@@ -35,6 +37,7 @@ class Counters:
     registry: Registry
     statistics: Statistics
     faults: Mapping[str, int]
+    traffics: Mapping[str, Traffic]
     histogram: Histogram
     persistence: Persistence | None = None
 

@@ -60,6 +60,7 @@ class PortmapCollector(Collector):
         changes = {kind.value: count for kind, count in counters.registry.changes.items()}
         yield _counter("changes", "Changes of what is registered.", "kind", changes)
         yield _gauge("connections", "Open connections.", "kind", self._connections())
+        yield self._bytes()
         yield self._latency()
         yield from self._state()
         versions = {
@@ -79,6 +80,17 @@ class PortmapCollector(Collector):
             result = "success" if tally.success else "failure"
             calls.add_metric([str(tally.version), name, tally.transport, result], count)
         return calls
+
+    def _bytes(self) -> Metric:
+        family = CounterMetricFamily(
+            "portmapd_bytes",
+            "Bytes of calls and replies of program 100000.",
+            labels=("direction", "transport"),
+        )
+        for transport, traffic in sorted(self._counters.traffics.items()):
+            family.add_metric(["received", transport], traffic.received)
+            family.add_metric(["sent", transport], traffic.sent)
+        return family
 
     def _latency(self) -> Metric:
         histogram = self._counters.histogram

@@ -61,7 +61,12 @@ class WebServer:
         self._reactor = reactor
         self._probe = _probe(registry, server, config, reactor)
         counters = Counters(
-            registry, server.statistics, server.faults, self._probe.histogram, persistence
+            registry,
+            server.statistics,
+            server.faults,
+            server.traffics,
+            self._probe.histogram,
+            persistence,
         )
         self._history = History(
             counters, self._probe.recent, self._connections, reactor, self._sampled

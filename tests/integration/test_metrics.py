@@ -72,6 +72,19 @@ def test_calls(web: WebDaemon) -> None:
     assert told["process_resident_memory_bytes"][labels()] > 1_000_000
 
 
+def test_bytes(web: WebDaemon) -> None:
+    """Bytes are counted in both directions, whether replies are known before or not."""
+    call = question(2, 3, encode_pmap(Pmap(100_000, 2, 17, 0)))
+    for kind, transport in ((socket.SOCK_DGRAM, "udp"), (socket.SOCK_STREAM, "tcp")):
+        with connect(kind, "127.0.0.1", web.daemon.port) as skt:
+            replies = [exchange(skt, call) for _ in range(3)]
+        told = samples(web)["portmapd_bytes_total"]
+        mark = 4 * (transport == "tcp")
+        for direction, messages in (("received", [call] * 3), ("sent", replies)):
+            count = sum(len(message) + mark for message in messages)
+            assert told[labels(direction=direction, transport=transport)] == count
+
+
 def test_state_and_latency(web: WebDaemon) -> None:
     """How old the state file is, and how long a call takes, is measured without any caller."""
     eventually(lambda: samples(web)["portmapd_latency_seconds_count"][labels()], "a timed call")

@@ -29,6 +29,7 @@ from attrs import frozen
 
 from portmapd.oncrpc.message import XID
 from portmapd.portmapper.reply_cache import CachedReply, ReplyTable
+from portmapd.portmapper.traffic import Traffic
 
 #: The most datagrams taken in at once; they are served before other sockets have their turn.
 SLOTS = 64
@@ -96,9 +97,11 @@ class Batch:
     :param skt: a non-blocking socket.
     :param informed: does the socket give packet information? Then replies leave from the address
         that was asked.
+    :param traffic: counts what comes in, and the cached replies.
     """
 
-    def __init__(self, skt: socket.socket, informed: bool) -> None:
+    def __init__(self, skt: socket.socket, informed: bool, traffic: Traffic) -> None:
+        self._traffic = traffic
         self._fd = skt.fileno()
         self._layout = layout = _LAYOUTS[socket.AddressFamily(skt.family)]
         self._control = socket.CMSG_SPACE(layout.info) if informed else 0
@@ -153,7 +156,9 @@ class Batch:
             return
         heads, keys = self._heads.take(count), self._keys(count)
         parts, first, began = self._parts, 0, 0.0
-        for slot, length in enumerate(self._lengths[:count].tolist()):
+        lengths = self._lengths[:count].tolist()
+        self._traffic.received += sum(lengths)
+        for slot, length in enumerate(lengths):
             at = slot * HEAD
             table = tables.get(keys[slot])
             # The slice of a request longer than a head is longer than any that has a cached reply.
@@ -203,6 +208,8 @@ class Batch:
         """
         if self._control:
             self._forget_interfaces(first, last)
+        bodies = self._parts[4 * first + 3 : 4 * last : 4]
+        self._traffic.sent += sum(bodies) + XID * len(bodies)
         while first < last:
             messages = byref(self._outgoing, first * sizeof(_Message))
             sent = self._send(self._fd, messages, last - first, socket.MSG_DONTWAIT)

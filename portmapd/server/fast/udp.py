@@ -284,7 +284,8 @@ class DatagramPort(Port):
         super().__init__(0, protocol, host, MAX_REQUEST, reactor)
         self._preexistingSocket = bound.socket
         self._hears_loopback = bound.hears_loopback
-        self._batch = Batch(bound.socket, host in _WILDCARDS)
+        self._traffic = protocol.call_server.traffic(UDP6 if ":" in host else UDP)
+        self._batch = Batch(bound.socket, host in _WILDCARDS, self._traffic)
         self._tables: dict[bytes, ReplyTable] = {}
 
     def doRead(self) -> None:
@@ -327,7 +328,7 @@ class DatagramPort(Port):
             return
         control = (_from(info),) if info else ()
         try:
-            self.socket.sendmsg((reply,), control, 0, address)
+            self._traffic.sent += self.socket.sendmsg((reply,), control, 0, address)
         except OSError as error:
             self.protocol.call_server.reply_lost(address, error)
 

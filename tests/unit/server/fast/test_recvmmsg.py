@@ -5,6 +5,7 @@ from itertools import count
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.portmapper.traffic import Traffic
 from portmapd.server.fast import recvmmsg
 from portmapd.server.fast.recvmmsg import SLOTS, TURN, Batch
 
@@ -20,7 +21,7 @@ class TurnTests(SynchronousTestCase):
         self.server.bind(("127.0.0.1", 0))
         self.server.setblocking(False)
         self.client.connect(self.server.getsockname())
-        self.batch = Batch(self.server, informed=False)
+        self.batch = Batch(self.server, informed=False, traffic=Traffic())
 
     def turn(self, took: float) -> int:
         """How many datagrams a turn takes in that lasts so long."""
