@@ -203,14 +203,14 @@ class PipelinedProtocol(Protocol, Generic[Request]):
         """Answer requests until the answers make a chunk, or the turn ends; and write them."""
         outgoing = self._outgoing = []
         size = 0
-        while waiting and size < CHUNK and not self._paused:
+        while waiting and size < CHUNK:
             answer = self.answer(waiting.popleft())
             if not isinstance(answer, bytes):
                 self._rest = answer
                 break
             outgoing.append(answer)
             size += len(answer)
-            if monotonic() > ends:
+            if self._paused or monotonic() > ends:
                 break
         self._outgoing = None
         if answers := b"".join(outgoing):

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Iterable, Iterator
 from operator import attrgetter
 from time import monotonic
 
-from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.task import LoopingCall
@@ -44,14 +43,12 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
 
     A peer that has closed its side for writing gets every reply before the stream is closed.
 
-    :ivar sweep: the factory's sweep in which the last record came.
     :ivar used: the place of the last record among those of all streams of the factory.
     :ivar caller: who is at the other end; None until it is known.
     :ivar is_own: is the peer's address one of this host's own?
     """
 
     factory: PortmapStreamFactory
-    sweep: int
     used: int
     is_own = False
     caller: Caller | None = None
@@ -68,13 +65,12 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     def connectionMade(self) -> None:
         factory = self.factory
         self.used = factory.used = factory.used + 1
-        self.sweep = factory.sweep
         try:
             self.caller = caller = self._find_caller()
         except ConfigurationError as error:
             self.factory.refuse(self, error)
             return
-        self._table = factory.call_server.table(caller)
+        self._find = factory.call_server.table(caller).find
         self._traffic = factory.call_server.traffic(caller.netid)
         self.transport.registerProducer(self, True)
         self.factory.add(self, caller)
@@ -82,7 +78,8 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
     @property
     def is_idle(self) -> bool:
         """Has no record come for the time after which a stream is closed?"""
-        return self.factory.sweep - self.sweep > SWEEPS
+        sweeps = self.factory.sweeps
+        return len(sweeps) > SWEEPS and self.used <= sweeps[0]
 
     def _find_caller(self) -> Caller:
         """The caller at the other end.
@@ -112,12 +109,16 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
 
     def dataReceived(self, data: bytes) -> None:
         """Serve the calls that *data* completes; most often it is one whole call."""
-        self._traffic.received += len(data)
-        cached = self._table.find(data[_CALL])
+        traffic = self._traffic
+        traffic.received += len(data)
+        cached = self._find(data[_CALL])
         if cached is not None and self._is_between and data.startswith(cached.request_mark):
             cached.count.value += 1
-            self.requests_came()
-            self.write(cached.mark + data[_XID] + cached.body)
+            factory = self.factory
+            self.used = factory.used = factory.used + 1
+            reply = cached.mark + data[_XID] + cached.body
+            traffic.sent += len(reply)
+            self.transport.write(reply)
         else:
             self._is_between = False
             self.take(self._reader.feed(data))
@@ -127,12 +128,10 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         self.transport.write(data)
 
     def requests_came(self) -> None:
-        factory = self.factory
-        self.used = factory.used = factory.used + 1
-        self.sweep = factory.sweep
+        self.used = self.factory.used = self.factory.used + 1
 
     def answer(self, request: bytes) -> bytes | Iterator[bytes]:
-        cached = self._table.find(request[XID:])
+        cached = self._find(request[XID:])
         if cached is not None:
             cached.count.value += 1
             return cached.mark + request[:XID] + cached.body
@@ -153,14 +152,6 @@ class PortmapStreamProtocol(PipelinedProtocol[bytes]):
         forwarded = self.factory.call_server.waiting(self._respond)
         calls = [mark(call) for call in (*forwarded, *(self._waiting or ()))]
         return b"".join([*calls, *([] if self._broken else [self._reader.pending])])
-
-    def pass_on(self, descriptors: Descriptors) -> PassedStream | None:
-        passed = super().pass_on(descriptors)
-        return passed and evolve(passed, idle=self.factory.sweep - self.sweep)
-
-    def take_over(self, passed: PassedStream) -> None:
-        super().take_over(passed)
-        self.sweep = self.factory.sweep - passed.idle
 
     def idle(self) -> None:
         self._is_between = self._reader.is_between
@@ -214,8 +205,8 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
     :param max_record: the longest call, in bytes.
     :param max_waiting: the most calls of one stream that wait for their replies; nothing more is
         read from it meanwhile. Infinity: the call server bounds them.
-    :ivar sweep: how often idle streams were looked for.
     :ivar used: how often any stream was used.
+    :ivar sweeps: how often it was when idle streams were looked for, the last few times.
     """
 
     def __init__(
@@ -232,8 +223,8 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         self.max_waiting = max_waiting
         self._max_record = max_record
         self.call_server = call_server
-        self.sweep = 0
         self.used = 0
+        self.sweeps = deque[int](maxlen=SWEEPS + 1)
         self._open = OpenStreams[PortmapStreamProtocol](limit)
         self._limit = limit
         self._idle = idle
@@ -302,7 +293,7 @@ class PortmapStreamFactory(PipelinedFactory[PortmapStreamProtocol]):
         super().stopFactory()
 
     def _close_idle(self) -> None:
-        self.sweep += 1
+        self.sweeps.append(self.used)
         self._idle_streams.close([stream for stream in self.streams if stream.is_idle])
 
 

@@ -157,7 +157,7 @@ class EpollGroup:
         """Serve the descriptors that have events, for one turn."""
         begun = monotonic()
         while self._epoll is not None:
-            events = self._take_left() or self._epoll.poll(0, BATCH)
+            events = (self._left and self._take_left()) or self._epoll.poll(0, BATCH)
             # While one is served it may close others, and open new ones with the same numbers.
             ready = [(number, self._descriptors.get(number), event) for number, event in events]
             for at, (number, descriptor, event) in enumerate(ready, 1):

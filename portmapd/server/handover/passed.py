@@ -99,7 +99,6 @@ class PassedStream:
     :param output: what is not sent yet.
     :param broken: what broke the framing behind the input; empty: nothing did.
     :param is_closing: whether it is closed behind the output.
-    :param idle: for how many sweeps it has been idle.
     """
 
     descriptor: int
@@ -107,12 +106,11 @@ class PassedStream:
     output: bytes = b""
     broken: str = ""
     is_closing: bool = False
-    idle: int = 0
 
     def encode(self) -> list[Any]:
         """As a value of JSON."""
         data = _text(self.input), _text(self.output)
-        return [self.descriptor, *data, self.broken, self.is_closing, self.idle]
+        return [self.descriptor, *data, self.broken, self.is_closing]
 
     @classmethod
     def decode(cls, row: list[Any]) -> PassedStream:
@@ -121,9 +119,9 @@ class PassedStream:
         :raises InvalidState: it is malformed.
         """
         try:
-            descriptor, unanswered, unsent, broken, is_closing, idle = row
+            descriptor, unanswered, unsent, broken, is_closing = row
             data = b64decode(unanswered), b64decode(unsent)
-            return cls(descriptor, *data, broken, is_closing, idle)
+            return cls(descriptor, *data, broken, is_closing)
         except (TypeError, ValueError) as error:
             raise InvalidState(f"a stream cannot be taken over: {error}") from error
 

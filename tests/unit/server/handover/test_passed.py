@@ -18,7 +18,7 @@ from portmapd.server.handover.passed import (
 )
 from portmapd.server.handover.taken_over import TakenOver
 
-STREAM = PassedStream(3, b"\0in", b"out\xff", "it is broken", True, 2)
+STREAM = PassedStream(3, b"\0in", b"out\xff", "it is broken", True)
 WATCH = PassedWatch(["a"], True, b"\0event", False)
 CONNECTION = PassedConnection(STREAM, 1, True, 7, WATCH, [b"\0tag"])
 
