@@ -36,5 +36,9 @@ class PageTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """The page has every code of a refusal, of the local channel and of RPC."""
-        for kind in (*errors.Refusal.__subclasses__(), *errors.CallRefused.__subclasses__()):
+        kinds: list[type[errors.Refusal | errors.CallRefused]] = [
+            *errors.Refusal.__subclasses__(),
+            *errors.CallRefused.__subclasses__(),
+        ]
+        for kind in kinds:
             self.assertIn(f"``{kind.code}``", PAGE)
