@@ -78,7 +78,7 @@ def _joined(why: str, advice: str) -> str:
     return f"{why}{between}{advice}" if advice else why
 
 
-#: Errors after which nobody was found who could answer: what answers as no server does is none.
+#: Errors that mean that no server answered; what breaks the protocol counts as none.
 _NOBODY = (DaemonUnreachable, CallTimedOut, NotAccepted, PeerFault)
 #: How much of an error is shown: a peer may send much.
 _SHOWN = 1_000
@@ -87,7 +87,7 @@ _ADVICE: dict[type, str] = {
     AlreadyRegistered: "end that process, or choose another name or port",
     BadArguments: "see portmapctl --help",
     CallTimedOut: "its log may say what it is busy with; otherwise restart it",
-    DaemonUnreachable: "start it with twistd portmapd, or name its socket with --socket",
+    DaemonUnreachable: "start it with portmapd, or name its socket with --socket",
     ExecutableUnknown: "leave out --public, or run it from a file that is not replaced",
     InvalidMapping: "give --rpc PROGRAM:VERSION, and a port or a path",
     InvalidService: "see portmapctl run --help",
@@ -107,7 +107,7 @@ RPC_ADVICE: dict[type, str] = {
     AuthRefused: "it does not let you ask that",
     CallTimedOut: "it may be down, or a firewall drops the call; give it longer with --timeout",
     DaemonUnreachable: "check the host, and that a port mapper runs there",
-    InvalidMapping: "what told so is not to be trusted",
+    InvalidMapping: "the port mapper sent a malformed address",
     PermissionError: "name its address instead of its socket, such as 127.0.0.1",
     PeerFault: "what answers there is no port mapper",
     ProcedureUnavailable: "it is an older port mapper",

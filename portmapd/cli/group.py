@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,8 @@ from portmapd.cli.exit import output_failed
 
 #: More than any summary has: none is cut.
 _WHOLE = 1_000
+#: How much of a wrong word is shown.
+_SHOWN = 64
 
 
 class Commands(click.Group):
@@ -33,6 +36,15 @@ class Commands(click.Group):
         module, _, name = self._table[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._table and not args[0].startswith("-"):
+            close = get_close_matches(args[0], self._table, 1)
+            likely = f" (did you mean {close[0]}?)" if close else ""
+            ctx.fail(f"there is no command {args[0][:_SHOWN]!r}{likely}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []

@@ -17,6 +17,7 @@ from portmapd import __version__
 from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.registry.registry import Registry
+from portmapd.rpc_names import read_programs
 from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.web.counters import Counters
@@ -27,7 +28,6 @@ from portmapd.web.inventory import Inventory
 from portmapd.web.latency import Probe
 from portmapd.web.portmap import PortmapPage
 from portmapd.web.query import Answer, Handler, Query, Route, Unusable, text
-from portmapd.web.rpc_names import rpc_names
 from portmapd.web.site import Site
 
 #: How often the endpoint is tried while another process may have it, and after how many seconds.
@@ -72,7 +72,9 @@ class WebServer:
             counters, self._probe.recent, self._connections, reactor, self._sampled
         )
         self._events = Events(self._snapshot, reactor)
-        self._inventory = Inventory(registry, reactor.seconds, rpc_names(), self._events.changed)
+        self._inventory = Inventory(
+            registry, reactor.seconds, read_programs().names, self._events.changed
+        )
         routes = {
             **{path: Route(handle) for path, handle in file_handlers().items()},
             "/events": Route(self._events.answer, ("GET",)),

@@ -106,7 +106,9 @@ class Request(http.Request):
 
     def send(self, answer: Answer, clock: IReactorTime) -> None:
         """Send *answer*, at the rate at which the peer reads it."""
-        self.setResponseCode(answer.status)
+        # Twisted has no words for 421, and says "Unknown Status".
+        words = {421: b"Misdirected Request"}.get(answer.status)
+        self.setResponseCode(answer.status, words)
         for name, value in {**HEADERS, "Content-Type": answer.kind, **answer.headers}.items():
             self.setHeader(name, value)
         if answer.listen is not None:

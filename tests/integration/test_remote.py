@@ -132,7 +132,10 @@ def test_bad_hosts(shell: Shell) -> None:
 #: What a host answers, and what is said of it.
 ANSWERS = [
     (b"", "it is not HTTP"),
-    (b"HTTP/1.1 421 Misdirected Request\r\n\r\nno\n", "the status is '421 Misdirected Request'"),
+    (
+        b"HTTP/1.1 421 Misdirected Request\r\n\r\nno\n",
+        "the status is '421 Misdirected Request': 'no'",
+    ),
     (b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[{"service": "a', "Unterminated"),
 ]
 

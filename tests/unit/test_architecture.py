@@ -14,6 +14,7 @@ PACKAGE = TOP / "portmapd"
 #: The rooms of the server, lowest first: each may import those before it.
 SERVER = (
     "errors",
+    "rpc_names",
     "oncrpc",
     "channel",
     "registry",
@@ -35,7 +36,7 @@ LANGUAGES = {"errors", "oncrpc", "channel"}
 BELOW = {
     **{room: set(SERVER[:floor]) for floor, room in enumerate(SERVER)},
     "client": LANGUAGES,
-    "cli": LANGUAGES | {"client"},
+    "cli": LANGUAGES | {"client", "rpc_names"},
     "pytest_plugin": LANGUAGES | {"client"},
     "rpc": set(SERVER[: SERVER.index("tap")]) | {"client"},
 }

@@ -10,10 +10,10 @@ from attrs import asdict
 from portmapd.cli.exit import REFUSED, Exit
 from portmapd.cli.output import Records, as_json, show
 from portmapd.cli.rpc import parameters
-from portmapd.cli.rpc.programs import Programs, read_programs
 from portmapd.cli.rpc.server import Server
 from portmapd.oncrpc.netid import PROTOCOLS
 from portmapd.oncrpc.program import Pmap, Rpcb
+from portmapd.rpc_names import Programs, read_programs
 
 _LONG = ("program", "version", "netid", "address", "name", "owner")
 _SHORT = ("program", "versions", "netids", "name", "owner")

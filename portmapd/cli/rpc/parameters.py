@@ -9,10 +9,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from portmapd.cli.parameters import number
-from portmapd.cli.rpc.programs import FILE, LARGEST, read_programs
 from portmapd.cli.rpc.server import Server, Transport, default_server, read_server
 from portmapd.client.blocking import PortmapClient
 from portmapd.client.rpc.operations import TIMEOUT
+from portmapd.rpc_names import FILE, LARGEST, read_programs
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 from attrs import asdict, frozen
 
-from portmapd.cli.exit import DONE, REFUSED, RPC_ADVICE, Exit, exit_for
+from portmapd.cli.exit import DONE, REFUSED, RPC_ADVICE, UNREACHABLE, Exit, exit_for
 from portmapd.cli.output import as_json, show
 from portmapd.cli.rpc import parameters
-from portmapd.cli.rpc.programs import LARGEST, read_programs
 from portmapd.cli.rpc.server import (
     LOOPBACK,
     RPC_SOCKET,
@@ -34,6 +33,7 @@ from portmapd.errors import (
 )
 from portmapd.oncrpc.message import Call
 from portmapd.oncrpc.netid import NETIDS, TCP, UDP, Netid, format_address
+from portmapd.rpc_names import LARGEST, read_programs
 
 #: The most versions that are called: a program that lies may say that it has them all.
 MAX_VERSIONS = 32
@@ -279,7 +279,11 @@ def ping(
             server or default, program, number or 0, _netids(netid or "", transport), port, ends
         ).address()
     calls = NullCalls(program, at, ends)
-    versions = calls.versions() if number is None else range(number, number + 1)
+    try:
+        versions = calls.versions() if number is None else range(number, number + 1)
+    except (CallTimedOut, DaemonUnreachable) as error:
+        where = "check the address" if address or port else "the port mapper still lists it there"
+        raise Exit(UNREACHABLE, f"program {program} does not answer: {error}; {where}") from error
     answers = [calls.answer(each) for each in versions[:MAX_VERSIONS]]
     _show(answers, as_json)
     if len(versions) not in range(1, MAX_VERSIONS + 1):

@@ -39,6 +39,8 @@ T = TypeVar("T")
 PORT = 80
 #: The most bytes of an answer: some 100,000 services.
 MAX_ANSWER = 16 << 20
+#: How much is shown of why a request is not served, in characters.
+MAX_WHY = 200
 #: The most bytes of filters that are sent; a server takes 65,536 of a form. Beyond them, it is
 #: asked for everything.
 MAX_FORM = 60_000
@@ -173,7 +175,9 @@ def _body(answer: bytes) -> bytes:
     if not (end and version.startswith("HTTP/1.")):
         raise ValueError("it is not HTTP")
     if status.partition(" ")[0] != "200":
-        raise ValueError(f"the status is {status[:64]!r}")
+        # The first line of the body says what to do.
+        why = body.partition(b"\n")[0].decode("utf-8", "replace")
+        raise ValueError(f"the status is {status[:64]!r}: {why[:MAX_WHY]!r}")
     fields = {name.strip().lower(): text.strip() for name, _, text in map(_field, lines)}
     if not fields.get("content-type", "").startswith("application/json"):
         raise ValueError("it is not JSON")

@@ -32,7 +32,8 @@ WRONG = [
     ("set 200100 1 tcp ::1.1.1", "is not an inet address"),
     ("set 200100 1 local x", "is not an absolute path"),
     ("unset 200100 -- -1", "'-1' is not a number"),
-    ("nonsense", "No such command 'nonsense'"),
+    ("nonsense", "there is no command 'nonsense'"),
+    ("lst", r"there is no command 'lst' \(did you mean list\?\)"),
 ]
 
 
