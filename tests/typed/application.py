@@ -137,3 +137,13 @@ def serve(reactor: IReactorTime) -> None:
     PortmapperService(Config(), reactor, mode="atuo")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     PortmapServer(registry, reactor)  # type: ignore[call-arg,arg-type] # pyright: ignore[reportCallIssue]
     portmapd.Nothing  # type: ignore[attr-defined] # noqa: B018 # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def elsewhere() -> None:
+    """The services of another machine."""
+    BlockingPortmapper(host="www.example.com")
+    AsyncioPortmapper(host="www.example.com:8080")
+    Portmapper(host="[2001:db8::1]:8080")
+    BlockingPortmapper(host=8080)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    AsyncioPortmapper(host=8080)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Portmapper(host=8080)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
