@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from struct import pack
@@ -123,7 +124,17 @@ def add_users(
     for local, user in batch:
         for name in (local,) if table == UNIX else (local, local[:2]):
             if wanted is None or name in wanted:
-                found[name] = found.get(name, NOBODY) | {user}
+                users = found.get(name)
+                if users is None:
+                    found[name] = _alone(user)
+                elif user not in users:
+                    found[name] = users | {user}
+
+
+@lru_cache(maxsize=1_024)
+def _alone(user: int | None) -> Users:
+    """That user and nobody else: of most addresses, there is one."""
+    return frozenset((user,))
 
 
 def place_of(table: str, local: Local) -> Place:

@@ -294,8 +294,10 @@ class Liveness(Service):
         places = [self._places.places(netid) for netid in NETIDS_OF[table]]
         for bound in batch:
             place = place_of(table, bound[0])
-            if any(place in watched for watched in places):
-                yield bound
+            for watched in places:
+                if place in watched:
+                    yield bound
+                    break
 
     def _is_wrong(self, mapping: Mapping, users: Users) -> bool:
         return is_wrong(mapping, users, self._is_suspended(mapping))
