@@ -17,6 +17,7 @@ from portmapd.oncrpc.program import (
     RpcbStat,
     encode_rpcb_stat,
 )
+from portmapd.portmapper.traffic import Traffic
 
 #: Versions in the order of RPCBPROC_GETSTAT, and how many procedures each has a count for.
 VERSIONS = (PMAP_VERS, RPCBVERS, RPCBVERS4)
@@ -82,11 +83,13 @@ class Statistics:
 
     :ivar malformed: messages that were no call, or could not be decoded.
     :ivar refusals: what was refused, by the code of the refusal.
+    :ivar traffics: how many bytes came and went, by the netid of the transport.
     """
 
     def __init__(self) -> None:
         self.malformed = 0
         self.refusals: Counter[str] = Counter()
+        self.traffics: dict[str, Traffic] = {}
         self._counts: dict[Tally, Count] = {}
         #: The subjects that have counts of their own, whatever the transport; and how many there
         #: are of each version, kind and success.
@@ -151,7 +154,13 @@ class Statistics:
     def rows(self) -> dict[str, Any]:
         """All counts, as a value of JSON with which another process goes on."""
         counts = [[*_row(tally), count.value] for tally, count in self._counts.items()]
-        return {"malformed": self.malformed, "refusals": self.refusals, "counts": counts}
+        traffics = {netid: [t.received, t.sent] for netid, t in self.traffics.items()}
+        return {
+            "malformed": self.malformed,
+            "refusals": self.refusals,
+            "counts": counts,
+            "traffics": traffics,
+        }
 
     def take_over(self, rows: Mapping[str, Any]) -> None:
         """Go on counting where another process was.
@@ -165,6 +174,10 @@ class Statistics:
             for kind, version, procedure, fields, success, transport, value in rows["counts"]:
                 tally = Tally(version, procedure, _SUBJECTS[kind](*fields), success, transport)
                 self.count_of(tally).value += value
+            for netid, (received, sent) in rows["traffics"].items():
+                traffic = self.traffics.setdefault(netid, Traffic())
+                traffic.received += received
+                traffic.sent += sent
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidState(f"the statistics cannot be read: {error!r}") from error
 

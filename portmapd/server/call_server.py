@@ -1,7 +1,7 @@
 """The way of a message from any transport to its reply: reply cache, dispatch, call forwarder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from itertools import chain
 
 from twisted.logger import Logger
@@ -31,6 +31,7 @@ class BaseCallServer(ABC):
     :param policy: says which audience a caller belongs to.
     :param peer_log: is told who sends malformed messages, and who is refused what.
     :param advertisements: addresses that callers are told in place of those that they reached.
+    :param traffics: where the bytes of each transport are counted, by its netid; None: nobody asks.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class BaseCallServer(ABC):
         policy: Policy,
         peer_log: RateLimitedLog,
         advertisements: Sequence[Advertisement] = (),
+        traffics: MutableMapping[str, Traffic] | None = None,
     ) -> None:
         self._policy = policy
         self._peer_log = peer_log
         self._advertisements = tuple(advertisements)
         self._audiences: dict[tuple[str, bool], Audience] = {}
-        self._traffic: dict[str, Traffic] = {}
+        self._traffics = {} if traffics is None else traffics
 
     def audience(self, host: str, from_this_host: bool = False) -> Audience:
         """The audience of callers at *host*; see :meth:`Policy.audience`."""
@@ -69,12 +71,7 @@ class BaseCallServer(ABC):
 
     def traffic(self, netid: Netid) -> Traffic:
         """Where a transport counts its bytes."""
-        return self._traffic.setdefault(netid.name, Traffic())
-
-    @property
-    def traffics(self) -> Mapping[str, Traffic]:
-        """The bytes of every transport that has been served, by its netid."""
-        return self._traffic
+        return self._traffics.setdefault(netid.name, Traffic())
 
     @abstractmethod
     def table(self, caller: Caller) -> ReplyTable:
@@ -124,6 +121,7 @@ class CallServer(BaseCallServer):
     :param cache: keeps their replies.
     :param forwarder: makes the calls that CALLIT, BCAST and INDIRECT ask for.
     :param advertisements: addresses that callers are told in place of those that they reached.
+    :param traffics: where the bytes of each transport are counted, by its netid; None: nobody asks.
     :param peer_log: is told who sends malformed messages, and who is refused what.
     :param before_reply: is called after each dispatch, before its reply is sent, as
         :meth:`Liveness.look_at_new` has to be; None means that nothing is called.
@@ -140,8 +138,9 @@ class CallServer(BaseCallServer):
         peer_log: RateLimitedLog,
         before_reply: Callable[[], object] | None = None,
         advertisements: Sequence[Advertisement] = (),
+        traffics: MutableMapping[str, Traffic] | None = None,
     ) -> None:
-        super().__init__(policy, peer_log, advertisements)
+        super().__init__(policy, peer_log, advertisements, traffics)
         self._dispatcher = dispatcher
         self._cache = cache
         self._forwarder = forwarder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -18,7 +18,6 @@ from portmapd.portmapper.context import Context
 from portmapd.portmapper.dispatch import Dispatcher
 from portmapd.portmapper.reply_cache import ReplyCache
 from portmapd.portmapper.statistics import Statistics
-from portmapd.portmapper.traffic import Traffic
 from portmapd.portmapper.v2 import getport_replies
 from portmapd.registry.registry import Registry
 from portmapd.server.bound_sockets import is_bound
@@ -122,6 +121,7 @@ class PortmapServer:
             self._log,
             before_reply=None if liveness is None else liveness.look_at_new,
             advertisements=advertisements,
+            traffics=context.statistics.traffics,
         )
         self._descriptors = IReactorFDSet(reactor, None) if descriptors is None else descriptors
         self._max_services = max_services
@@ -182,11 +182,6 @@ class PortmapServer:
     def statistics(self) -> Statistics:
         """What was asked."""
         return self._context.statistics
-
-    @property
-    def traffics(self) -> Mapping[str, Traffic]:
-        """How many bytes came and went on every transport of program 100000, by its netid."""
-        return self._call_server.traffics
 
     @property
     def faults(self) -> Counter[str]:

@@ -8,8 +8,6 @@ from attrs import frozen
 
 from portmapd.oncrpc.program import PMAP_VERS, PmapProcedure, RpcbProcedure
 from portmapd.portmapper.statistics import Statistics
-from portmapd.portmapper.traffic import Traffic
-from portmapd.registry.change import ChangeKind
 from portmapd.registry.registry import Registry
 from portmapd.server.persistence import Persistence
 from portmapd.web.latency import Histogram
@@ -29,7 +27,6 @@ class Counters:
     :param registry: what is registered.
     :param statistics: what was asked.
     :param faults: how often peers were at fault, by the name of the event in the log.
-    :param traffics: how many bytes came and went, by the netid of the transport.
     :param histogram: how long callers wait.
     :param persistence: the state file; None: there is none.
     """
@@ -37,18 +34,16 @@ class Counters:
     registry: Registry
     statistics: Statistics
     faults: Mapping[str, int]
-    traffics: Mapping[str, Traffic]
     histogram: Histogram
     persistence: Persistence | None = None
 
     @property
     def registrations(self) -> dict[str, int]:
         """How many there are now, by their kind."""
-        changes = self.registry.changes
         return {
             "mapping": len(self.registry.mappings),
             "paused": len(self.registry.suspended),
-            "service": changes[ChangeKind.REGISTERED] - changes[ChangeKind.DEREGISTERED],
+            "service": self.registry.count_services(),
         }
 
     @property

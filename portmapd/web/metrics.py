@@ -87,7 +87,7 @@ class PortmapCollector(Collector):
             "Bytes of calls and replies of program 100000.",
             labels=("direction", "transport"),
         )
-        for transport, traffic in sorted(self._counters.traffics.items()):
+        for transport, traffic in sorted(self._counters.statistics.traffics.items()):
             family.add_metric(["received", transport], traffic.received)
             family.add_metric(["sent", transport], traffic.sent)
         return family

@@ -64,7 +64,6 @@ class WebServer:
             registry,
             server.statistics,
             server.faults,
-            server.traffics,
             self._probe.histogram,
             persistence,
         )

@@ -54,7 +54,8 @@ class FastEngine:
         bound: Sequence[socket.socket] = (),
     ) -> IListeningPort:
         made = listen(port, protocol, host, self._reactor, bound)
-        self._datagrams.append(made)
+        # Those of an earlier start are closed.
+        self._datagrams = [*(each for each in self._datagrams if each.is_open), made]
         return made
 
     def listen_tcp(

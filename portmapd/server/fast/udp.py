@@ -122,6 +122,11 @@ class DividedPort:
         return cast("IAddress", self._ports[0].getHost())
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is not closed yet."""
+        return any(port.connected for port in self._ports)
+
+    @property
     def descriptors(self) -> list[int]:
         """Its sockets, the one first that was bound first."""
         return [port.fileno() for port in self._ports]

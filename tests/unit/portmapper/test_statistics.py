@@ -1,6 +1,7 @@
 """What was asked, counted and encoded."""
 
 import json
+from typing import Any
 
 from attrs import frozen
 from hypothesis import given
@@ -19,6 +20,7 @@ from portmapd.portmapper.statistics import (
     Statistics,
     Tally,
 )
+from portmapd.portmapper.traffic import Traffic
 from tests.support.rpc_samples import PROPERTY
 
 
@@ -235,6 +237,8 @@ class StatisticsProperties(SynchronousTestCase):
         """Another process goes on with the same counts."""
         old, new = Statistics(), Statistics()
         old.malformed = len(counted)
+        old.traffics["udp"] = traffic = Traffic()
+        traffic.received, traffic.sent = 56 * len(counted), 28 * len(counted)
         for tally, times in counted:
             old.count_of(tally).value += times
         new.take_over(json.loads(json.dumps(old.rows())))
@@ -242,10 +246,15 @@ class StatisticsProperties(SynchronousTestCase):
 
     def test_malformed_rows(self) -> None:
         """Rows of another form are refused."""
-        counts = [["lookup", 2, 3, [1], True, 1], ["other", 2, 3, [], True, 1], [1]]
-        for rows in ({}, *({"malformed": 0, "counts": [row]} for row in counts)):
+        empty = Statistics().rows()
+        Statistics().take_over(empty)
+        good: list[Any] = ["lookup", 2, 3, [1, 1, "udp"], True, "udp", 1]
+        Statistics().take_over({**empty, "counts": [good]})
+        counts = [[*good[:3], [1], *good[4:]], ["other", *good[1:]], good[:1]]
+        rows = [{**empty, "counts": [row]} for row in counts]
+        for malformed in ({}, {**empty, "traffics": {"udp": [1]}}, *rows):
             with self.assertRaises(InvalidState):
-                Statistics().take_over(rows)
+                Statistics().take_over(malformed)
 
     @PROPERTY
     @given(st.lists(st.tuples(TALLIES, st.integers(1, 9))))

@@ -20,7 +20,7 @@ class HistoryTests(SynchronousTestCase):
         self.clock = Clock()
         self.registry, self.statistics = Registry(), Statistics()
         self.faults: Counter[str] = Counter()
-        counters = Counters(self.registry, self.statistics, self.faults, {}, Histogram())
+        counters = Counters(self.registry, self.statistics, self.faults, Histogram())
         self.recent: deque[float] = deque()
         self.taken: list[Sample] = []
         self.history = History(
