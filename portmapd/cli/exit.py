@@ -50,7 +50,7 @@ def exit_for(error: PortmapdError, advice: Mapping[type, str] | None = None) -> 
 
     :param advice: what to do, by the class of the error; None: that for the local channel.
     """
-    status = UNREACHABLE if isinstance(error, _NOBODY) else REFUSED
+    status = UNREACHABLE if isinstance(error, _UNREACHABLE) else REFUSED
     return Exit(status, _joined(str(error)[:_SHOWN], _advice(error, advice or _ADVICE)))
 
 
@@ -79,7 +79,7 @@ def _joined(why: str, advice: str) -> str:
 
 
 #: Errors that mean that no server answered; what breaks the protocol counts as none.
-_NOBODY = (DaemonUnreachable, CallTimedOut, NotAccepted, PeerFault)
+_UNREACHABLE = (DaemonUnreachable, CallTimedOut, NotAccepted, PeerFault)
 #: How much of an error is shown: a peer may send much.
 _SHOWN = 1_000
 #: What to do, for errors that do not say so themselves.

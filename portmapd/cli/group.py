@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from portmapd.cli.exit import output_failed
+from portmapd.cli.text import SHOWN
 
 #: More than any summary has: none is cut.
 _WHOLE = 1_000
-#: How much of a wrong word is shown.
-_SHOWN = 64
 
 
 class Commands(click.Group):
@@ -43,7 +42,7 @@ class Commands(click.Group):
         if args[0] not in self._table and not args[0].startswith("-"):
             close = get_close_matches(args[0], self._table, 1)
             likely = f" (did you mean {close[0]}?)" if close else ""
-            ctx.fail(f"there is no command {args[0][:_SHOWN]!r}{likely}")
+            ctx.fail(f"there is no command {args[0][:SHOWN]!r}{likely}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,6 +11,7 @@ import click
 
 from portmapd.channel.service import check_service
 from portmapd.cli.exit import REFUSED, Exit
+from portmapd.cli.text import SHOWN
 from portmapd.client.reg_arguments import registrations
 from portmapd.client.values import user_ids
 from portmapd.errors import BadArguments, InvalidMapping, InvalidService
@@ -22,8 +23,6 @@ _LARGEST = (1 << 32) - 1
 _LARGEST_PID = 1 << 22
 #: Stands for a port that is chosen.
 AUTO = "auto"
-#: How much of a wrong value is shown.
-_SHOWN = 64
 
 
 def service_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -66,7 +65,7 @@ def program(
         return None
     program, colon, version = value.partition(":")
     if not colon:
-        raise click.BadParameter(f"{value[:_SHOWN]!r} is not PROG:VERS, two numbers")
+        raise click.BadParameter(f"{value[:SHOWN]!r} is not PROG:VERS, two numbers")
     return number(program, _LARGEST), number(version, _LARGEST)
 
 
@@ -104,7 +103,7 @@ def number(text: str, largest: int) -> int:
     :raises click.BadParameter: it is none.
     """
     if not _is_number(text) or len(text) > len(str(largest)) or int(text) > largest:
-        raise click.BadParameter(f"{text[:_SHOWN]!r} is not a number from 0 to {largest}")
+        raise click.BadParameter(f"{text[:SHOWN]!r} is not a number from 0 to {largest}")
     return int(text)
 
 

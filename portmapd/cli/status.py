@@ -15,8 +15,8 @@ from portmapd.cli.rpc.server import LOOPBACK, Server, reachable, transport_of, u
 from portmapd.cli.text import line
 from portmapd.client.blocking import Portmapper, RpcMapping
 from portmapd.client.rpc.blocking import call_program
-from portmapd.client.rpc.wire import is_address
 from portmapd.errors import CallTimedOut, PortmapdError, UnknownCommand
+from portmapd.oncrpc.host import is_address
 from portmapd.oncrpc.message import Call
 from portmapd.oncrpc.netid import NETIDS
 from portmapd.oncrpc.program import PROGRAM, Rpcb

@@ -7,6 +7,8 @@ from unicodedata import combining, east_asian_width
 
 #: The separator of columns.
 GAP = "  "
+#: How much of a wrong word is shown, in characters.
+SHOWN = 64
 
 
 def line(text: str) -> str:

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Collection
-from ipaddress import ip_address
 
+from portmapd.oncrpc.host import is_address
 from portmapd.web.query import Unusable
 
 #: An address of IPv6 in brackets, or a name or an address; and a port (RFC 9110, 7.2).
@@ -25,7 +25,7 @@ def check_host(header: Header, names: Collection[str]) -> None:
     if host is None:
         raise Unusable(400, "the request has no header field Host")
     name = _host_of(host)
-    if not (name in names or _is_address(name)):
+    if not (name in names or is_address(name)):
         raise Unusable(
             421, "this is no name of this host that portmapd knows of; --http-name NAME adds one"
         )
@@ -50,11 +50,3 @@ def _host_of(host: str) -> str:
     """The name in a header field Host; empty if it is malformed."""
     found = _HOST.fullmatch(host.strip())
     return "" if found is None else (found[1] or found[2]).lower().rstrip(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from portmapd.cli.parameters import number
 from portmapd.cli.rpc.server import Server, Transport, default_server, read_server
+from portmapd.cli.text import SHOWN
 from portmapd.client.blocking import PortmapClient
 from portmapd.client.rpc.operations import TIMEOUT
 from portmapd.rpc_names import FILE, LARGEST, read_programs
@@ -18,8 +19,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: The longest that a command may take, in seconds.
 MAX_TIMEOUT = 3_600
-#: What is shown of what is wrong.
-_SHOWN = 64
 
 
 def read_host(
@@ -37,7 +36,7 @@ def read_program(context: click.Context, parameter: click.Parameter, value: str)
     found = read_programs().number(value)
     if found is None:
         raise click.BadParameter(
-            f"{value[:_SHOWN]!r} is neither a number from 0 to {LARGEST} nor a name in {FILE}"
+            f"{value[:SHOWN]!r} is neither a number from 0 to {LARGEST} nor a name in {FILE}"
         )
     return found
 

@@ -20,6 +20,7 @@ from portmapd.cli.rpc.server import (
     transport_of,
     universal_server,
 )
+from portmapd.cli.text import SHOWN
 from portmapd.client.blocking import PortmapClient
 from portmapd.client.blocking.connection import run
 from portmapd.client.rpc.blocking import ThreadWaiter, call_program
@@ -222,7 +223,7 @@ def _version_and_host(
     if version.isascii() and version.isdecimal():
         return parameters.read_version(context, None, version), host
     if host is not None:
-        raise click.BadParameter(f"VERSION {version[:64]!r} is not a number")
+        raise click.BadParameter(f"VERSION {version[:SHOWN]!r} is not a number")
     return None, parameters.read_host(context, None, version)
 
 

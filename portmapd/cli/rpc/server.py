@@ -8,9 +8,11 @@ from typing import Literal
 from attrs import frozen
 
 from portmapd.channel.socket_path import MAX_PATH
+from portmapd.cli.text import SHOWN
 from portmapd.client.rpc.operations import PORT
-from portmapd.client.rpc.wire import MAX_PORT, check_internet, is_address
+from portmapd.client.rpc.wire import MAX_PORT, check_internet
 from portmapd.errors import InvalidMapping
+from portmapd.oncrpc.host import is_address
 from portmapd.oncrpc.netid import (
     LOCAL,
     NETIDS,
@@ -22,8 +24,6 @@ from portmapd.oncrpc.netid import (
 #: The rpcbind socket of this host, and the address that is asked where there is none.
 RPC_SOCKET = "/run/rpcbind.sock"
 LOOPBACK = "127.0.0.1"
-#: What is shown of what is wrong.
-_SHOWN = 64
 
 Transport = Literal["udp", "tcp", "local"]
 
@@ -68,11 +68,11 @@ def read_server(text: str) -> Server:
         return Server(_path(text), 0)
     host, port = _parted(text)
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) <= MAX_PORT):
-        raise ValueError(f"port {port[:_SHOWN]!r} is not in the range 1 to {MAX_PORT}")
+        raise ValueError(f"port {port[:SHOWN]!r} is not in the range 1 to {MAX_PORT}")
     try:
         check_internet(host, int(port))
     except ValueError:
-        raise ValueError(f"host {host[:_SHOWN]!r} is neither an address nor a name") from None
+        raise ValueError(f"host {host[:SHOWN]!r} is neither an address nor a name") from None
     return Server(host, int(port))
 
 
@@ -80,7 +80,7 @@ def _path(text: str) -> str:
     try:
         return check_path(text)
     except InvalidMapping:
-        raise ValueError(f"{text[:_SHOWN]!r} is no path of at most {MAX_PATH} bytes") from None
+        raise ValueError(f"{text[:SHOWN]!r} is no path of at most {MAX_PATH} bytes") from None
 
 
 def _parted(text: str) -> tuple[str, str]:
@@ -88,7 +88,7 @@ def _parted(text: str) -> tuple[str, str]:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text[:_SHOWN]!r} is not [ADDRESS]:PORT")
+            raise ValueError(f"{text[:SHOWN]!r} is not [ADDRESS]:PORT")
         return host, rest[1:] if rest else str(PORT)
     if is_address(text):
         return text, str(PORT)
@@ -103,7 +103,7 @@ def universal_server(netid: str, address: str) -> Server:
     """
     kind = NETIDS.get(netid)
     if kind is None:
-        raise InvalidMapping(f"netid {netid[:_SHOWN]!r} is none of {', '.join(NETIDS)}")
+        raise InvalidMapping(f"netid {netid[:SHOWN]!r} is none of {', '.join(NETIDS)}")
     if kind is LOCAL:
         return Server(check_path(address), 0)
     parsed = parse_address(kind, address)

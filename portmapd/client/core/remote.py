@@ -14,7 +14,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -29,6 +28,7 @@ from portmapd.errors import (
     InvalidService,
     UnknownCommand,
 )
+from portmapd.oncrpc.host import is_address
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Future, RemoteDialer, Runtime
@@ -136,15 +136,6 @@ class RemoteHost:
                 f"{self} answers with no listing of services: {error}"
             ) from None
         return [row for row in rows if row is not None and _matches(row, wanted)]
-
-
-def is_address(host: str) -> bool:
-    """Whether *host* is an IPv4 or IPv6 address rather than a name."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _split(text: str) -> tuple[str, int]:

@@ -24,8 +24,9 @@ from portmapd.client.rpc.operations import PORT, TIMEOUT, check_timeout
 from portmapd.client.rpc.portmap_client import BasePortmapClient
 from portmapd.client.rpc.portmap_client import Transport as TransportName
 from portmapd.client.rpc.stream import StreamTransport
-from portmapd.client.rpc.wire import check_internet, is_address
+from portmapd.client.rpc.wire import check_internet
 from portmapd.errors import DaemonUnreachable
+from portmapd.oncrpc.host import is_address
 from portmapd.oncrpc.message import NOBODY, Credential
 from portmapd.oncrpc.program import CallResult, Pmap, RemoteCall, Rpcb, RpcbEntry, RpcbStat
 

@@ -46,11 +46,11 @@ from portmapd.client.rpc.wire import (
     check_internet,
     check_size,
     host_of,
-    is_address,
     new_xid,
     xid_in,
 )
 from portmapd.errors import CallTimedOut, DaemonUnreachable
+from portmapd.oncrpc.host import is_address
 from portmapd.oncrpc.message import NOBODY, Credential
 from portmapd.oncrpc.netid import LOCAL, Netid
 from portmapd.oncrpc.program import RemoteCall

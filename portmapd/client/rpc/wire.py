@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
 from secrets import randbits
 from struct import Struct
 from typing import Any
 
 from portmapd.errors import Unanswerable
+from portmapd.oncrpc.host import is_address
 from portmapd.oncrpc.message import MAX_DATAGRAM, XID, xid_of
 
 #: After so many seconds without a reply over UDP a call is sent again, then after twice as many,
@@ -61,15 +61,6 @@ def check_size(tail: bytes) -> None:
     """
     if XID + len(tail) > MAX_DATAGRAM:
         raise ValueError(f"a call of {XID + len(tail)} bytes does not fit a datagram")
-
-
-def is_address(host: str) -> bool:
-    """Whether *host* is an IPv4 or IPv6 address rather than a name."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def check_host(host: str) -> None:
