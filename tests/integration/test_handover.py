@@ -27,7 +27,6 @@ from portmapd.oncrpc.program import (
     read_rpcb,
 )
 from portmapd.oncrpc.record import mark
-from portmapd.oncrpc.xdr import Reader
 from tests.support.exchange import (
     PATIENCE,
     connect,
@@ -35,6 +34,7 @@ from tests.support.exchange import (
     exchange,
     question,
     receive_record,
+    results,
     run_as,
 )
 from tests.support.handovers import Dynasty, dynasty, run_handovers, watched
@@ -67,21 +67,16 @@ def service() -> Iterator[str]:
         yield format_address(*skt.getsockname())
 
 
-def ask(skt: socket.socket, procedure: RpcbProcedure, arguments: bytes = b"") -> Reader:
-    """The results of a call of version 4."""
-    return Reader(decode_reply(exchange(skt, question(RPCBVERS4, procedure, arguments))))
-
-
 def owners(skt: socket.socket) -> dict[tuple[int, str], str]:
     """The owner of every mapping."""
-    rows = ask(skt, RpcbProcedure.RPCBPROC_DUMP).sequence(read_rpcb)
+    rows = results(skt, RPCBVERS4, RpcbProcedure.RPCBPROC_DUMP).sequence(read_rpcb)
     return {(row.program, row.netid): row.owner for row in rows}
 
 
 def getports(skt: socket.socket) -> int:
     """How many GETPORTs were counted."""
     # RFC 1833, 2.1: of version 2, a count for each procedure.
-    reader = ask(skt, RpcbProcedure.RPCBPROC_GETSTAT)
+    reader = results(skt, RPCBVERS4, RpcbProcedure.RPCBPROC_GETSTAT)
     return [reader.uint() for _ in range(13)][PmapProcedure.PMAPPROC_GETPORT]
 
 
@@ -94,7 +89,7 @@ def test_all_passes_over(host: Dynasty, service: str) -> None:
         Talk(host.channel) as watcher,
     ):
         rpcb = encode_rpcb(Rpcb(SET, 1, "udp", service))
-        assert ask(rpc, RpcbProcedure.RPCBPROC_SET, rpcb).boolean()
+        assert results(rpc, RPCBVERS4, RpcbProcedure.RPCBPROC_SET, rpcb).boolean()
         exchange(tcp, question(2, 3, encode_pmap(Pmap(SET, 1, 17, 0))))
         talk.register((NAME, "1", 0), (NAME, "2", 0))
         talk.set((HELD, 1, "udp", "127.0.0.1.0.9"))
@@ -211,9 +206,8 @@ def test_new_process_fails(tmp_path: Path, service: str, text: str, why: str) ->
             assert said.stderr.endswith("; the daemon goes on as it was\n")
             assert re.search(f"no other process takes the place of this one: .*{why}", host.log)
             assert talk.names() == [NAME]
-            assert ask(
-                rpc, RpcbProcedure.RPCBPROC_SET, encode_rpcb(Rpcb(SET, 1, "udp", service))
-            ).boolean()
+            rpcb = encode_rpcb(Rpcb(SET, 1, "udp", service))
+            assert results(rpc, RPCBVERS4, RpcbProcedure.RPCBPROC_SET, rpcb).boolean()
             assert host.pid == pid
             # It can be tried again.
             program.write_text(PROGRAM)
