@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +38,8 @@ from tests.support.exchange import (
 )
 from tests.support.handovers import Dynasty, dynasty, run_handovers, watched
 from tests.support.host import twistd
-from tests.support.namespace import TOP, Namespace, eventually
+from tests.support.installation import install
+from tests.support.namespace import Namespace, eventually
 from tests.support.registrant import Registrant
 from tests.support.talk import Talk
 
@@ -230,25 +230,6 @@ def test_options(tmp_path: Path) -> None:
         assert talk.hello()["limit"] == 5
 
 
-def installed_for_all(namespace: Namespace) -> tuple[str, ...]:
-    """A twistd that every user can execute, wherever the checkout is: its folder may be closed."""
-    namespace.run(
-        "sh",
-        "-ec",
-        f"""
-        mount -t tmpfs tmpfs /opt
-        mkdir /opt/python /opt/site /opt/lib
-        mount --bind {sys.base_prefix} /opt/python
-        mount --bind {sysconfig.get_path("purelib")} /opt/site
-        cp -r {TOP}/portmapd {TOP}/twisted /opt/lib
-        chmod -R a+rX /opt/lib
-        """,
-    )
-    python = f"/opt/python/bin/{Path(sys.executable).resolve().name}"
-    paths = ("PYTHONPATH=/opt/lib:/opt/site", "LD_LIBRARY_PATH=/opt/python/lib")
-    return ("env", *paths, python, "-c", "from twisted.scripts.twistd import run; run()")
-
-
 def test_addresses(tmp_path: Path) -> None:
     """An address that is served no longer is closed with its streams; a new one is bound."""
     file = tmp_path / "portmapd.toml"
@@ -276,8 +257,9 @@ def test_addresses(tmp_path: Path) -> None:
 def test_without_rights(namespace: Namespace, tmp_path: Path, options: tuple[str, ...]) -> None:
     """What took root's rights at the start is passed on: port 111, and a kept capability."""
     log, pid_file = tmp_path / "log", "/run/portmapd/twistd.pid"
-    command = installed_for_all(namespace)
-    first = namespace.start(*command, "-n", f"--uid={NOBODY}", "portmapd", *options, log=log)
+    install(namespace, tmp_path)
+    command = ("/opt/portmapd/bin/twistd", "-n", f"--uid={NOBODY}", "portmapd")
+    first = namespace.start(*command, *options, log=log)
 
     def pid() -> str:
         return namespace.run("cat", pid_file).strip()
