@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from bench.load import FIRST_PROGRAM
 from bench.servers import HOST
-from bench.soak.ordinary import getport, set_service
+from bench.soak.ordinary import callit, getport, set_service
 from bench.soak.role import CROWD, Role, Target
 from portmapd.channel import commands as c
 from portmapd.channel.box import MAX_VALUE, encode_box
@@ -21,11 +21,9 @@ from portmapd.oncrpc.message import decode_call, success
 from portmapd.oncrpc.program import (
     Pmap,
     PmapProcedure,
-    RemoteCall,
     Rpcb,
     RpcbProcedure,
     encode_pmap,
-    encode_remote_call,
     encode_rpcb,
 )
 from portmapd.oncrpc.record import mark
@@ -225,8 +223,8 @@ def forwarded_flood(target: Target) -> Iterator[None]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service, target.datagrams() as skt:
         service.bind((HOST, 0))
         call = callit(set_service(skt, service))
-        for skt_ in (service, skt):
-            skt_.setblocking(False)
+        service.setblocking(False)
+        skt.setblocking(False)
         while True:
             flood(skt, [call] * BURST)
             for asked, forwarder in datagrams(service):
@@ -244,12 +242,6 @@ def silent_service(target: Target) -> Iterator[None]:
             # Otherwise they would be taken for one call that is sent again.
             flood(skt, [callit(program) for _ in range(BURST)])
             yield
-
-
-def callit(program: int) -> bytes:
-    """A call to be forwarded to that program."""
-    arguments = encode_remote_call(RemoteCall(program, 1, 1, b""))
-    return question(2, PmapProcedure.PMAPPROC_CALLIT, arguments)
 
 
 def flood(skt: socket.socket, calls: Iterable[bytes]) -> None:

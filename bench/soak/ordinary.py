@@ -20,7 +20,7 @@ from portmapd.oncrpc.program import (
 )
 from portmapd.oncrpc.record import mark
 from portmapd.oncrpc.xdr import Reader
-from tests.support.exchange import exchange, question, receive_record
+from tests.support.exchange import exchange, question, receive_record, results
 from tests.support.talk import Talk
 
 #: The streams and the local clients of a crowd.
@@ -37,6 +37,12 @@ _GETPORT = encode_pmap(Pmap(FIRST_PROGRAM, 1, _UDP))
 def getport() -> bytes:
     """The call that asks for the first of the programs that are registered."""
     return question(2, PmapProcedure.PMAPPROC_GETPORT, _GETPORT)
+
+
+def callit(program: int, arguments: bytes = b"") -> bytes:
+    """A call to be forwarded to that program."""
+    call = encode_remote_call(RemoteCall(program, 1, 1, arguments))
+    return question(2, PmapProcedure.PMAPPROC_CALLIT, call)
 
 
 def _check(reply: bytes) -> None:
@@ -72,9 +78,8 @@ def forwarded(target: Target) -> Iterator[None]:
         service.bind((HOST, 0))
         service.settimeout(LOST)
         program = set_service(skt, service)
-        call = encode_remote_call(RemoteCall(program, 1, 1, b"data"))
         while True:
-            skt.send(question(2, PmapProcedure.PMAPPROC_CALLIT, call))
+            skt.send(callit(program, b"data"))
             asked, forwarder = service.recvfrom(65_535)
             service.sendto(success(decode_call(asked).xid, b"data"), forwarder)
             if read_call_result(Reader(decode_reply(skt.recv(65_535)))).results != b"data":
@@ -88,8 +93,7 @@ def set_service(skt: socket.socket, service: socket.socket) -> int:
     port: int = service.getsockname()[1]
     program = SERVICES + port
     pmap = Pmap(program, 1, _UDP, port)
-    reply = exchange(skt, question(2, PmapProcedure.PMAPPROC_SET, encode_pmap(pmap)))
-    if not Reader(decode_reply(reply)).boolean():
+    if not results(skt, 2, PmapProcedure.PMAPPROC_SET, encode_pmap(pmap)).boolean():
         raise Unserved(f"SET of {program} is refused")
     return program
 

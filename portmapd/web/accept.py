@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from portmapd.web.query import Unusable
+from portmapd.web.query import RequestRefused
 
 
 def choose(accept: str, offered: Sequence[str]) -> str:
@@ -10,14 +10,14 @@ def choose(accept: str, offered: Sequence[str]) -> str:
 
     :param accept: the header field; empty: any.
     :param offered: what there is; of equals, the first one is chosen.
-    :raises Unusable: none of them is wanted.
+    :raises RequestRefused: none of them is wanted.
     """
     if not accept.strip():
         return offered[0]
     ranges = [_range(text) for text in accept.split(",")]
     best = max(offered, key=lambda kind: _quality(kind, ranges))
     if _quality(best, ranges) <= 0:
-        raise Unusable(406, f"there is no such form; ask for {', '.join(offered)}")
+        raise RequestRefused(406, f"there is no such form; ask for {', '.join(offered)}")
     return best
 
 

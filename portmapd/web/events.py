@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from zope.interface import implementer
 
 from portmapd.web.inventory import Row
-from portmapd.web.query import Answer, Consumer, Query, Unusable
+from portmapd.web.query import Answer, Consumer, Query, RequestRefused
 
 #: The most listeners.
 MAX_LISTENERS = 500
@@ -55,10 +54,12 @@ class Events:
     def answer(self, query: Query) -> Answer:
         """An answer without an end.
 
-        :raises Unusable: too many listen.
+        :raises RequestRefused: too many listen.
         """
         if len(self._listeners) >= MAX_LISTENERS:
-            raise Unusable(503, "too many listen already; try again later", **{"Retry-After": "30"})
+            raise RequestRefused(
+                503, "too many listen already; try again later", **{"Retry-After": "30"}
+            )
         return Answer(
             kind="text/event-stream",
             listen=lambda consumer: self._listen(consumer, query.is_local),
@@ -79,7 +80,7 @@ class Events:
 
         :param rows: each with whether callers of other hosts are told, too.
         """
-        if not self._listeners:
+        if not (rows and self._listeners):
             return
         self._pending += rows
         if self._flushing is None:
@@ -153,15 +154,13 @@ class Listener:
         self._snapshot: Iterator[bytes] | None = snapshot
         self._next: IDelayedCall | None = None
         self._paused_at: float | None = None
-        self._missed: deque[bytes] | None = None
+        self._missed: list[bytes] = []
 
     def tell(self, message: bytes) -> None:
         """Send *message*, or keep it while the peer does not read."""
         if self._paused_at is None:
             self._consumer.write(message)
             return
-        if self._missed is None:
-            self._missed = deque()
         self._missed.append(message)
         if len(self._missed) > MAX_MISSED or self._clock.seconds() - self._paused_at > STALLED:
             self.drop()
@@ -174,7 +173,7 @@ class Listener:
     def resumeProducing(self) -> None:
         self._paused_at = None
         while self._missed and self._paused_at is None:
-            self._consumer.write(self._missed.popleft())
+            self._consumer.write(self._missed.pop(0))
         if self._snapshot is not None and self._next is None and self._paused_at is None:
             self._next = self._clock.callLater(0, self._send)
 
@@ -185,7 +184,8 @@ class Listener:
 
     def stopProducing(self) -> None:
         self._cancel()
-        self._snapshot = self._missed = None
+        self._snapshot = None
+        self._missed.clear()
         self._events.discard(self)
 
     def _cancel(self) -> None:

@@ -27,7 +27,7 @@ class History:
     :param recent: the times of calls since the last sample, which it empties; in seconds.
     :param connections: how many connections there are, by their kind.
     :param clock: says when samples are taken.
-    :param taken: is called with each.
+    :param on_sample: is called with each.
     :ivar samples: the last ones, in order.
     """
 
@@ -37,13 +37,13 @@ class History:
         recent: deque[float],
         connections: Callable[[], dict[str, int]],
         clock: IReactorTime,
-        taken: Callable[[Sample], object],
+        on_sample: Callable[[Sample], object],
     ) -> None:
         self._counters = counters
         self._recent = recent
         self._connections = connections
         self._clock = clock
-        self._taken = taken
+        self._on_sample = on_sample
         self._last = self._calls()
         self.samples: deque[Sample] = deque(maxlen=LENGTH)
         self._sampling = LoopingCall(self._sample)
@@ -80,7 +80,7 @@ class History:
             **self._counters.registrations,
         }
         self.samples.append(sample)
-        self._taken(sample)
+        self._on_sample(sample)
 
 
 def _milliseconds(times: Sequence[float]) -> list[float] | None:

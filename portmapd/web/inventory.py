@@ -71,24 +71,25 @@ class Inventory:
             yield self._mapping(mapping)
 
     def _follow(self, changes: Sequence[ChangeRecord]) -> None:
-        self._changed([told for change in changes for told in self._told(change)])
+        self._changed([row for change in changes for row in self._rows(change)])
 
-    def _told(self, change: ChangeRecord) -> Iterator[tuple[Row, bool]]:
+    def _rows(self, change: ChangeRecord) -> Iterator[tuple[Row, bool]]:
+        """The row that changes, with whether everybody is shown it; none if nobody is."""
         subject = change.subject
         if isinstance(subject, RpcMapping):
-            yield self._told_mapping(change.kind, subject), True
+            yield self._changed_mapping(change.kind, subject), True
         elif is_shown(subject, is_local=True):
-            row = self._told_service(change.kind, subject)
+            row = self._changed_service(change.kind, subject)
             yield row, is_shown(subject, is_local=False)
 
-    def _told_service(self, kind: ChangeKind, service: NamedService) -> Row:
+    def _changed_service(self, kind: ChangeKind, service: NamedService) -> Row:
         if kind is ChangeKind.REGISTERED:
             self._since[service] = self._now()
             return self._service(service)
         self._since.pop(service, None)
         return ["gone", _service_id(service)]
 
-    def _told_mapping(self, kind: ChangeKind, mapping: RpcMapping) -> Row:
+    def _changed_mapping(self, kind: ChangeKind, mapping: RpcMapping) -> Row:
         if kind in (ChangeKind.MAPPED, ChangeKind.SUSPENDED):
             self._since[mapping.key] = self._now()
         current = self._registry.mappings.get(*mapping.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -120,15 +121,18 @@ class PortmapCollector(Collector):
             )
 
 
-def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(f"portmapd_{name}", text, labels=[label])
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    text: str,
+    label: str,
+    values: Mapping[str, int],
+) -> Metric:
+    family = kind(f"portmapd_{name}", text, labels=[label])
     for value, count in sorted(values.items()):
         family.add_metric([value], count)
     return family
 
 
-def _gauge(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily(f"portmapd_{name}", text, labels=[label])
-    for value, count in sorted(values.items()):
-        family.add_metric([value], count)
-    return family
+_counter = partial(_family, CounterMetricFamily)
+_gauge = partial(_family, GaugeMetricFamily)

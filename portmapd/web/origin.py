@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection
 
 from portmapd.oncrpc.host import is_address
-from portmapd.web.query import Unusable
+from portmapd.web.query import RequestRefused
 
 #: An address of IPv6 in brackets, or a name or an address; and a port (RFC 9110, 7.2).
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+))(?::[0-9]*)?")
@@ -19,14 +19,14 @@ def check_host(header: Header, names: Collection[str]) -> None:
     here as its own (DNS rebinding). An address, or a name of ours, cannot be led elsewhere.
 
     :param names: the names of this host, in lower case.
-    :raises Unusable: it is not.
+    :raises RequestRefused: it is not.
     """
     host = header("host")
     if host is None:
-        raise Unusable(400, "the request has no header field Host")
+        raise RequestRefused(400, "the request has no header field Host")
     name = _host_of(host)
     if not (name in names or is_address(name)):
-        raise Unusable(
+        raise RequestRefused(
             421, "this is no name of this host that portmapd knows of; --http-name NAME adds one"
         )
 
@@ -36,14 +36,14 @@ def check_site(header: Header, method: str) -> None:
 
     A link from elsewhere may be followed; nothing else may come from there.
 
-    :raises Unusable: one does.
+    :raises RequestRefused: one does.
     """
     origin = header("origin")
     if origin is not None and origin.partition("://")[2].lower() != (header("host") or "").lower():
-        raise Unusable(403, "a page of another site may not ask this")
+        raise RequestRefused(403, "a page of another site may not ask this")
     is_link = method in ("GET", "HEAD") and header("sec-fetch-mode") == "navigate"
     if header("sec-fetch-site") in ("cross-site", "same-site") and not is_link:
-        raise Unusable(403, "a page of another site may not ask this")
+        raise RequestRefused(403, "a page of another site may not ask this")
 
 
 def _host_of(host: str) -> str:

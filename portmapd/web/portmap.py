@@ -13,7 +13,7 @@ from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
 from portmapd.server.listing import Filter, service_pages
 from portmapd.web.accept import choose
-from portmapd.web.query import Answer, Query, Unusable
+from portmapd.web.query import Answer, Query, RequestRefused
 
 #: The columns. ``prog`` is the executable of a public service.
 COLUMNS = ("service", "user", "pid", "port", "prog")
@@ -47,26 +47,26 @@ class PortmapPage:
     def answer(self, query: Query) -> Answer:
         """The services that the fields ``service``, ``user`` and ``pid`` leave.
 
-        :raises Unusable: a field is unknown, or has a value that it cannot have.
+        :raises RequestRefused: a field is unknown, or has a value that it cannot have.
         """
         wanted = _filter(query.fields)
         kind = choose(query.accept, tuple(_FORMS))
+        write, parameters = _FORMS[kind]
         pages = (
             [service for service in page if is_shown(service, query.is_local)]
             for page in service_pages(self._registry, wanted, PAGE)
         )
         # The name of an executable may be no text.
-        body = (part.encode(errors="backslashreplace") for part in _FORMS[kind](pages))
-        charset = "" if kind == "application/json" else "; charset=utf-8"
-        return Answer(body, kind + charset + _PARAMETERS.get(kind, ""), headers={"Vary": "Accept"})
+        body = (part.encode(errors="backslashreplace") for part in write(pages))
+        return Answer(body, kind + parameters, headers={"Vary": "Accept"})
 
 
 def _filter(fields: Mapping[str, Sequence[str]]) -> Filter:
     unknown = sorted(set(fields) - {"service", "user", "pid"})
     if unknown:
-        raise Unusable(400, f"field {unknown[0][:64]!r} is none of service, user, pid")
+        raise RequestRefused(400, f"field {unknown[0][:64]!r} is none of service, user, pid")
     if sum(map(len, fields.values())) > MAX_VALUES:
-        raise Unusable(400, f"the filters have more than {MAX_VALUES} values")
+        raise RequestRefused(400, f"the filters have more than {MAX_VALUES} values")
     return Filter(
         frozenset(fields.get("service", ())),
         frozenset(_numbers(fields, "user")),
@@ -77,7 +77,7 @@ def _filter(fields: Mapping[str, Sequence[str]]) -> Filter:
 def _numbers(fields: Mapping[str, Sequence[str]], name: str) -> Iterable[int]:
     for value in fields.get(name, ()):
         if not (value.isascii() and value.isdecimal() and len(value) <= 10):
-            raise Unusable(400, f"{name} {value[:64]!r} is not a number")
+            raise RequestRefused(400, f"{name} {value[:64]!r} is not a number")
         yield int(value)
 
 
@@ -129,10 +129,10 @@ def _html(pages: Pages) -> Iterator[str]:
     yield _TAIL
 
 
-#: The forms, the first one for callers who do not say.
-_FORMS: dict[str, Callable[[Pages], Iterator[str]]] = {
-    "text/csv": _csv,
-    "application/json": _json,
-    "text/html": _html,
+#: The forms by their media types, with the parameters of these; the first one is for callers who
+#: do not say.
+_FORMS: dict[str, tuple[Callable[[Pages], Iterator[str]], str]] = {
+    "text/csv": (_csv, "; charset=utf-8; header=present"),
+    "application/json": (_json, ""),
+    "text/html": (_html, "; charset=utf-8"),
 }
-_PARAMETERS = {"text/csv": "; header=present"}

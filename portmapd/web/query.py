@@ -13,7 +13,7 @@ from portmapd.errors import PortmapdError
 TEXT = "text/plain; charset=utf-8"
 
 
-class Unusable(PortmapdError):
+class RequestRefused(PortmapdError):
     """A request that cannot be served; the message says why, and what to do.
 
     :param status: the status of HTTP (RFC 9110, 15).
@@ -69,7 +69,7 @@ class Answer:
     listen: Callable[[Consumer], IPushProducer] | None = None
 
 
-#: Makes the answer to a query; it may raise :exc:`Unusable`.
+#: Makes the answer to a query; it may raise :exc:`RequestRefused`.
 Handler = Callable[[Query], Answer]
 
 
@@ -85,6 +85,6 @@ class Route:
     methods: Sequence[str] = ("GET", "HEAD")
 
 
-def text(words: str, status: int = 200, **headers: str) -> Answer:
+def text_answer(text: str, status: int = 200, **headers: str) -> Answer:
     """A line of text."""
-    return Answer([f"{words}\n".encode()], status=status, headers=headers)
+    return Answer([f"{text}\n".encode()], status=status, headers=headers)

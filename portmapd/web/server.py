@@ -27,7 +27,7 @@ from portmapd.web.history import History, Sample
 from portmapd.web.inventory import Inventory
 from portmapd.web.latency import Probe
 from portmapd.web.portmap import PortmapPage
-from portmapd.web.query import Answer, Handler, Query, Route, Unusable, text
+from portmapd.web.query import Answer, Handler, Query, RequestRefused, Route, text_answer
 from portmapd.web.site import Site
 
 #: How often the endpoint is tried while another process may have it, and after how many seconds.
@@ -59,7 +59,7 @@ class WebServer:
         self._endpoint = endpoint
         self._server = server
         self._reactor = reactor
-        self._probe = _probe(registry, server, config, reactor)
+        self._probe = Probe(registry, config.policy, reactor, server.descriptors, perf_counter)
         counters = Counters(
             registry,
             server.statistics,
@@ -95,23 +95,20 @@ class WebServer:
         """
         self._probe.start()
         self._history.start()
-        self._listen(TRIES if patiently else 1)
+        if patiently:
+            self._bind_patiently(TRIES)
+        else:
+            self._bind()
 
-    def _listen(self, tries: int) -> None:
-        self._retry = None
+    def _bind_patiently(self, tries: int) -> None:
+        """Bind the endpoint, now or later; in the end, what is served besides is worth more."""
         try:
             self._bind()
         except ConfigurationError as error:
-            if tries == 1:
-                raise
-            self._retry = self._reactor.callLater(RETRY_BIND, self._listen_later, tries - 1, error)
-
-    def _listen_later(self, tries: int, error: ConfigurationError) -> None:
-        """Try again; in the end, what is served besides is worth more than this."""
-        if tries > 1:
-            self._listen(tries)
-        else:
-            self._log.error("{error}", error=error)
+            if tries > 1:
+                self._retry = self._reactor.callLater(RETRY_BIND, self._bind_patiently, tries - 1)
+            else:
+                self._log.error("{error}", error=error)
 
     def _bind(self) -> None:
         failures: list[Failure] = []
@@ -166,12 +163,6 @@ class WebServer:
         return gatherResults([*ended, self._site.close()])
 
 
-def _probe(
-    registry: Registry, server: PortmapServer, config: Config, reactor: IReactorTime
-) -> Probe:
-    return Probe(registry, config.policy, reactor, server.descriptors, perf_counter)
-
-
 def _metrics(counters: Counters, connections: Callable[[], Mapping[str, int]]) -> Handler:
     """What answers for ``/metrics``: prometheus_client, where it is installed."""
     try:
@@ -182,9 +173,9 @@ def _metrics(counters: Counters, connections: Callable[[], Mapping[str, int]]) -
 
 
 def _no_metrics(query: Query) -> Answer:
-    raise Unusable(501, "metrics need prometheus_client: pip install 'portmapd[metrics]'")
+    raise RequestRefused(501, "metrics need prometheus_client: pip install 'portmapd[metrics]'")
 
 
 def _health(query: Query) -> Answer:
     """The reactor serves: otherwise there were no answer."""
-    return text("serving")
+    return text_answer("serving")

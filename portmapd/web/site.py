@@ -20,7 +20,7 @@ from portmapd.portmapper.caller import Audience
 from portmapd.server.own_addresses import is_own_address
 from portmapd.server.quota import OpenStreams, network_of
 from portmapd.web.origin import check_host, check_site
-from portmapd.web.query import Answer, Query, Route, Unusable, text
+from portmapd.web.query import Answer, Query, RequestRefused, Route, text_answer
 
 #: The most connections: 500 browsers that listen, and as many requests. One other network may have
 #: a quarter of them.
@@ -47,6 +47,8 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Server": "portmapd",
 }
+#: The reason phrases that Twisted does not know (RFC 9110, 15).
+REASONS = {421: b"Misdirected Request"}
 #: A proxy on this host asks for callers that may be elsewhere.
 FORWARDED = ("forwarded", "x-forwarded-for", "via")
 
@@ -91,7 +93,7 @@ class Request(http.Request):
     def query(self) -> Query:
         """What it asks for.
 
-        :raises Unusable: it is not in UTF-8.
+        :raises RequestRefused: it is not in UTF-8.
         """
         try:
             fields = {
@@ -99,16 +101,14 @@ class Request(http.Request):
                 for name, values in self.args.items()
             }
         except UnicodeDecodeError:
-            raise Unusable(400, "a field is not in UTF-8") from None
+            raise RequestRefused(400, "a field is not in UTF-8") from None
         is_forwarded = any(self.header(name) for name in FORWARDED)
         is_local = self.channel.is_own and not is_forwarded
         return Query(fields, self.header("accept") or "", is_local)
 
     def send(self, answer: Answer, clock: IReactorTime) -> None:
         """Send *answer*, at the rate at which the peer reads it."""
-        # Twisted has no words for 421, and says "Unknown Status".
-        words = {421: b"Misdirected Request"}.get(answer.status)
-        self.setResponseCode(answer.status, words)
+        self.setResponseCode(answer.status, REASONS.get(answer.status))
         for name, value in {**HEADERS, "Content-Type": answer.kind, **answer.headers}.items():
             self.setHeader(name, value)
         if answer.listen is not None:
@@ -284,12 +284,13 @@ class Site(http.HTTPFactory):
         """Nothing is written."""
 
     def buildProtocol(self, addr: Any) -> Any:
-        is_own = not isinstance(addr, IPv4Address | IPv6Address) or is_own_address(addr.host)
-        if self._is_closed or (
-            isinstance(addr, IPv4Address | IPv6Address)
-            and self._policy.audience(addr.host, is_own) is Audience.EXCLUDED
-        ):
+        if self._is_closed:
             return None
+        is_own = True
+        if isinstance(addr, IPv4Address | IPv6Address):
+            is_own = is_own_address(addr.host)
+            if self._policy.audience(addr.host, is_own) is Audience.EXCLUDED:
+                return None
         channel: Any = super().buildProtocol(addr)
         channel.is_own = is_own
         return channel
@@ -312,11 +313,11 @@ class Site(http.HTTPFactory):
         """Answer *request*; a failure is logged, and ends there."""
         try:
             answer = self._answer(request)
-        except Unusable as why:
-            answer = text(str(why), why.status, **why.headers)
+        except RequestRefused as why:
+            answer = text_answer(str(why), why.status, **why.headers)
         except Exception:
             self._log.failure("a request over HTTP failed")
-            answer = text("portmapd failed; its log tells how", 500)
+            answer = text_answer("portmapd failed; its log tells how", 500)
         request.send(answer, self._clock)
 
     def _answer(self, request: Request) -> Answer:
@@ -325,10 +326,10 @@ class Site(http.HTTPFactory):
         check_site(request.header, method)
         route = self._routes.get(request.path.decode("ascii", "replace"))
         if route is None:
-            raise Unusable(404, f"there is {', '.join(self._routes)}, and nothing else")
+            raise RequestRefused(404, f"there is {', '.join(self._routes)}, and nothing else")
         if method not in route.methods:
             allowed = ", ".join(route.methods)
-            raise Unusable(405, f"what is here takes {allowed}", Allow=allowed)
+            raise RequestRefused(405, f"what is here takes {allowed}", Allow=allowed)
         return route.handle(request.query())
 
     def close(self) -> Deferred[None]:

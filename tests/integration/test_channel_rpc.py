@@ -9,11 +9,9 @@ import pytest
 
 from portmapd.channel.commands import WATCH
 from portmapd.errors import AlreadyRegistered
-from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, Rpcb, encode_pmap, encode_rpcb
-from portmapd.oncrpc.xdr import Reader
 from tests.support.daemon import portmapd
-from tests.support.exchange import connect_local, exchange, question, run_as
+from tests.support.exchange import connect_local, results, run_as
 from tests.support.namespace import Namespace, eventually
 from tests.support.registrant import Registrant
 from tests.support.talk import Served, Talk
@@ -28,7 +26,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="to be several users takes r
 def call(path: str, version: int, procedure: int, arguments: bytes) -> int:
     """The number that the rpcbind socket answers with."""
     with connect_local(path) as skt:
-        return Reader(decode_reply(exchange(skt, question(version, procedure, arguments)))).uint()
+        return results(skt, version, procedure, arguments).uint()
 
 
 def port_of(channel: Served, program: int, protocol: int) -> int:

@@ -11,10 +11,10 @@ import pytest
 
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, encode_pmap, read_rpcb
-from portmapd.oncrpc.xdr import Reader, uint
+from portmapd.oncrpc.xdr import uint
 from tests.integration.conftest import OURS, OURS6, THEIRS, THEIRS6
 from tests.support.daemon import portmapd
-from tests.support.exchange import exchange, question
+from tests.support.exchange import exchange, question, results
 from tests.support.frames import frame, hardware_address, opening
 from tests.support.namespace import Namespace, eventually
 
@@ -135,5 +135,5 @@ def test_reserved_ports(hosts: Hosts, tmp_path: Path) -> None:
     """Where any user may bind the ports below 1024, they make nobody superuser."""
     hosts[0].run("sysctl", "-q", "net.ipv4.ip_unprivileged_port_start=0")
     with served(hosts, tmp_path) as skt:
-        rows = Reader(decode_reply(exchange(skt, question(3, 4)))).sequence(read_rpcb)
+        rows = results(skt, 3, 4).sequence(read_rpcb)
         assert [row.owner for row in rows if row.program == 100003] == ["unknown"]

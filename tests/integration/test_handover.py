@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from portmapd.oncrpc.program import (
     read_rpcb,
 )
 from portmapd.oncrpc.record import mark
-from portmapd.oncrpc.xdr import Reader
 from tests.support.exchange import (
     PATIENCE,
     connect,
@@ -35,11 +33,13 @@ from tests.support.exchange import (
     exchange,
     question,
     receive_record,
+    results,
     run_as,
 )
 from tests.support.handovers import Dynasty, dynasty, run_handovers, watched
 from tests.support.host import twistd
-from tests.support.namespace import TOP, Namespace, eventually
+from tests.support.installation import install
+from tests.support.namespace import Namespace, eventually
 from tests.support.registrant import Registrant
 from tests.support.talk import Talk
 
@@ -67,21 +67,16 @@ def service() -> Iterator[str]:
         yield format_address(*skt.getsockname())
 
 
-def ask(skt: socket.socket, procedure: RpcbProcedure, arguments: bytes = b"") -> Reader:
-    """The results of a call of version 4."""
-    return Reader(decode_reply(exchange(skt, question(RPCBVERS4, procedure, arguments))))
-
-
 def owners(skt: socket.socket) -> dict[tuple[int, str], str]:
     """The owner of every mapping."""
-    rows = ask(skt, RpcbProcedure.RPCBPROC_DUMP).sequence(read_rpcb)
+    rows = results(skt, RPCBVERS4, RpcbProcedure.RPCBPROC_DUMP).sequence(read_rpcb)
     return {(row.program, row.netid): row.owner for row in rows}
 
 
 def getports(skt: socket.socket) -> int:
     """How many GETPORTs were counted."""
     # RFC 1833, 2.1: of version 2, a count for each procedure.
-    reader = ask(skt, RpcbProcedure.RPCBPROC_GETSTAT)
+    reader = results(skt, RPCBVERS4, RpcbProcedure.RPCBPROC_GETSTAT)
     return [reader.uint() for _ in range(13)][PmapProcedure.PMAPPROC_GETPORT]
 
 
@@ -94,7 +89,7 @@ def test_all_passes_over(host: Dynasty, service: str) -> None:
         Talk(host.channel) as watcher,
     ):
         rpcb = encode_rpcb(Rpcb(SET, 1, "udp", service))
-        assert ask(rpc, RpcbProcedure.RPCBPROC_SET, rpcb).boolean()
+        assert results(rpc, RPCBVERS4, RpcbProcedure.RPCBPROC_SET, rpcb).boolean()
         exchange(tcp, question(2, 3, encode_pmap(Pmap(SET, 1, 17, 0))))
         talk.register((NAME, "1", 0), (NAME, "2", 0))
         talk.set((HELD, 1, "udp", "127.0.0.1.0.9"))
@@ -211,9 +206,8 @@ def test_new_process_fails(tmp_path: Path, service: str, text: str, why: str) ->
             assert said.stderr.endswith("; the daemon goes on as it was\n")
             assert re.search(f"no other process takes the place of this one: .*{why}", host.log)
             assert talk.names() == [NAME]
-            assert ask(
-                rpc, RpcbProcedure.RPCBPROC_SET, encode_rpcb(Rpcb(SET, 1, "udp", service))
-            ).boolean()
+            rpcb = encode_rpcb(Rpcb(SET, 1, "udp", service))
+            assert results(rpc, RPCBVERS4, RpcbProcedure.RPCBPROC_SET, rpcb).boolean()
             assert host.pid == pid
             # It can be tried again.
             program.write_text(PROGRAM)
@@ -234,25 +228,6 @@ def test_options(tmp_path: Path) -> None:
         file.write_text("max-services = 5\n")
         host.hand_over()
         assert talk.hello()["limit"] == 5
-
-
-def installed_for_all(namespace: Namespace) -> tuple[str, ...]:
-    """A twistd that every user can execute, wherever the checkout is: its folder may be closed."""
-    namespace.run(
-        "sh",
-        "-ec",
-        f"""
-        mount -t tmpfs tmpfs /opt
-        mkdir /opt/python /opt/site /opt/lib
-        mount --bind {sys.base_prefix} /opt/python
-        mount --bind {sysconfig.get_path("purelib")} /opt/site
-        cp -r {TOP}/portmapd {TOP}/twisted /opt/lib
-        chmod -R a+rX /opt/lib
-        """,
-    )
-    python = f"/opt/python/bin/{Path(sys.executable).resolve().name}"
-    paths = ("PYTHONPATH=/opt/lib:/opt/site", "LD_LIBRARY_PATH=/opt/python/lib")
-    return ("env", *paths, python, "-c", "from twisted.scripts.twistd import run; run()")
 
 
 def test_addresses(tmp_path: Path) -> None:
@@ -282,8 +257,9 @@ def test_addresses(tmp_path: Path) -> None:
 def test_without_rights(namespace: Namespace, tmp_path: Path, options: tuple[str, ...]) -> None:
     """What took root's rights at the start is passed on: port 111, and a kept capability."""
     log, pid_file = tmp_path / "log", "/run/portmapd/twistd.pid"
-    command = installed_for_all(namespace)
-    first = namespace.start(*command, "-n", f"--uid={NOBODY}", "portmapd", *options, log=log)
+    install(namespace, tmp_path)
+    command = ("/opt/portmapd/bin/twistd", "-n", f"--uid={NOBODY}", "portmapd")
+    first = namespace.start(*command, *options, log=log)
 
     def pid() -> str:
         return namespace.run("cat", pid_file).strip()

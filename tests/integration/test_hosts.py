@@ -11,7 +11,7 @@ from portmapd.oncrpc.program import Rpcb, encode_rpcb
 from portmapd.oncrpc.xdr import Reader
 from tests.integration.conftest import OURS, OURS6
 from tests.support.daemon import portmapd
-from tests.support.exchange import connect, exchange, question
+from tests.support.exchange import connect, exchange, question, results
 from tests.support.namespace import Namespace, eventually
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -92,7 +92,7 @@ def test_advertise(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -
                 assert Reader(decode_reply(reply)).string() == "192.0.2.9.0.111"
         specific = encode_rpcb(Rpcb(200100, 1, "tcp", "10.98.0.1.15.160"))
         with connect(TCP, "127.0.0.1", 111, make=namespace.make_socket) as skt:
-            assert Reader(decode_reply(exchange(skt, question(3, 1, specific)))).boolean()
+            assert results(skt, 3, 1, specific).boolean()
         with connect(TCP, OURS, 111, make=elsewhere.make_socket) as skt:
             call = question(3, 3, encode_rpcb(Rpcb(200100, 1)))
             assert Reader(decode_reply(exchange(skt, call))).string() == "10.98.0.1.15.160"
@@ -132,7 +132,7 @@ def test_abstract_socket(namespace: Namespace, tmp_path: Path) -> None:
             with namespace.make_socket(socket.AF_UNIX, TCP) as skt:
                 skt.settimeout(30)
                 skt.connect(ABSTRACT)
-                assert Reader(decode_reply(exchange(skt, question(3, 1, wanted)))).boolean()
+                assert results(skt, 3, 1, wanted).boolean()
                 assert b"superuser" in decode_reply(exchange(skt, question(3, 4)))
     with (
         namespace.make_socket(socket.AF_UNIX, TCP) as skt,

@@ -29,6 +29,7 @@ from tests.support.daemon import TWISTD, portmapd
 from tests.support.embedded import asynchronous, serving
 from tests.support.exchange import free_port
 from tests.support.handovers import dynasty
+from tests.support.host import twistd
 from tests.support.namespace import PATH, TOP, Namespace, eventually
 from tests.support.web import WebDaemon, web_daemon
 
@@ -156,16 +157,11 @@ def test_endpoint_taken(web: WebDaemon) -> None:
         (taken, f"the endpoint '{taken}' cannot be served: Address already in use"),
         ("8080", "http '8080' is no endpoint of Twisted (Unknown endpoint type: '8080'); give one"),
     ):
-        options = ("-p0", "--rpc-socket=none", "--local-socket=none", "--state=none")
-        done = subprocess.run(
-            [TWISTD, "-n", "--pidfile=", "portmapd", *options, "--http", endpoint],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        options = ("-p0", "--rpc-socket=none", "--local-socket=none", "--http", endpoint)
+        done = twistd("-n", "--pidfile=", "portmapd", *options)
         assert done.returncode == 1
-        assert said in done.stdout + done.stderr
-        assert "Traceback" not in done.stdout + done.stderr
+        assert said in done.stdout
+        assert "Traceback" not in done.stdout
 
 
 def test_elsewhere(namespace: Namespace, elsewhere: Namespace, tmp_path: Path) -> None:

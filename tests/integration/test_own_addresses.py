@@ -9,10 +9,10 @@ import pytest
 from portmapd.errors import AuthRefused
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, Rpcb, encode_pmap, encode_rpcb, read_rpcb
-from portmapd.oncrpc.xdr import Reader, uint
+from portmapd.oncrpc.xdr import uint
 from tests.integration.conftest import OURS, OURS6
 from tests.support.daemon import portmapd
-from tests.support.exchange import connect, exchange, question
+from tests.support.exchange import connect, exchange, question, results
 from tests.support.namespace import Namespace
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -37,7 +37,7 @@ def registered(caller: Namespace, host: str, kind: socket.SocketKind, program: i
         wanted = Rpcb(program, 1, netid, f"{host}.15.160")
         assert decode_reply(exchange(own, question(3, 1, encode_rpcb(wanted)))) == uint(1)
     with connect(TCP, host, 111, make=caller.make_socket) as skt:
-        rows = Reader(decode_reply(exchange(skt, question(3, 4)))).sequence(read_rpcb)
+        rows = results(skt, 3, 4).sequence(read_rpcb)
     return next(row.owner for row in rows if row.program == program)
 
 

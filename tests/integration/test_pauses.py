@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, encode_pmap
-from portmapd.oncrpc.xdr import Reader
 from portmapd.registry.mapping import mapping
-from tests.support.exchange import connect_local, exchange, question
+from tests.support.exchange import connect_local, results
 from tests.support.host import Daemon, daemon
 from tests.support.namespace import eventually
 from tests.unit.server.test_bound_sockets import TCP, UDP, opened
@@ -97,7 +95,7 @@ def ask(running: Daemon, procedure: int, port: int = 0, protocol: int = 17) -> i
     """The result of a procedure of version 2 about program 200100."""
     with connect_local(running.path) as skt:
         arguments = encode_pmap(Pmap(200100, 1, protocol, port))
-        return Reader(decode_reply(exchange(skt, question(2, procedure, arguments)))).uint()
+        return results(skt, 2, procedure, arguments).uint()
 
 
 def soon(running: Daemon, port: int, protocol: int = 17) -> None:

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, encode_pmap
-from portmapd.oncrpc.xdr import Reader
 from tests.integration.conftest import OURS, OURS6
 from tests.integration.real_programs.table import ALL_NETIDS, Table, every
 from tests.support.daemon import ERRORS, TWISTD
-from tests.support.exchange import connect, exchange, question
+from tests.support.exchange import connect, exchange, question, results
 from tests.support.namespace import Namespace, Started, eventually
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -64,7 +62,7 @@ def sets(namespace: Namespace, host: str, number: int) -> bool:
     """May a caller set a mapping over UDP there? Callers from elsewhere may not."""
     arguments = encode_pmap(Pmap(200_000 + number, 1, 17, 4000))
     with connect(UDP, host, 111, make=namespace.make_socket) as skt:
-        return bool(Reader(decode_reply(exchange(skt, question(2, 1, arguments)))).uint())
+        return bool(results(skt, 2, 1, arguments).uint())
 
 
 @pytest.mark.programs("setpriv", "rpcinfo")

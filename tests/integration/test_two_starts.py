@@ -4,9 +4,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.daemon import TWISTD
+from tests.support import host
 from tests.support.exchange import connect_local, exchange, question
-from tests.support.namespace import TOP, eventually
+from tests.support.namespace import eventually
 
 #: How often; ``PORTMAPD_STARTS=100`` for long.
 STARTS = int(os.environ.get("PORTMAPD_STARTS", "3"))
@@ -16,9 +16,7 @@ def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start a daemon, which logs there."""
     words = (f"--rpc-socket={folder}/rpc.sock", "--port=0", "--local-socket=none")
     with log.open("wb") as output:
-        return subprocess.Popen(
-            [TWISTD, "-n", "--pidfile=", "portmapd", *words], cwd=TOP, stdout=output, stderr=output
-        )
+        return host.start(output, *words)
 
 
 def race(folder: Path) -> None:

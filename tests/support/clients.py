@@ -17,9 +17,10 @@ from portmapd.client.core.watching import AsyncChanges
 from portmapd.client.twisted import Portmapper
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable
-from tests.support.daemon import ERRORS, NO_STATE, TWISTD
-from tests.support.exchange import PATIENCE, connect_local
-from tests.support.namespace import TOP, eventually
+from tests.support.daemon import ERRORS, NO_STATE
+from tests.support.exchange import PATIENCE
+from tests.support.host import serves, start
+from tests.support.namespace import eventually
 
 #: The name under which a daemon lists itself.
 ITSELF = "portmapd.portmapd"
@@ -114,23 +115,8 @@ class Mortal:
         """Start it; it serves when this returns."""
         words = ("--port", "0", "--rpc-socket", "none", "--local-socket", self.path)
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [TWISTD, "-n", "--pidfile=", "portmapd", *NO_STATE, *words, *self._options],
-                cwd=TOP,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        eventually(self._serves, f"{self.path} is served")
-
-    def _serves(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text()
-        try:
-            connect_local(self.path).close()
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        return True
+            process = self._process = start(output, *NO_STATE, *words, *self._options)
+        eventually(lambda: serves(process, self.path, self._log), f"{self.path} is served")
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal, and wait for its end."""

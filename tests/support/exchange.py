@@ -10,8 +10,9 @@ from itertools import count, product
 from random import Random
 from typing import TypeVar
 
-from portmapd.oncrpc.message import NOBODY, Call, Credential, encode_call
+from portmapd.oncrpc.message import NOBODY, Call, Credential, decode_reply, encode_call
 from portmapd.oncrpc.record import mark
+from portmapd.oncrpc.xdr import Reader
 
 #: No answer takes longer, in seconds; it only keeps a broken test from hanging.
 PATIENCE = 30.0
@@ -122,6 +123,14 @@ def exchange(skt: socket.socket, message: bytes) -> bytes:
         return skt.recv(65_535)
     skt.sendall(mark(message))
     return receive_record(skt)
+
+
+def results(skt: socket.socket, version: int, procedure: int, arguments: bytes = b"") -> Reader:
+    """Call a procedure of the port mapper, and give its results.
+
+    :raises EOFError: the stream was closed instead.
+    """
+    return Reader(decode_reply(exchange(skt, question(version, procedure, arguments))))
 
 
 def receive_record(skt: socket.socket) -> bytes:

@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,28 +19,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 
-from attrs import define, field
+from attrs import define
 
 from portmapd.channel import commands as c
 from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.netid import format_address
-from portmapd.oncrpc.program import (
-    Pmap,
-    Rpcb,
-    RpcbProcedure,
-    encode_pmap,
-    encode_rpcb,
-)
+from portmapd.oncrpc.program import Pmap, Rpcb, RpcbProcedure, encode_pmap, encode_rpcb
 from portmapd.oncrpc.xdr import Reader
 from tests.support.daemon import ERRORS, TWISTD
-from tests.support.exchange import PATIENCE, connect, connect_local, exchange, question
-from tests.support.namespace import TOP, eventually
+from tests.support.exchange import (
+    PATIENCE,
+    connect,
+    connect_local,
+    exchange,
+    question,
+    results,
+)
+from tests.support.host import served_port, start
+from tests.support.namespace import eventually
+from tests.support.report import Report
 from tests.support.talk import Talk
 
 #: After so many seconds a caller over UDP sends its call again.
 RETRANSMIT = 1.0
 #: A program, and a name, that are registered all the time; and a name that comes and goes.
 PROGRAM, LASTING, COMING = 200_000, "lasting.example.com", "coming.example.com"
+#: What GETPORT is asked for.
+LOOKUP = encode_pmap(Pmap(PROGRAM, 1, 17))
 #: So much of a log is shown, in characters.
 _TAIL = 4_000
 #: The signal that restarts the daemon.
@@ -58,30 +62,20 @@ class Dynasty:
     :ivar port: the port that it serves.
     """
 
-    def __init__(self, folder: Path, *options: str, twistd: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *options: str, twistd: tuple[str, ...] = (TWISTD,)) -> None:
         self._folder = folder
         self.rpc, self.channel = str(folder / "rpc.sock"), str(folder / "portmapd.sock")
-        words = (f"--rpc-socket={self.rpc}", f"--local-socket={self.channel}", *options)
+        words = (
+            "--port=0",
+            f"--rpc-socket={self.rpc}",
+            f"--local-socket={self.channel}",
+            f"--state={folder}/mappings",
+            *options,
+        )
         with (folder / "log").open("wb") as log:
-            self._first = subprocess.Popen(
-                [
-                    *(twistd or (TWISTD,)),
-                    "-n",
-                    f"--pidfile={folder}/pid",
-                    "portmapd",
-                    "--port=0",
-                    f"--state={folder}/mappings",
-                    *words,
-                ],
-                cwd=TOP,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self._first = start(log, *words, pid_file=f"{folder}/pid", twistd=twistd)
         eventually(self._serves, "the daemon serves")
-        own = encode_pmap(Pmap(100000, 2, 17, 0))
-        with connect_local(self.rpc) as skt:
-            self.port = Reader(decode_reply(exchange(skt, question(2, 3, own)))).uint()
+        self.port = served_port(self.rpc)
 
     def _serves(self) -> bool:
         assert self._first.poll() is None, self.log
@@ -136,7 +130,7 @@ def watched(pid: int) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def dynasty(*options: str, twistd: tuple[str, ...] = ()) -> Iterator[Dynasty]:
+def dynasty(*options: str, twistd: tuple[str, ...] = (TWISTD,)) -> Iterator[Dynasty]:
     """Run a daemon in the block that others may succeed."""
     with TemporaryDirectory(prefix="portmapd-") as name:
         running = Dynasty(Path(name), *options, twistd=twistd)
@@ -147,14 +141,13 @@ def dynasty(*options: str, twistd: tuple[str, ...] = ()) -> Iterator[Dynasty]:
 
 
 @define
-class Report:
+class HandoverReport(Report[str]):
     """What came of the hand-overs.
 
     :param calls: how many calls over UDP were answered, and how many of them were sent twice.
     :param records: how many calls were answered over one TCP stream.
     :param changes: how many changes a watcher was told of.
     :param longest: seconds that the slowest answer over UDP took.
-    :param faults: what should not have been.
     """
 
     handovers: int = 0
@@ -163,7 +156,6 @@ class Report:
     records: int = 0
     changes: int = 0
     longest: float = 0.0
-    faults: list[str] = field(factory=list)
 
     def __str__(self) -> str:
         return (
@@ -180,7 +172,7 @@ class Load:
     :param report: is told what comes of it.
     """
 
-    def __init__(self, host: Dynasty, report: Report) -> None:
+    def __init__(self, host: Dynasty, report: HandoverReport) -> None:
         self._host = host
         self._report = report
         self._end = Event()
@@ -210,7 +202,7 @@ class Load:
             skt.settimeout(RETRANSMIT)
             while not self._end.is_set():
                 began = time.monotonic()
-                call = question(2, 3, encode_pmap(Pmap(PROGRAM, 1, 17, 0)))
+                call = question(2, 3, LOOKUP)
                 try:
                     reply = exchange(skt, call)
                 except TimeoutError:
@@ -225,8 +217,7 @@ class Load:
     def _stream(self) -> None:
         with connect(socket.SOCK_STREAM, "127.0.0.1", self._host.port) as skt:
             while not self._end.is_set():
-                call = question(2, 3, encode_pmap(Pmap(PROGRAM, 1, 17, 0)))
-                assert Reader(decode_reply(exchange(skt, call))).uint(), "the mapping is lost"
+                assert results(skt, 2, 3, LOOKUP).uint(), "the mapping is lost"
                 self._report.records += 1
                 time.sleep(0.001)
 
@@ -247,17 +238,16 @@ class Load:
                 time.sleep(0.001)
 
 
-def run_handovers(count: int, *options: str) -> Report:
+def run_handovers(count: int, *options: str) -> HandoverReport:
     """Hand a daemon over so many times."""
-    report = Report()
+    report = HandoverReport()
     with ExitStack() as stack:
         host = stack.enter_context(dynasty(*options))
         service = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         service.bind(("127.0.0.1", 0))
         rpcb = Rpcb(PROGRAM, 1, "udp", format_address(*service.getsockname()))
         with connect_local(host.rpc) as skt:
-            answer = exchange(skt, question(4, RpcbProcedure.RPCBPROC_SET, encode_rpcb(rpcb)))
-            assert Reader(decode_reply(answer)).boolean()
+            assert results(skt, 4, RpcbProcedure.RPCBPROC_SET, encode_rpcb(rpcb)).boolean()
         lasting = stack.enter_context(Talk(host.channel))
         lasting.register((LASTING, "1", 0))
         stack.enter_context(Load(host, report).running())
@@ -266,8 +256,7 @@ def run_handovers(count: int, *options: str) -> Report:
             report.handovers += 1
             if [row[2] for row in lasting.services(names=[LASTING])] != [os.getpid()]:
                 report.faults.append(f"{LASTING} is not registered any more")
-            if sys.stderr.isatty():
-                print(f"\r{report}", end="", file=sys.stderr, flush=True)
+            report.show()
     return report
 
 
@@ -275,11 +264,7 @@ def main() -> int:
     """Read the options, and print the report."""
     parser = argparse.ArgumentParser(prog="handovers")
     parser.add_argument("--handovers", type=int, default=100)
-    report = run_handovers(parser.parse_args().handovers)
-    print(report)
-    for fault in report.faults:
-        print(fault)
-    return bool(report.faults)
+    return run_handovers(parser.parse_args().handovers).conclude()
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.program import Pmap, encode_pmap
-from portmapd.oncrpc.xdr import Reader
 from tests.support.daemon import ERRORS, NO_STATE, TWISTD
-from tests.support.exchange import PATIENCE, connect_local, exchange, question
+from tests.support.exchange import PATIENCE, connect_local, results
 from tests.support.namespace import TOP, eventually
 
 
@@ -41,6 +40,43 @@ def twistd(*words: str) -> subprocess.CompletedProcess[str]:
     return run(TWISTD, *words, *NO_STATE)
 
 
+def start(
+    output: IO[bytes], *words: str, pid_file: str = "", twistd: Sequence[str] = (TWISTD,)
+) -> subprocess.Popen[bytes]:
+    """Start a daemon in the foreground, and do not wait until it serves.
+
+    :param output: where it logs.
+    :param words: options of ``twistd portmapd``.
+    :param twistd: the command that is twistd.
+    """
+    return subprocess.Popen(
+        [*twistd, "-n", f"--pidfile={pid_file}", "portmapd", *words],
+        cwd=TOP,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    )
+
+
+def serves(process: subprocess.Popen[bytes], path: str, log: Path) -> bool:
+    """Whether a daemon that was started serves at *path* by now.
+
+    :raises AssertionError: it has ended.
+    """
+    assert process.poll() is None, f"the daemon did not start:\n{log.read_text()}"
+    try:
+        connect_local(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
+
+
+def served_port(path: str) -> int:
+    """The port that the daemon serves whose rpcbind socket is at *path*."""
+    with connect_local(path) as skt:
+        return results(skt, 2, 3, encode_pmap(Pmap(100000, 2, 17, 0))).uint()
+
+
 class Daemon:
     """A ``twistd portmapd`` in the foreground.
 
@@ -51,9 +87,7 @@ class Daemon:
     def __init__(self, process: subprocess.Popen[bytes], path: str) -> None:
         self._process = process
         self.path = path
-        with connect_local(path) as skt:
-            own = encode_pmap(Pmap(100000, 2, 17, 0))
-            self.port = Reader(decode_reply(exchange(skt, question(2, 3, own)))).uint()
+        self.port = served_port(path)
 
     @property
     def pid(self) -> int:
@@ -86,15 +120,9 @@ def daemon(folder: Path, *options: str) -> Iterator[Daemon]:
     path, log = str(folder / "rpc.sock"), folder / "twistd.log"
     words = (*NO_STATE, "--port", "0", "--rpc-socket", path, "--local-socket", "none", *options)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [TWISTD, "-n", "--pidfile=", "portmapd", *words],
-            cwd=TOP,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+        process = start(output, *words)
     try:
-        eventually(lambda: _serves(process, path), f"{path} is served: {log.read_text()}")
+        eventually(lambda: serves(process, path, log), f"{path} is served")
         yield Daemon(process, path)
     finally:
         process.terminate()
@@ -102,12 +130,3 @@ def daemon(folder: Path, *options: str) -> Iterator[Daemon]:
     said = log.read_text()
     assert status == 0, said
     assert not any(error in said for error in ERRORS), said
-
-
-def _serves(process: subprocess.Popen[bytes], path: str) -> bool:
-    assert process.poll() is None, "the daemon did not start"
-    try:
-        connect_local(path).close()
-    except (FileNotFoundError, ConnectionRefusedError):
-        return False
-    return True

@@ -24,16 +24,23 @@ from threading import Event, Thread
 from attrs import define, field, frozen
 
 from portmapd.errors import InvalidState
-from portmapd.oncrpc.message import decode_reply
 from portmapd.oncrpc.netid import format_address
-from portmapd.oncrpc.program import PROGRAM, Rpcb, RpcbProcedure, encode_rpcb, read_rpcb
-from portmapd.oncrpc.record import RecordReader, mark
+from portmapd.oncrpc.program import (
+    PROGRAM,
+    RPCBVERS4,
+    Rpcb,
+    RpcbProcedure,
+    encode_rpcb,
+    read_rpcb,
+)
+from portmapd.oncrpc.record import mark
 from portmapd.oncrpc.xdr import Reader
 from portmapd.registry.snapshot import decode_snapshot
 from portmapd.server.state_file import SLOTS
-from tests.support.daemon import TWISTD
-from tests.support.exchange import PATIENCE, connect_local, question
-from tests.support.namespace import TOP, eventually
+from tests.support.exchange import PATIENCE, connect_local, question, results
+from tests.support.host import serves, start
+from tests.support.namespace import eventually
+from tests.support.report import Report
 
 #: What was answered longer ago than this is in the file, in seconds.
 BEHIND = 1.0
@@ -89,7 +96,7 @@ class Fault:
 
 
 @define
-class Report:
+class KillReport(Report[Fault]):
     """What came of the kills.
 
     :param changes: how many SETs and UNSETs were answered.
@@ -103,7 +110,6 @@ class Report:
     taken_back: int = 0
     behind: float = 0.0
     disk: float = 0.0
-    faults: list[Fault] = field(factory=list)
 
     def __str__(self) -> str:
         kinds = [fault.kind for fault in self.faults]
@@ -125,36 +131,24 @@ class Victim:
 
     def __init__(self, folder: Path, state: Path, *options: str) -> None:
         self._path = str(folder / "rpc.sock")
-        self._log = (folder / "log").open("wb")
+        self._log = folder / "log"
+        self._output = self._log.open("wb")
         self._state = state
         self._options = (f"--state={state}", *options)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._reader = RecordReader()
 
     def spawn(self) -> None:
         """Start it, and do not wait until it serves."""
         words = ("--port=0", f"--rpc-socket={self._path}", "--local-socket=none")
-        self._process = subprocess.Popen(
-            [TWISTD, "-n", "--pidfile=", "portmapd", *words, *self._options],
-            cwd=TOP,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self._process = start(self._output, *words, *self._options)
 
     def connect(self) -> None:
         """Wait until it serves."""
-
-        def serves() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, "it did not start"
-            with suppress(FileNotFoundError, ConnectionRefusedError):
-                self._socket = connect_local(self._path)
-            return self._socket is not None
-
-        eventually(serves, "it serves")
-        self._reader = RecordReader()
+        process = self._process
+        assert process is not None
+        eventually(lambda: serves(process, self._path, self._log), "it serves")
+        self._socket = connect_local(self._path)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Have it end by that signal."""
@@ -178,23 +172,17 @@ class Victim:
     def close(self) -> None:
         """End it."""
         self.kill()
-        self._log.close()
+        self._output.close()
 
     def ask(self, procedure: RpcbProcedure, arguments: bytes = b"") -> Reader:
         """The results of a call of version 4."""
-        self.send(procedure, arguments)
         assert self._socket is not None
-        while True:
-            data = self._socket.recv(1 << 16)
-            if not data:
-                raise ConnectionResetError("it is gone")
-            for record in self._reader.feed(data):
-                return Reader(decode_reply(record))
+        return results(self._socket, RPCBVERS4, procedure, arguments)
 
     def send(self, procedure: RpcbProcedure, arguments: bytes = b"") -> None:
         """Send a call of version 4."""
         assert self._socket is not None
-        self._socket.sendall(mark(question(4, procedure, arguments)))
+        self._socket.sendall(mark(question(RPCBVERS4, procedure, arguments)))
 
     def table(self) -> dict[int, Place]:
         """What it has registered but for itself, by program."""
@@ -226,7 +214,7 @@ class Killing:
         self._random = random.Random(seed)
         self._histories = {FIRST + number: History() for number in range(PROGRAMS)}
         self._owner = ""
-        self.report = Report()
+        self.report = KillReport()
 
     def start(self) -> None:
         """Start the daemon for the first time, and learn who it takes this user for."""
@@ -299,7 +287,7 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def watch_disk(folder: Path, report: Report, end: Event) -> None:
+def watch_disk(folder: Path, report: KillReport, end: Event) -> None:
     """Measure for how long the disk is waited for, until the end."""
     while not end.wait(0.2):
         began = now()
@@ -320,7 +308,7 @@ def bound_services() -> Iterator[socket.socket]:
 
 def run_kills(
     folder: Path, state: Path, kills: int, seconds: float, seed: int, *, is_patient: bool = False
-) -> Report:
+) -> KillReport:
     """Kill a daemon so many times.
 
     :param folder: where its sockets are.
@@ -343,8 +331,7 @@ def run_kills(
         watch.start()
         while killing.report.kills < kills and not killing.report.faults:
             killing.kill()
-            if sys.stderr.isatty():
-                print(f"\r{killing.report}", end="", file=sys.stderr, flush=True)
+            killing.report.show()
     return killing.report
 
 
@@ -361,10 +348,7 @@ def main() -> int:
         report = run_kills(
             Path(scratch), Path(state, "mappings"), options.kills, options.seconds, options.seed
         )
-    print(report)
-    for fault in report.faults:
-        print(fault)
-    return bool(report.faults)
+    return report.conclude()
 
 
 if __name__ == "__main__":

@@ -1,29 +1,16 @@
 """A host whose first process is systemd, with portmapd's units installed as the pages say."""
 
 import os
-import shutil
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support.installation import install
 from tests.support.namespace import TOP, Namespace, eventually
 
 UNITS = TOP / "systemd"
 #: Where control groups of version 2 may be: alone, or beside those of version 1.
 _GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-
-#: What the units start, wherever the checkout is: its folder may be closed to other users.
-#: So may be that of Python's library, where it is a shared one.
-_PROGRAM = """\
-#!/usr/bin/env -S LD_LIBRARY_PATH=/opt/portmapd/python/lib /opt/portmapd/python/bin/{python}
-import sys
-sys.path[:0] = ["/opt/portmapd/lib", "/opt/portmapd/site"]
-from {module} import {function}
-sys.exit({function}())
-"""
-_PROGRAMS = {"twistd": ("twisted.scripts.twistd", "run"), "portmapctl": ("portmapd.cli", "main")}
 
 #: systemd with nothing but what a test adds.
 _TARGET = """
@@ -85,27 +72,11 @@ def _install(namespace: Namespace, folder: Path, files: Mapping[str, str]) -> No
         path = units / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    programs = folder / "programs"
-    programs.mkdir()
-    python = Path(sys.executable).resolve().name
-    for name, (module, function) in _PROGRAMS.items():
-        program = programs / name
-        program.write_text(_PROGRAM.format(python=python, module=module, function=function))
-        program.chmod(0o755)
-    for package in ("portmapd", "twisted"):
-        shutil.copytree(TOP / package, folder / "lib" / package)
-    site = sysconfig.get_path("purelib")
+    install(namespace, folder)
     namespace.run(
         "sh",
         "-ec",
         f"""
-        mount -t tmpfs tmpfs /opt
-        mkdir -p /opt/portmapd/bin /opt/portmapd/site /opt/portmapd/python
-        mount --bind {site} /opt/portmapd/site
-        mount --bind {sys.base_prefix} /opt/portmapd/python
-        cp -r {folder}/lib /opt/portmapd/lib
-        cp {programs}/* /opt/portmapd/bin
-        chmod -R a+rX /opt/portmapd/lib
         systemd-sysusers {UNITS}/portmapd.sysusers
         mkdir /run/units
         cp -r {UNITS}/*.socket {UNITS}/*.service {units}/* /run/units

@@ -6,8 +6,8 @@
 const SHOWN = 300;
 /** The least time between two drawings, in milliseconds. */
 const DRAWING = 250;
-/** Seconds that the plots show, and between two samples. */
-const SPAN = 600, PERIOD = 5;
+/** Seconds that the plots show. */
+const SPAN = 600;
 const LINES = 6;
 /** Columns that are too short to be broken into lines. */
 const PLAIN = new Set(["program", "versions", "user", "pid", "owner", "since", "state"]);
@@ -139,10 +139,14 @@ class Table {
 
 /** A plot of the last ten minutes. */
 class Plot {
-  /** @param values gives the values of a sample by the names of their lines */
-  constructor(title, unit, values) {
+  /**
+   * @param values gives the values of a sample by the names of their lines
+   * @param isZeroed whether a line is at zero where a sample has no value of it
+   */
+  constructor(title, unit, values, isZeroed = false) {
     this.unit = unit;
     this.values = values;
+    this.isZeroed = isZeroed;
     this.figure = make("figure");
     const caption = make("figcaption", title);
     this.top = make("span");
@@ -215,10 +219,8 @@ class Page {
       ["executable", (s) => s.exe, (s) => s.exe],
       ["since", (s) => moment(s.since), age],
     ]);
-    const calls = new Plot("Calls a second", "/s", (s) => s.rates);
-    calls.isZeroed = true;
     this.plots = [
-      calls,
+      new Plot("Calls a second", "/s", (s) => s.rates, true),
       new Plot("Registrations", "", (s) => ({ services: s.service, mappings: s.mapping })),
       new Plot("Latency", " ms", (s) =>
         s.latency ? { median: s.latency[0], longest: s.latency[1] } : {}),

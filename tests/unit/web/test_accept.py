@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.web.accept import choose
-from portmapd.web.query import Unusable
+from portmapd.web.query import RequestRefused
 
 OFFERED = ("text/csv", "application/json", "text/html")
 
@@ -32,6 +32,8 @@ class ChooseTests(SynchronousTestCase):
     def test_nothing(self) -> None:
         """If none is wanted, the refusal names what there is."""
         for accept in ("image/png", "*/*;q=0", "nonsense", ",", "text/csv;q=0, image/*"):
-            with self.assertRaisesRegex(Unusable, "ask for text/csv, application/json") as caught:
+            with self.assertRaisesRegex(
+                RequestRefused, "ask for text/csv, application/json"
+            ) as caught:
                 choose(accept, OFFERED)
             self.assertEqual(caught.exception.status, 406)

@@ -16,7 +16,7 @@ from portmapd.web.events import (
     Events,
     event,
 )
-from portmapd.web.query import Query, Unusable
+from portmapd.web.query import Query, RequestRefused
 
 
 class Peer:
@@ -88,6 +88,13 @@ class EventsTests(SynchronousTestCase):
         self.events.changed([(["gone", "s1"], True)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_no_change(self) -> None:
+        """Of changes that no page shows, there is no event."""
+        self.listen()
+        self.clock.pump([0] * 4)
+        self.events.changed([])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_slow_reader(self) -> None:
         """What a peer does not read waits, in order; its snapshot goes on when it reads again."""
         peer = self.listen()
@@ -131,7 +138,7 @@ class EventsTests(SynchronousTestCase):
     def test_too_many_listeners(self) -> None:
         """There is a limit to them, and room again when one ends."""
         peers = [self.listen() for _ in range(MAX_LISTENERS)]
-        with self.assertRaisesRegex(Unusable, "too many listen") as caught:
+        with self.assertRaisesRegex(RequestRefused, "too many listen") as caught:
             self.events.answer(Query())
         self.assertEqual(caught.exception.status, 503)
         peers[0].listener.stopProducing()

@@ -22,9 +22,9 @@ class HistoryTests(SynchronousTestCase):
         self.faults: Counter[str] = Counter()
         counters = Counters(self.registry, self.statistics, self.faults, Histogram())
         self.recent: deque[float] = deque()
-        self.taken: list[Sample] = []
+        self.told: list[Sample] = []
         self.history = History(
-            counters, self.recent, lambda: {"rpc": 2}, self.clock, self.taken.append
+            counters, self.recent, lambda: {"rpc": 2}, self.clock, self.told.append
         )
         self.history.start()
         self.addCleanup(self.history.stop)
@@ -32,7 +32,7 @@ class HistoryTests(SynchronousTestCase):
     def sample(self) -> Sample:
         """The next sample."""
         self.clock.advance(PERIOD)
-        return self.taken[-1]
+        return self.told[-1]
 
     def test_sample(self) -> None:
         """A sample has what was counted since the last one, and what there is."""
@@ -65,5 +65,5 @@ class HistoryTests(SynchronousTestCase):
         for _ in range(LENGTH + 10):
             self.sample()
         self.assertEqual(len(self.history.samples), LENGTH)
-        self.assertEqual(self.history.samples[-1], self.taken[-1])
+        self.assertEqual(self.history.samples[-1], self.told[-1])
         self.assertEqual(LENGTH * PERIOD, 600)

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.web.origin import check_host, check_site
-from portmapd.web.query import Unusable
+from portmapd.web.query import RequestRefused
 
 NAMES = ("localhost", "myhost", "www.example.com")
 
@@ -67,12 +67,12 @@ class HostTests(SynchronousTestCase):
     def test_others(self) -> None:
         """A request by any other name is not, nor one by something that is no name."""
         for host in OTHERS:
-            with self.assertRaisesRegex(Unusable, "--http-name NAME adds one", msg=host):
+            with self.assertRaisesRegex(RequestRefused, "--http-name NAME adds one", msg=host):
                 check_host({"host": host}.get, NAMES)
 
     def test_none(self) -> None:
         """A request has to say for whom it is."""
-        with self.assertRaisesRegex(Unusable, "no header field Host"):
+        with self.assertRaisesRegex(RequestRefused, "no header field Host"):
             check_host(dict[str, str]().get, NAMES)
 
 
@@ -87,6 +87,6 @@ class SiteTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """A page of another site may neither post nor embed anything."""
         for method, header in REFUSED:
-            with self.assertRaises(Unusable, msg=f"{method} {header}") as caught:
+            with self.assertRaises(RequestRefused, msg=f"{method} {header}") as caught:
                 check_site({**SITE, **header}.get, method)
             self.assertEqual(caught.exception.status, 403)

@@ -11,7 +11,7 @@ from portmapd.registry.holder import Holder
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import PUBLIC
 from portmapd.web.portmap import MAX_VALUES, PAGE, PortmapPage
-from portmapd.web.query import Query, Unusable
+from portmapd.web.query import Query, RequestRefused
 
 #: A name is any text without spaces and control characters.
 HOSTILE = "<script>alert(1)</script>&\"'"
@@ -84,7 +84,7 @@ class PortmapPageTests(SynchronousTestCase):
             ({"pid": ["1" * 5_000]}, "pid '1{64}' is not a number"),
             ({"service": ["x"] * (MAX_VALUES + 1)}, f"more than {MAX_VALUES} values"),
         ):
-            with self.assertRaisesRegex(Unusable, said):
+            with self.assertRaisesRegex(RequestRefused, said):
                 self.page.answer(Query(fields))
 
     def test_hostile_names(self) -> None:
