@@ -67,7 +67,7 @@ def unset_address(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Remove PROGRAM's VERSION from every netid.
+    """Remove PROGRAM's VERSION from every netid, or from one.
 
     A mapping is its owner's to remove, and the superuser's.
     """
