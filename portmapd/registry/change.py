@@ -1,5 +1,6 @@
 """Changes of the registry, as its followers see them."""
 
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -7,6 +8,7 @@ from attrs import frozen
 
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.service import NamedService
+from portmapd.registry.shared import SharedMapping, SharedService
 
 
 class ChangeKind(Enum):
@@ -44,3 +46,18 @@ class ChangeRecord:
 
     kind: ChangeKind
     subject: Mapping | NamedService
+
+
+#: Is called with the changes of one transaction. It must neither raise nor change the registry.
+Follower = Callable[[Sequence[ChangeRecord]], None]
+
+
+@frozen
+class ClusterChange:
+    """A service or a mapping of the cluster was added or removed.
+
+    :param kind: one of :data:`VISIBLE`.
+    """
+
+    kind: ChangeKind
+    subject: SharedService | SharedMapping

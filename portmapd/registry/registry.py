@@ -8,13 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from portmapd.errors import AlreadyRegistered, NotRegistered
-from portmapd.registry.change import ChangeKind, ChangeRecord
+from portmapd.registry.change import ChangeKind, ChangeRecord, Follower
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import SUPERUSER, Key, Mapping, Mappings
 from portmapd.registry.service import PUBLIC, NamedService, Names
-
-#: Is called with the changes of one transaction. It must neither raise nor change the registry.
-Follower = Callable[[Sequence[ChangeRecord]], None]
 
 
 class Registry:
