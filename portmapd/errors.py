@@ -204,6 +204,24 @@ class RestartFailed(Refusal):
     code = "RESTART_FAILED"
 
 
+class NoCluster(Refusal):
+    """The daemon belongs to no cluster."""
+
+    code = "NO_CLUSTER"
+
+
+class ClusterUnreachable(Refusal):
+    """What the cluster shares is not known, or was last known too long ago. The message says why."""
+
+    code = "CLUSTER_UNREACHABLE"
+
+
+class NameLost(Refusal):
+    """A name that was held in the whole cluster is held no longer. The message says why."""
+
+    code = "NAME_LOST"
+
+
 class InternalError(Refusal):
     """The daemon failed while serving the command."""
 

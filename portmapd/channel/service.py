@@ -24,9 +24,11 @@ class Flags(IntFlag):
     EXCLUSIVE = 1
     #: Listings show the executable of the process.
     PUBLIC = 2
+    #: Every machine of the cluster lists it. With EXCLUSIVE, it has the name in the whole cluster.
+    SHARED = 4
 
 
-_ALL_FLAGS = int(Flags.EXCLUSIVE | Flags.PUBLIC)
+_ALL_FLAGS = int(Flags.EXCLUSIVE | Flags.PUBLIC | Flags.SHARED)
 
 
 def check_service(name: str, port: str, flags: int) -> None:
@@ -44,7 +46,14 @@ def check_service(name: str, port: str, flags: int) -> None:
             f"port {port!r} is neither a number from 1 to 65535 nor the absolute path of a socket"
         )
     if flags & ~_ALL_FLAGS:
-        raise InvalidService(f"flags {flags}: only 1 (exclusive) and 2 (public) are known")
+        raise InvalidService(
+            f"flags {flags}: only 1 (exclusive), 2 (public) and 4 (shared) are known"
+        )
+    if flags & Flags.SHARED and not is_number(port):
+        raise InvalidService(
+            f"port {port!r}: only a number can be shared (flag 4), for other machines cannot "
+            "connect to the path of a socket"
+        )
 
 
 def is_number(port: str) -> bool:

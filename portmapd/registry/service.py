@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from portmapd.registry.holder import Holder
 
 # Plain numbers: members of an enumeration take ten times as long to combine.
-EXCLUSIVE, PUBLIC = int(Flags.EXCLUSIVE), int(Flags.PUBLIC)
+EXCLUSIVE, PUBLIC, SHARED = int(Flags.EXCLUSIVE), int(Flags.PUBLIC), int(Flags.SHARED)
 
 #: Names with this ending belong to the port mapper.
 RESERVED = ".portmapd"
@@ -27,7 +27,7 @@ class NamedService:
     :param name: 1 to 255 bytes without spaces and control characters.
     :param port: a decimal port, 1 to 65535, or the absolute path of a UNIX socket; ``*`` for the
         announcement of an executable.
-    :param flags: :data:`EXCLUSIVE`, :data:`PUBLIC`, both or 0.
+    :param flags: :data:`EXCLUSIVE`, :data:`PUBLIC`, :data:`SHARED`, some of them together, or 0.
     :param serial: its place among its holder's services.
     :param holder: whose connection it lives with.
     """

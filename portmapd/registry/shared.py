@@ -1,4 +1,4 @@
-"""What the machines of a cluster share: their services and mappings, as every one of them sees it."""
+"""What the machines of a cluster share: their services and mappings."""
 
 from __future__ import annotations
 
