@@ -211,7 +211,7 @@ class NoCluster(Refusal):
 
 
 class ClusterUnreachable(Refusal):
-    """What the cluster shares is not known, or was last known too long ago. The message says why."""
+    """What the cluster shares is not known, or has not been for long. The message says why."""
 
     code = "CLUSTER_UNREACHABLE"
 
