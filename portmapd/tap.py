@@ -53,9 +53,9 @@ PID_FILE = "twistd.pid"
 #: A garbage collection stops everything for a time in proportion to the number of objects, and
 #: finds next to nothing, since connections and registrations are in no cycles. With the
 #: interpreter's defaults, collections would grow more and longer with every registration. One of
-#: the youngest looks at 5,000 objects, one of the middle at ten times as many, which takes some
+#: the youngest looks at 2,000 objects, one of the middle at five times as many, which takes some
 #: milliseconds; one of all is as good as never.
-GC_THRESHOLDS = (5_000, 10, 2_000)
+GC_THRESHOLDS = (2_000, 5, 10_000)
 
 
 #: The fields whose defaults depend on the rights with which the process was started.
