@@ -4,6 +4,7 @@
 # make handovers   hand a daemon over under load, a hundred times unless ARGS="--handovers N"
 # make soak   load for an hour unless ARGS="--minutes N", or hostile peers with ARGS=--hostile
 # make fuzz   give any bytes to what takes bytes, for a minute each unless ARGS="--seconds N"
+# make pages  build the documentation, and check its links and its widths, with Chromium
 # make lint | types | docs | bench | clean | help
 #
 # PYTHON=python3.12   another interpreter (3.11 or newer)
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg pyproject.toml
 
-.PHONY: run test kills handovers lint types docs bench soak fuzz clean help
+.PHONY: run test kills handovers lint types docs pages bench soak fuzz clean help
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -41,6 +42,9 @@ types: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+pages: docs
+	$(BIN)/python -m tests.support.pages docs/_build
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench $(ARGS)

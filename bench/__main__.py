@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from attrs import asdict
 from bench import MeasureError, channel, footprint, namespace, rpc, storm
 from bench.load import build
 from bench.measure import FULL, QUICK, Measure, Plan
-from bench.servers import Checkout, other_checkout
+from bench.servers import THIS, Checkout, other_checkout
 from bench.table import CHECKOUTS, PEERS, table
+
+PAGE = THIS.top / "docs" / "performance.json"
+"""What the page on performance shows."""
 
 MEASURES: Mapping[str, Callable[[Plan], list[Measure]]] = {
     "udp": rpc.udp,
@@ -55,8 +59,8 @@ def main(arguments: list[str]) -> int:
     plan = QUICK if options.quick else FULL
     rows, complete = _measure(plan, options.only or MEASURES, other)
     print("\n".join(table(rows, CHECKOUTS if other else PEERS)))
-    if options.json:
-        options.json.write_text(_document(plan, rows))
+    for path in filter(None, (options.json, PAGE if options.page and complete else None)):
+        path.write_text(_document(plan, rows))
     return 0 if complete else 1
 
 
@@ -69,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="short rounds: a look, not a result")
     add("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    add("--page", action="store_true", help="write them where the page on performance has them")
     add("--against", type=Path, metavar="DIR", help="another checkout is the only peer")
     names = ", ".join(MEASURES)
     only = f"measure this alone (repeatable): {names}"
@@ -100,7 +105,8 @@ def _document(plan: Plan, rows: list[dict[str, Any]]) -> str:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-    document = {"machine": machine, "plan": asdict(plan), "rows": rows}
+    day = datetime.now().astimezone().date().isoformat()
+    document = {"date": day, "machine": machine, "plan": asdict(plan), "rows": rows}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

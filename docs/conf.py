@@ -12,7 +12,7 @@ author = "the portmapd authors"
 project_copyright = "2026, the portmapd authors"
 release = version = __version__
 
-extensions = ["sphinx.ext.autodoc", "daemon_options", "news"]
+extensions = ["sphinx.ext.autodoc", "daemon_options", "news", "performance"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [

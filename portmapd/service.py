@@ -32,13 +32,13 @@ from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.oncrpc.program import PROGRAM
 from portmapd.portmapper.dispatch import TABLE
 from portmapd.registry.holder import Holder
-from portmapd.registry.image import read_image, take_image
+from portmapd.registry.image import read_image, take_held, take_image
 from portmapd.registry.mapping import SUPERUSER, Users, mapping
 from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.registry import Registry
 from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.boot import this_boot
-from portmapd.server.channel import ChannelFactory
+from portmapd.server.channel import ChannelFactory, ChannelProtocol
 from portmapd.server.directories import check_directory
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.fast.engine import FastEngine
@@ -159,7 +159,7 @@ class PortmapperService(MultiService):
             this_boot(),
             self._reactor,
             self._in_thread,
-            is_read=self._taken_over is None,
+            is_read=not self._has_all,
         )
 
     def _behind(self) -> float | None:
@@ -241,7 +241,7 @@ class PortmapperService(MultiService):
     def _read_rpcbind(self) -> None:
         """Read what rpcbind left, while the right to do so is there."""
         folder = self.config.import_rpcbind
-        if folder is None or self._taken_over is not None:
+        if folder is None or self._has_all:
             return
         try:
             self._rpcbind = read_rpcbind_files(folder)
@@ -279,7 +279,11 @@ class PortmapperService(MultiService):
         :return: fires when they are closed.
         """
         self._answer_rest()
-        return gatherResults([maybeDeferred(super().stopService), self._close()])
+        return gatherResults([self._stop_children(), self._close()])
+
+    def _stop_children(self) -> Deferred[Any]:
+        """Stop everything but the sockets; fires when that is done."""
+        return maybeDeferred(super().stopService)
 
     def _answer_rest(self) -> None:
         """Answer what has arrived by now; more may be arriving without end."""
@@ -445,6 +449,11 @@ class PortmapperService(MultiService):
         return isinstance(self._engine, FastEngine)
 
     @property
+    def _has_all(self) -> bool:
+        """Whether another process has passed on all that it had."""
+        return self._taken_over is not None and self._taken_over.is_whole
+
+    @property
     def passed_on(self) -> Mapping[str, Any]:
         """What another process has passed on; empty if this one takes nobody's place."""
         return {} if self._taken_over is None else self._taken_over.data
@@ -473,6 +482,27 @@ class PortmapperService(MultiService):
             "lock": None if lock is None else [self.config.state, descriptors.add(lock)],
         }
 
+    def keepable(self, limit: int) -> Mapping[ChannelProtocol, Holder]:
+        """The local connections that hold or watch anything, each with its holder."""
+        return next((f.keepable(limit) for _, f in self._channels()), {})
+
+    def pass_on_local(
+        self, channels: Mapping[ChannelProtocol, Holder], descriptors: Descriptors
+    ) -> Mapping[str, Any]:
+        """What another process needs to go on with local connections, as a value of JSON."""
+        return {
+            "listening": [
+                each.pass_on_streams(factory.pass_on(descriptors, channels))
+                for each, factory in self._channels()
+            ],
+            "registry": take_held(self.registry, channels.values()),
+        }
+
+    def _channels(self) -> Iterator[tuple[Listening, ChannelFactory]]:
+        for each in self._listening:
+            if isinstance(each.factory, ChannelFactory):
+                yield each, each.factory
+
     def _unheld(self) -> Iterator[tuple[RpcMapping, Users, float | None]]:
         """What is known of each mapping that no connection holds."""
         if self._liveness is not None:
@@ -497,9 +527,10 @@ class PortmapperService(MultiService):
         self._resumed = [
             (protocol, stream.passed) for stream in streams for protocol in stream.resume()
         ]
-        image.count(self.registry)
-        self._server.statistics.take_over(taken.data["statistics"])
-        self._holder = holders[taken.data["own"]]
+        if taken.is_whole:
+            image.count(self.registry)
+            self._server.statistics.take_over(taken.data["statistics"])
+            self._holder = holders[taken.data["own"]]
         taken.received.close()
 
     def go_on(self) -> None:
@@ -509,7 +540,8 @@ class PortmapperService(MultiService):
         resumed, self._resumed = self._resumed, []
         for protocol, passed in resumed:
             protocol.go_on(passed)
-        self._move()
+        if self._has_all:
+            self._move()
 
     def _move(self) -> None:
         """Register as this process what the other one had registered of itself."""
@@ -530,9 +562,8 @@ class PortmapperService(MultiService):
 
         :param answer: makes the box that answers the request with a tag.
         """
-        for each in self._listening:
-            if isinstance(each.factory, ChannelFactory):
-                each.factory.restarted(answer)
+        for _, factory in self._channels():
+            factory.restarted(answer)
 
     def _close(self) -> Deferred[Any]:
         """Close the sockets and connections, and remove what is registered here."""

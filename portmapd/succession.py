@@ -19,8 +19,10 @@ from twisted.logger import Logger
 
 from portmapd.channel.commands import RESTART, encode_refusal
 from portmapd.errors import RestartFailed
+from portmapd.server.handover.marks import Marks
 from portmapd.server.handover.passed import Descriptors
 from portmapd.server.handover.predecessor import CommandLine, IHandoverReactor, Predecessor
+from portmapd.server.handover.store import DescriptorStore
 from portmapd.server.handover.successor import Successor
 from portmapd.server.log_events import (
     HANDED_OVER,
@@ -126,18 +128,38 @@ class Succession(Service):
         # An end in order would close connections that the other process has, too.
         os._exit(0)
 
+    def leave_to(self, store: DescriptorStore) -> bool:
+        """End, and leave all that this process has to the next one, in a service manager's store.
+
+        :return: False: the store does not take it.
+        """
+        descriptors, marks = Descriptors(), Marks(0)
+        image = self.pass_on(descriptors)
+        if not store.keep(image, descriptors, marks):
+            return False
+        sys.stdout.flush()
+        # As above.
+        os._exit(0)
+
     # In place of another process
 
     def take_up(self, then: Callable[[], object]) -> None:
         """Serve in place of another process, once the reactor runs.
 
-        :param then: is called when that one has ended.
+        :param then: is called when that one has ended, and this one serves.
         """
         successor = self._launch.successor
-        assert successor is not None
-        successor.prepared()
         reactor = cast("ReactorBase", self._reactor)
-        reactor.callWhenRunning(self._serve, successor, then)
+        if successor is None:
+            reactor.callWhenRunning(self._resume, then)
+        else:
+            successor.prepared()
+            reactor.callWhenRunning(self._serve, successor, then)
+
+    def _resume(self, then: Callable[[], object]) -> None:
+        """Serve what a process has left that has ended."""
+        self._service.go_on()
+        then()
 
     def _serve(self, successor: Successor, then: Callable[[], object]) -> None:
         with successor.or_fail():

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.internet.base import ReactorBase
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -25,18 +26,21 @@ from portmapd.config import (
     default_state,
     may_bind,
 )
-from portmapd.errors import ConfigurationError
+from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.options import CONFIG, OPTIONS, Option, Settings, settings
 from portmapd.server.handed_in_sockets import (
+    HandedInDescriptor,
     HandedInSockets,
     initial_environment,
     sort_sockets,
     take_descriptors,
 )
+from portmapd.server.handover.keeping import Keeping
 from portmapd.server.handover.predecessor import CommandLine
+from portmapd.server.handover.store import DescriptorStore, is_kept, take_kept
 from portmapd.server.handover.successor import Successor
 from portmapd.server.handover.taken_over import TakenOver
-from portmapd.server.log_events import NO_CHANNEL
+from portmapd.server.log_events import KEPT_NOT_USED, NO_CHANNEL
 from portmapd.server.log_output import LogOutput
 from portmapd.server.pid_file import prepare_pid_file
 from portmapd.server.privileges import SYS_PTRACE, drop_privileges, keep_through_change
@@ -53,9 +57,9 @@ PID_FILE = "twistd.pid"
 #: A garbage collection stops everything for a time in proportion to the number of objects, and
 #: finds next to nothing, since connections and registrations are in no cycles. With the
 #: interpreter's defaults, collections would grow more and longer with every registration. One of
-#: the youngest looks at 5,000 objects, one of the middle at ten times as many, which takes some
+#: the youngest looks at 2,000 objects, one of the middle at five times as many, which takes some
 #: milliseconds; one of all is as good as never.
-GC_THRESHOLDS = (5_000, 10, 2_000)
+GC_THRESHOLDS = (2_000, 5, 10_000)
 
 
 #: The fields whose defaults depend on the rights with which the process was started.
@@ -125,6 +129,9 @@ class TwistdPortmapper(PortmapperService):
             self._succession = Succession(self, reactor, launch)
             self._succession.setServiceParent(self)
             self._restart = self._succession.begin
+        self._store = DescriptorStore()
+        if launch is not None and self._store.is_there and self.is_passable:
+            Keeping(self._store, reactor, self, self.registry).setServiceParent(self)
 
     def setServiceParent(self, parent: object) -> None:
         """Have the application that twistd makes log there."""
@@ -179,6 +186,7 @@ class TwistdPortmapper(PortmapperService):
                 self._drop_privileges()
             super().startService()
             if self._succession is not None and self._taken_over is not None:
+                self._store.clear()
                 self._succession.take_up(lambda: self._supervision.setServiceParent(self))
         if self._terminal is not None:
             # Whoever reads the command's output waits until everyone has closed it.
@@ -190,6 +198,20 @@ class TwistdPortmapper(PortmapperService):
                 ours=UNPRIVILEGED_PORT,
                 usual=PORT,
             )
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop; a service manager that keeps descriptors gets everything for the next process.
+
+        If the service is not started again, the manager closes them.
+        """
+        if self._succession is None or not (self._store.is_there and self.is_passable):
+            return super().stopService()
+        self._answer_rest()
+        return self._stop_children().addCallback(self._leave, self._succession)
+
+    def _leave(self, _: object, succession: Succession) -> Deferred[Any]:
+        succession.leave_to(self._store)
+        return self._close()
 
 
 class Options(UsageOptions):
@@ -217,6 +239,7 @@ class Options(UsageOptions):
         self.command: CommandLine | None = None
         #: This process, if it takes the place of another one.
         self.successor: Successor | None = None
+        self._descriptors: list[HandedInDescriptor] | None = None
         self._settings: Settings | None = None
 
     def parseArgs(self, *arguments: str) -> None:
@@ -270,7 +293,24 @@ class Options(UsageOptions):
         """
         fields = self.settings().fields
         paths = {name: fields[name] for name in ("rpc_socket", "local_socket") if name in fields}
-        return sort_sockets(take_descriptors(os.environ, initial_environment()), **paths)
+        return sort_sockets([each for each in self._taken() if not is_kept(each)], **paths)
+
+    def kept(self) -> TakenOver | None:
+        """What a service manager has kept of the process before; None: nothing.
+
+        :raises ConfigurationError: what it has handed in cannot be understood.
+        """
+        try:
+            return take_kept(self._taken())
+        except InvalidState as error:
+            KEPT_NOT_USED.emit(TwistdPortmapper._log, why=error)
+            return None
+
+    def _taken(self) -> list[HandedInDescriptor]:
+        """The descriptors that a service manager has handed in, which are taken once."""
+        if self._descriptors is None:
+            self._descriptors = take_descriptors(os.environ, initial_environment())
+        return self._descriptors
 
     def config(
         self,
@@ -322,7 +362,9 @@ def makeService(options: Options) -> IService:
     gc.set_threshold(*GC_THRESHOLDS)
     successor = options.successor
     if successor is None:
-        return _make_service(options, None)
+        with _one_line():
+            kept = options.kept()
+        return _make_service(options, kept)
     with successor.or_fail():
         return _make_service(options, successor.receive())
 
@@ -336,12 +378,13 @@ def _make_service(options: Options, taken_over: TakenOver | None) -> IService:
 
     with _one_line():
         settings = options.settings()
-        if taken_over is None:
+        if options.successor is None or taken_over is None:
             handed_in = options.handed_in()
             config = options.config(handed_in)
         else:
             handed_in = taken_over.handed_in()
             config = options.config(handed_in, taken_over.data["defaults"])
+        if taken_over is not None and taken_over.is_whole:
             taken_over.add_made(handed_in, config)
         if config.local_socket is None and "local-socket" not in settings.values:
             NO_CHANNEL.emit(TwistdPortmapper._log, folder=private_directory())

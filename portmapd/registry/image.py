@@ -6,7 +6,7 @@ the connections over: it has their holders, and keeps every order that anyone ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -90,16 +90,56 @@ def take_image(registry: Registry, unheld: Iterable[Known]) -> dict[str, Any]:
     """
     return {
         "serial": registry.serial,
-        "holders": [[h.serial, h.uid, h.pid, h.exe, h.last] for h in registry.holders_after(0)],
-        "services": [[s.holder.serial, s.name, s.port, s.flags, s.serial] for s in registry.names],
-        "held": [
-            [holder.serial, m.program, m.version, m.netid, m.address, m.owner]
-            for holder in registry.holders_after(0)
-            for m in holder.mappings.values()
-        ],
+        "holders": [_holder_row(holder) for holder in registry.holders_after(0)],
+        "services": [_service_row(service) for service in registry.names],
+        "held": [row for holder in registry.holders_after(0) for row in _held_rows(holder)],
         "unheld": list({known[0].key: encode_mapping(*known) for known in unheld}.values()),
         "changes": {kind.value: count for kind, count in registry.changes.items()},
     }
+
+
+def take_held(registry: Registry, holders: Iterable[Holder]) -> dict[str, Any]:
+    """The image of what some holders have registered, and of nothing else.
+
+    :param holders: in the order of their serials.
+    """
+    kept = list(holders)
+    return {
+        "serial": registry.serial,
+        "holders": [_holder_row(holder) for holder in kept],
+        "services": [_service_row(s) for holder in kept for s in holder.services.values()],
+        "held": [row for holder in kept for row in _held_rows(holder)],
+        "unheld": [],
+        "changes": {},
+    }
+
+
+def without_holders(data: Mapping[str, Any], serials: Container[int | None]) -> dict[str, Any]:
+    """An image without some holders, and without what they hold.
+
+    :raises InvalidState: it is malformed.
+    """
+    try:
+        lists = {
+            name: [row for row in data[name] if row[0] not in serials]
+            for name in ("holders", "services", "held")
+        }
+    except (KeyError, TypeError, IndexError) as error:
+        raise InvalidState(f"what is registered cannot be read: {error!r}") from error
+    return {**data, **lists}
+
+
+def _holder_row(holder: Holder) -> list[Any]:
+    return [holder.serial, holder.uid, holder.pid, holder.exe, holder.last]
+
+
+def _service_row(service: NamedService) -> list[Any]:
+    return [service.holder.serial, service.name, service.port, service.flags, service.serial]
+
+
+def _held_rows(holder: Holder) -> Iterator[list[Any]]:
+    for m in holder.mappings.values():
+        yield [holder.serial, m.program, m.version, m.netid, m.address, m.owner]
 
 
 def read_image(data: Mapping[str, Any]) -> Image:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from attrs import evolve
@@ -19,7 +19,13 @@ from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Allowances, Holder
 from portmapd.registry.registry import Registry
-from portmapd.server.handover.passed import Descriptors, PassedConnection, PassedStream, Received
+from portmapd.server.handover.passed import (
+    Descriptors,
+    PassableTransport,
+    PassedConnection,
+    PassedStream,
+    Received,
+)
 from portmapd.server.log_events import COMMAND_REFUSED, CONNECTION_REFUSED, PEER_GONE
 from portmapd.server.peer_credentials import peer_credentials, peer_socket
 from portmapd.server.peer_lookups import PeerLookups
@@ -63,6 +69,8 @@ class ChannelProtocol(PipelinedProtocol[Box]):
     _unread = 0
     #: How many bytes it holds in all, as far as they are counted.
     _held = 0
+    #: Says that what a service manager keeps of it is not true any more; None: it keeps nothing.
+    touched: Callable[[], object] | None = None
 
     def connectionMade(self) -> None:
         self._reader = BoxReader()
@@ -108,6 +116,8 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         return read_executable(self.pid, self._process.pidfd) if self._process is not None else ""
 
     def dataReceived(self, data: bytes) -> None:
+        if self.touched is not None:
+            self.touched()
         self.take(self._reader.feed(data))
         if self._reader.unfinished + self._unread != self._held:
             self._count_held()
@@ -139,6 +149,17 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             watch,
             self.factory.restarts.get(self, ()),
         )
+
+    @property
+    def holder(self) -> Holder | None:
+        """Its holder, if it holds or watches anything."""
+        return None if self._session is None else self._session.holding
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has nothing to answer, and nothing to send."""
+        transport = cast("PassableTransport", self.transport)
+        return not (self.is_closing or self.is_busy or self._reader.pending or transport.unsent)
 
     @property
     def process(self) -> Process | None:
@@ -183,6 +204,11 @@ class ChannelProtocol(PipelinedProtocol[Box]):
 
     def end(self) -> None:
         self._end_session()
+        if self.touched is not None and self._socket is not None:
+            self.touched()
+            # A service manager may have it, too.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         super().end()
 
     def hang_up(self) -> None:
@@ -190,6 +216,8 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         super().hang_up()
 
     def connectionLost(self, reason: object = None) -> None:
+        if self.touched is not None:
+            self.touched()
         self.drop()
         self._end_session()
         if self._socket is not None:
@@ -360,13 +388,28 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         """Whether the process of *channel* is still to be looked up."""
         return channel in self._peer_lookups
 
-    def pass_on(self, descriptors: Descriptors) -> dict[str, Any]:
-        """What another process needs to go on with all connections, as a value of JSON."""
+    def keepable(self, limit: int) -> dict[ChannelProtocol, Holder]:
+        """The connections that hold or watch anything, and say nothing just now.
+
+        :param limit: how many there may be.
+        :return: each with its holder, in the order of the holders' serials.
+        """
+        held = ((each, each.holder) for each in self.streams if each.is_quiet)
+        found = [(each, holder) for each, holder in held if holder is not None]
+        return dict(sorted(found, key=lambda pair: pair[1].serial)[:limit])
+
+    def pass_on(
+        self, descriptors: Descriptors, channels: Iterable[ChannelProtocol] | None = None
+    ) -> dict[str, Any]:
+        """What another process needs to go on with connections, as a value of JSON.
+
+        :param channels: the connections; None: all.
+        """
         self.processes.finish()
         places: dict[Process, int] = {}
         rows: list[Any] = []
         processes: list[Any] = []
-        for channel in self.streams:
+        for channel in tuple(self.streams) if channels is None else channels:
             stream = channel.pass_on(descriptors)
             if stream is None:
                 continue

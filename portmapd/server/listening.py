@@ -74,6 +74,10 @@ class Listening:
             )
         )
 
+    def pass_on_streams(self, streams: Any) -> dict[str, Any]:
+        """Some of its connections, without the socket itself, as a value of JSON."""
+        return asdict(PassedSocket(self.kind, self.place, None, (), self.is_made, streams))
+
     def _streams(self, descriptors: Descriptors) -> Any:
         if isinstance(self.factory, ChannelFactory):
             return self.factory.pass_on(descriptors)

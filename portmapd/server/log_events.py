@@ -147,6 +147,11 @@ HANDED_OVER = LogEvent("handed-over", "info", "pid {pid} serves in place of this
 NOT_HANDED_OVER = LogEvent(
     "not-handed-over", "error", "no other process takes the place of this one: {why}"
 )
+KEPT_NOT_USED = LogEvent(
+    "kept-not-used",
+    "warn",
+    "what the process before has left with the service manager is not used: {why}",
+)
 PID_FILE_NOT_WRITTEN = LogEvent(
     "pid-file-not-written", "warn", "the pid file {path} names an ended process: {why}"
 )
@@ -188,6 +193,7 @@ EVENTS = {
         RESTARTING,
         HANDED_OVER,
         NOT_HANDED_OVER,
+        KEPT_NOT_USED,
         PID_FILE_NOT_WRITTEN,
         OMITTED,
     )

@@ -12,6 +12,8 @@ from twisted.logger import Logger
 DELAY = 0.05
 #: The most lookups in one turn of the reactor.
 BATCH = 8
+#: The most connections that wait: all of their lookups at one go take some milliseconds.
+MAX_WAITING = 256
 
 
 class UnknownPeer(Protocol):
@@ -47,9 +49,11 @@ class PeerLookups:
         return peer in self._waiting
 
     def add(self, peer: UnknownPeer) -> None:
-        """Look up the process of *peer* after :data:`DELAY`."""
+        """Look up the process of *peer* after :data:`DELAY`, or earlier if many wait."""
         self._waiting[peer] = None
         self._schedule(DELAY)
+        if len(self._waiting) > MAX_WAITING:
+            self._look_up()
 
     def discard(self, peer: UnknownPeer) -> None:
         """Do not look up the process of *peer*, which may be gone."""

@@ -183,6 +183,14 @@ class Session:
         if self._holder is not None:
             self._context.registry.close(self._holder)
 
+    @property
+    def holding(self) -> Holder | None:
+        """Its holder, if it holds or watches anything."""
+        holder = self._holder
+        if holder is None or not (holder.services or holder.mappings or self._watcher):
+            return None
+        return holder
+
     def pass_on(self) -> tuple[int | None, PassedWatch | None]:
         """What another process needs to go on with it: its holder's serial, and what it watches."""
         holder, watcher = self._holder, self._watcher

@@ -24,8 +24,11 @@ MAX_WAITING = 262_144
 MAX_ALL_WAITING = 33_554_432
 #: Events of one command are kept by so many bytes at a time for those who watch everything.
 TOGETHER = 32_768
-#: The most names that all connections together watch; each takes some 250 bytes.
+#: The most names that all connections together watch; each takes some 100 bytes.
 MAX_WATCHED = 120_000
+#: With more names than these, a watcher is looked at when any service changes: it would take
+#: milliseconds to enter every name.
+MANY_NAMES = 500
 
 
 class Watcher:
@@ -160,7 +163,10 @@ class Watchers:
         self._watched = Budget("watched names", MAX_WATCHED, unlimited)
         self._waiting = Budget("bytes of events", MAX_ALL_WAITING, unlimited)
         self._all: dict[Watcher, None] = {}
-        self._named: dict[str, dict[Watcher, None]] = {}
+        #: The watchers of each name. A single one, as most names have, has no container.
+        self._named: dict[str, Watcher | dict[Watcher, None]] = {}
+        #: Those with many names.
+        self._many: dict[Watcher, None] = {}
         #: Ends following the registry; None while there are no watchers, because a follower costs
         #: every change time.
         self._unfollow: Callable[[], None] | None = None
@@ -189,15 +195,23 @@ class Watchers:
         if self._unfollow is None:
             self._unfollow = self._registry.follow(self._changed, *VISIBLE)
         watcher.names = names
-        if not names:
-            self._all[watcher] = None
+        group = self._group(names)
+        if group is not None:
+            group[watcher] = None
+            return
         named = self._named
         for name in names:
-            watchers = named.get(name)
-            if watchers is None:
-                named[name] = {watcher: None}
-            else:
-                watchers[watcher] = None
+            found = named.setdefault(name, watcher)
+            if isinstance(found, dict):
+                found[watcher] = None
+            elif found is not watcher:
+                named[name] = {found: None, watcher: None}
+
+    def _group(self, names: frozenset[str]) -> dict[Watcher, None] | None:
+        """The watchers like one of these names, unless each name has its watchers."""
+        if not names:
+            return self._all
+        return self._many if len(names) > MANY_NAMES else None
 
     def resume(self, passed: PassedWatch, send: Callable[[bytes], object], uid: int) -> Watcher:
         """A watcher that watches what it did in another process, and misses nothing.
@@ -222,7 +236,7 @@ class Watchers:
         watcher.taken = 0
         self._unsent.pop(watcher, None)
         self._drop(watcher)
-        if self._unfollow is not None and not self._all and not self._named:
+        if self._unfollow is not None and not (self._all or self._named or self._many):
             self._unfollow()
             self._unfollow = None
 
@@ -233,13 +247,15 @@ class Watchers:
             self._unfollow = None
 
     def _drop(self, watcher: Watcher) -> None:
-        self._all.pop(watcher, None)
+        group = self._group(watcher.names)
+        if group is not None:
+            group.pop(watcher, None)
         named = self._named
-        for name in watcher.names:
-            watchers = named[name]
-            if len(watchers) > 1:
-                del watchers[watcher]
-            else:
+        for name in watcher.names if group is None else ():
+            found = named[name]
+            if isinstance(found, dict):
+                del found[watcher]
+            if found is watcher or not found:
                 del named[name]
         watcher.names = frozenset()
 
@@ -247,8 +263,7 @@ class Watchers:
         are_waiting = bool(self._unsent or self._sending)
         for_all: list[bytes] = []
         for change in changes:
-            subject = change.subject
-            named = self._named.get(subject.name, {}) if isinstance(subject, NamedService) else {}
+            named = self._watching(change.subject)
             if self._all or named:
                 event = _event(change)
                 for_all.append(event)
@@ -260,6 +275,16 @@ class Watchers:
             self._unsent |= self._all
         if self._unsent and not are_waiting:
             self.take_turn()
+
+    def _watching(self, subject: NamedService | Mapping) -> dict[Watcher, None]:
+        """Those who watch the name of *subject*."""
+        if not isinstance(subject, NamedService):
+            return {}
+        name = subject.name
+        found = self._named.get(name, {})
+        watching = found if isinstance(found, dict) else {found: None}
+        many = [watcher for watcher in self._many if name in watcher.names]
+        return watching | dict.fromkeys(many) if many else watching
 
     def take_turn(self) -> None:
         """Send events for a turn, and go on in a later one."""

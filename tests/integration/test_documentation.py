@@ -24,7 +24,10 @@ def host(namespace: Namespace) -> Namespace:
     return namespace
 
 
-@pytest.mark.programs("rpcinfo", "rpcbind", "rpc.statd", "showmount", "ps", "systemd-analyze")
+@pytest.mark.programs(
+    *("rpcinfo", "rpcbind", "rpc.statd", "showmount", "ps", "systemd-analyze"),
+    *("ganesha.nfsd", "nfs-cp", "nfs-ls", "ypserv", "ypbind", "ypwhich", "ypcat", "makedbm"),
+)
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.console")), ids=lambda path: path.stem)
 def test_session(host: Namespace, example: Path) -> None:
     """Each command of a session prints what the page shows."""

@@ -16,13 +16,13 @@ DEBIAN = Path("/lib/systemd/system")
 LOG = "/run/portmapd.log"
 
 #: The service logs where a test can read it.
-_LOGGED = f"""
+LOGGED = f"""
 [Service]
 StandardOutput=append:{LOG}
 StandardError=append:{LOG}
 """
 #: It starts late: mountd is there before.
-_LATE = f"{_LOGGED}ExecStartPre=/bin/sleep 0.5\n"
+_LATE = f"{LOGGED}ExecStartPre=/bin/sleep 0.5\n"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_reload(tmp_path: Path) -> None:
     """A reload has another process take the service's place, with all its rights, or fails."""
     units = {
         "portmapd.service.d/executables.conf": (UNITS / "executables.conf").read_text(),
-        "portmapd.service.d/log.conf": f"{_LOGGED}WatchdogSec=2\n",
+        "portmapd.service.d/log.conf": f"{LOGGED}WatchdogSec=2\n",
     }
     with booted(tmp_path, units) as host:
         eventually(lambda: show(host, "ActiveState") == "active", "the service is ready")
@@ -122,7 +122,7 @@ def test_additions(tmp_path: Path) -> None:
     units = {
         "portmapd.service.d/executables.conf": (UNITS / "executables.conf").read_text(),
         "portmapd.socket.d/this-host.conf": (UNITS / "this-host.conf").read_text(),
-        "portmapd.service.d/log.conf": _LOGGED,
+        "portmapd.service.d/log.conf": LOGGED,
     }
     with booted(tmp_path, units) as host:
         eventually(lambda: show(host, "ActiveState") == "active", "the service is ready")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from portmapd.errors import InvalidState
 
@@ -80,6 +80,12 @@ class Received:
             raise InvalidState(f"descriptor {place} is no socket") from error
         skt.setblocking(False)
         return skt
+
+    def after(self, count: int) -> Received:
+        """Those behind the first ones, in places of their own."""
+        rest = [number for number in self._numbers[count:] if number is not None]
+        self._numbers[count:] = []
+        return Received(rest)
 
     def close(self) -> None:
         """Close those that nobody has taken."""
@@ -197,6 +203,12 @@ class PassedConnection:
         watched = None if watch is None else PassedWatch.decode(watch)
         decoded = PassedStream.decode(stream)
         return cls(decoded, process, is_waiting, holder, watched, restarts)
+
+    def unsure(self) -> PassedConnection:
+        """The same, some time later: what it watches may have changed meanwhile."""
+        if self.watch is None:
+            return self
+        return evolve(self, watch=evolve(self.watch, has_overflowed=True))
 
 
 @frozen

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -10,8 +12,9 @@ from attrs import frozen
 
 from portmapd.config import Config
 from portmapd.errors import InvalidState
+from portmapd.registry.image import without_holders
 from portmapd.server.handed_in_sockets import HandedInSockets
-from portmapd.server.handover.passed import PassedSocket, Received
+from portmapd.server.handover.passed import PassedConnection, PassedSocket, Received
 
 
 @frozen
@@ -20,10 +23,46 @@ class TakenOver:
 
     :param data: what the other process has made of itself, as a value of JSON.
     :param received: the descriptors that it refers to.
+    :param touched: the places of connections of the local channel of which that is not true any
+        more.
     """
 
     data: Mapping[str, Any]
     received: Received
+    touched: frozenset[int] = frozenset()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all that the other process had, rather than its local connections alone."""
+        return "own" in self.data
+
+    def without_touched(self) -> TakenOver:
+        """The same without the connections that are touched, which are closed.
+
+        Of the others, those that watch may have missed something.
+
+        :raises InvalidState: a connection cannot be read.
+        """
+        if self.is_whole:
+            return self
+        gone: set[int | None] = set()
+        listening = []
+        for each in self.data["listening"]:
+            streams = each["streams"]
+            rows = [PassedConnection.decode(row) for row in streams["connections"]]
+            for place in self.touched:
+                gone.add(rows[place].holder)
+                self._hang_up(rows[place])
+            left = [row.unsure() for at, row in enumerate(rows) if at not in self.touched]
+            streams = {**streams, "connections": [row.encode() for row in left]}
+            listening.append({**each, "streams": streams})
+        registry = without_holders(self.data["registry"], gone)
+        return TakenOver({"listening": listening, "registry": registry}, self.received)
+
+    def _hang_up(self, connection: PassedConnection) -> None:
+        with suppress(OSError), self.received.socket(connection.stream.descriptor) as skt:
+            # Its client must see the end, whoever else has it.
+            skt.shutdown(socket.SHUT_RDWR)
 
     @property
     def sockets(self) -> Iterator[PassedSocket]:

@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.server.peer_lookups import BATCH, DELAY, PeerLookups
+from portmapd.server.peer_lookups import BATCH, DELAY, MAX_WAITING, PeerLookups
 
 
 class UnknownPeer:
@@ -54,6 +54,14 @@ class PeerLookupsTests(SynchronousTestCase):
         self.clock.advance(DELAY)
         self.assertEqual((first[0].lookups, second[0].lookups, len(self.peer_lookups)), (1, 1, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_many(self) -> None:
+        """If very many wait, the oldest are looked up at once, so that few are left."""
+        peers = self.connect(MAX_WAITING)
+        self.assertEqual(sum(peer.lookups for peer in peers), 0)
+        peers += self.connect(5_000)
+        self.assertEqual({peer.lookups for peer in peers[:5_000]}, {1})
+        self.assertEqual(len(self.peer_lookups), MAX_WAITING)
 
     def test_gone(self) -> None:
         """One that is gone by then is not; discarding it twice does nothing."""

@@ -9,7 +9,7 @@ from portmapd.channel import commands as c
 from portmapd.errors import AlreadyRegistered, LimitExceeded
 from portmapd.registry.mapping import mapping
 from portmapd.server import watchers
-from portmapd.server.watchers import MAX_WAITING
+from portmapd.server.watchers import MANY_NAMES, MAX_WAITING
 from tests.support.channel_sessions import Connection, Host, SessionTestCase
 from tests.support.rpc_samples import PROPERTY
 
@@ -95,6 +95,23 @@ class WatchTests(SessionTestCase):
         names = [(event[0], event[1]) for event in self.connection.told()]
         expected = [(change, name) for change in ("registered", "deregistered") for name in "ab"]
         self.assertEqual(names, expected)
+
+    def test_many_names(self) -> None:
+        """A watcher of very many names is told of these alone, until it watches others."""
+        few, many = self.host.connect(pid=9), [f"n{number}" for number in range(MANY_NAMES)]
+        few.watch("a", "n7")
+        self.connection.watch("a", *many)
+        self.other.register(("a", "80", 0), ("n7", "80", 0), ("b", "80", 0))
+        self.other.set(TCP)
+        for watcher in (self.connection, few):
+            self.assertEqual([event[1] for event in watcher.told()], ["a", "n7"])
+        self.connection.watch("b")
+        self.other.register(("a", "81", 0), ("b", "81", 0))
+        self.assertEqual([event[1] for event in self.connection.told()], ["b"])
+        self.connection.watch("b", *many)
+        self.connection.unwatch()
+        self.other.close()
+        self.assertEqual(self.connection.told(), [])
 
     def test_watch_again(self) -> None:
         """What is watched last counts, and nothing is told twice."""
@@ -292,6 +309,7 @@ class WatchProperties(SessionTestCase):
     @given(st.sets(NAMES), st.lists(STEPS, max_size=40))
     def test_copy(self, names: set[str], steps: list[tuple[str, ...]]) -> None:
         """Whoever lists and then follows the events has what is listed."""
+        self.patch(watchers, "MANY_NAMES", 2)
         host = Host()
         watching, working = host.connect(), host.connect(pid=8)
         watching.watch(*names)
