@@ -18,6 +18,7 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from portmapd.channel.socket_path import serving_socket
+from portmapd.cluster_config import ClusterConfig
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import MAX_PATH
 from portmapd.portmapper.access import (
@@ -336,6 +337,7 @@ class Config:
     :param max_streams: the most streams of each listening socket.
     :param http: the endpoint of the status page, as Twisted's ``serverFromString`` takes it; None:
         there is no such page.
+    :param cluster: how it belongs to a cluster; None: it belongs to none.
     :param http_names: names of this host under which browsers may ask for it, beside its host name
         and its addresses.
     :raises ConfigurationError: a value cannot be used. The message names its field.
@@ -367,6 +369,7 @@ class Config:
     max_streams: int = field(default=MAX_STREAMS, validator=_check_count)
     http: str | None = field(default=None, validator=_check_endpoint)
     http_names: tuple[str, ...] = field(default=(), converter=_tuple, validator=_check_names)
+    cluster: ClusterConfig | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -23,6 +23,14 @@
     │   └── ClientClosed       the application closed its client
     ├── InvalidState           a file of mappings cannot be used: it is set aside
     ├── HandoverFailed         another process cannot take the place of this one
+    ├── EtcdError              etcd did not do what it was asked
+    │   ├── EtcdUnavailable    no member answers, or none can
+    │   ├── EtcdGarbage        what answers is not etcd
+    │   └── EtcdRefused        it answers with an error
+    │       ├── EtcdFull       there is no space for anything new
+    │       ├── LeaseNotFound  the lease has ended
+    │       └── Compacted      the revision is too old
+    ├── NameTaken              another machine of the cluster is called so
     ├── Terminated             the operation's terminator became readable
     └── ConfigurationError     an option or a socket cannot be used: nothing is started
 
@@ -258,6 +266,38 @@ class InvalidState(PortmapdError):
 
 class HandoverFailed(PortmapdError):
     """Another process cannot take the place of this one. The message says why."""
+
+
+class EtcdError(PortmapdError):
+    """etcd did not do what it was asked. The message says why."""
+
+
+class EtcdUnavailable(EtcdError):
+    """No member of etcd answers in time, or those that do have no leader."""
+
+
+class EtcdGarbage(EtcdError):
+    """What answers is not etcd, or says more than it may."""
+
+
+class EtcdRefused(EtcdError):
+    """etcd answers with an error, which the message is."""
+
+
+class EtcdFull(EtcdRefused):
+    """etcd takes nothing new: its space is exceeded."""
+
+
+class LeaseNotFound(EtcdRefused):
+    """The lease has ended, and what was under it is gone."""
+
+
+class Compacted(EtcdRefused):
+    """etcd does not know any more what changed after the revision that was asked for."""
+
+
+class NameTaken(PortmapdError):
+    """Another machine of the cluster is called as this one is. The message says what to do."""
 
 
 class ConfigurationError(PortmapdError):

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
+from portmapd.cluster_config import ClusterConfig
 from portmapd.config import RPCBIND_DIRECTORY, Config
 from portmapd.errors import ConfigurationError
 from portmapd.server.log_output import LEVEL, LEVELS
@@ -34,6 +35,7 @@ class Group(Enum):
     CHANNEL = "Local channel"
     LIVENESS = "Dead services"
     STATE = "Restarts"
+    CLUSTER = "Cluster"
     HTTP = "Status page and metrics"
     LOGS = "Logs"
 
@@ -182,6 +184,29 @@ OPTIONS = (
     Option("import-rpcbind-from", Group.STATE,
            "Take over the mappings that rpcbind left in the files of that directory.", "PATH",
            _path),
+    Option("cluster", Group.CLUSTER,
+           "Members of etcd (http://HOST:2379, with commas) through which machines share services.",
+           "URLS"),
+    Option("cluster-host", Group.CLUSTER, "What this machine is called in the cluster.", "NAME",
+           default="its host name"),
+    Option("cluster-address", Group.CLUSTER, "Where other machines reach this one.", "ADDRESS",
+           default="the one from which it reaches etcd, if that is given as an address"),
+    Option("cluster-prefix", Group.CLUSTER, "What the keys in etcd begin with.", "PATH",
+           default="/portmapd/"),
+    Option("cluster-ttl", Group.CLUSTER,
+           "Seconds that what a machine shares is there after it has died.", "SECONDS", _whole,
+           "10"),
+    Option("cluster-stale", Group.CLUSTER,
+           "Seconds without etcd after which other machines' services are not told any more.",
+           "SECONDS", _seconds, "60"),
+    Option("cluster-mappings", Group.CLUSTER,
+           "Programs whose RPC mappings are shared, too: numbers with commas, or all.", "PROGRAMS"),
+    Option("cluster-user", Group.CLUSTER, "User of etcd.", "NAME"),
+    Option("cluster-password-file", Group.CLUSTER, "File of that user's password.", "PATH"),
+    Option("cluster-ca", Group.CLUSTER, "File of the authorities of etcd's certificates.", "PATH",
+           default="those that this host trusts"),
+    Option("cluster-cert", Group.CLUSTER, "File of this machine's certificate for etcd.", "PATH"),
+    Option("cluster-key", Group.CLUSTER, "File of its key.", "PATH"),
     Option("http", Group.HTTP,
            "Endpoint (of Twisted) of the status page and metrics, such as "
            "tcp:8080:interface=127.0.0.1.", "ENDPOINT"),
@@ -261,13 +286,28 @@ class Settings:
 
 def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
     fields = {}
+    if cluster := _cluster(values):
+        fields["cluster"] = cluster
     # In the order of the table: --import-rpcbind-from is stronger than --import-rpcbind.
     for option in OPTIONS:
+        if option.group is Group.CLUSTER:
+            continue
         name = _FIELDS.get(option.name, option.name.replace("-", "_"))
         value = values.get(option.name, False)
         if name is not None and option.name in values and value is not False:
             fields[name] = _MEANINGS.get(option.name, value)
     return fields
+
+
+def _cluster(values: Mapping[str, Any]) -> ClusterConfig | None:
+    """How the port mapper belongs to a cluster; None: it belongs to none, as far as is known."""
+    given = {
+        option.name.removeprefix("cluster-").replace("-", "_"): values[option.name]
+        for option in OPTIONS
+        if option.group is Group.CLUSTER and option.name in values
+    }
+    members = given.pop("cluster", None)
+    return None if members is None else ClusterConfig(members=members, **given)
 
 
 def settings(
@@ -292,6 +332,9 @@ def settings(
     for source in sources:
         values |= source.values
         _check(values, source)
+    alone = next((name for name in values if name.startswith("cluster-")), "")
+    if alone and "cluster" not in values:
+        raise ConfigurationError(f"{alone} is of no use without cluster: name members of etcd")
     return Settings(values, sources)
 
 

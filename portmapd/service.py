@@ -58,6 +58,8 @@ from portmapd.server.socket_file import make_directory
 from portmapd.server.state_file import StateFile
 
 if TYPE_CHECKING:
+    from portmapd.cluster.cluster import EtcdCluster
+    from portmapd.cluster_config import ClusterConfig
     from portmapd.joined import JoinedPortMapper
     from portmapd.web.server import WebServer
 
@@ -125,6 +127,7 @@ class PortmapperService(MultiService):
         self._engine: Engine = make_engine(reactor)
         self._server: PortmapServer | None = None
         self._web: WebServer | None = None
+        self._cluster: EtcdCluster | None = None
         self._listening: list[Listening] = []
         self._made = frozenset(
             (each.kind, each.place)
@@ -149,6 +152,18 @@ class PortmapperService(MultiService):
             self._persistence = self._make_persistence(self._state)
             self._persistence.setServiceParent(self)
         self._rpcbind = RpcbindFiles([])
+
+    def _make_cluster(self, config: ClusterConfig) -> EtcdCluster:
+        # Few belong to a cluster, and it takes memory and time to import.
+        try:
+            from portmapd.cluster.joining import join_cluster
+        except ImportError as error:
+            raise ConfigurationError(
+                f"--cluster needs treq ({error}): pip install 'portmapd[cluster]', or on Debian "
+                "apt install python3-treq"
+            ) from error
+        place = f"{self.config.local_socket} {self.config.port}"
+        return join_cluster(config, self.registry, self._reactor, place)
 
     def _make_persistence(self, file: StateFile) -> Persistence:
         return Persistence(
@@ -222,6 +237,8 @@ class PortmapperService(MultiService):
         except BaseException:
             self._close()
             raise
+        if self._cluster is not None:
+            self._cluster.startService()
         # Before the file is written anew.
         written = 0.0 if self._state is None else self._state.modified()
         super().startService()
@@ -269,6 +286,8 @@ class PortmapperService(MultiService):
         places = [port + _listed(where)] if where else []
         if self.config.local_socket is not None:
             places.append(f"local channel at {self.config.local_socket}")
+        if self.config.cluster is not None:
+            places.append(f"{self.config.cluster.host} in a cluster")
         if self.config.http is not None:
             places.append(f"status page at {self.config.http}")
         return "; ".join(places) or "nothing"
@@ -279,7 +298,12 @@ class PortmapperService(MultiService):
         :return: fires when they are closed.
         """
         self._answer_rest()
-        return gatherResults([self._stop_children(), self._close()])
+        return gatherResults([self._leave_cluster(), self._stop_children(), self._close()])
+
+    def _leave_cluster(self) -> Deferred[None]:
+        """Give back what this machine shares; fires when that is done, or takes too long."""
+        cluster, self._cluster = self._cluster, None
+        return succeed(None) if cluster is None else cluster.stopService()
 
     def _stop_children(self) -> Deferred[Any]:
         """Stop everything but the sockets; fires when that is done."""
@@ -300,6 +324,8 @@ class PortmapperService(MultiService):
         config = self.config
         # All have one port: any free one is that of a socket that there is already.
         self.port = config.port or self._handed_in.port or 0
+        if config.cluster is not None and self._cluster is None:
+            self._cluster = self._make_cluster(config.cluster)
         self._server = server = PortmapServer(
             self.registry,
             config.policy,
@@ -313,6 +339,7 @@ class PortmapperService(MultiService):
             advertisements=config.advertise,
             behind=self._behind,
             restart=self._restart,
+            cluster=self._cluster,
         )
         try:
             for host in config.addresses:
@@ -459,13 +486,15 @@ class PortmapperService(MultiService):
         return {} if self._taken_over is None else self._taken_over.data
 
     def settle(self) -> Deferred[None]:
-        """Have nothing written to the disk until :meth:`resume`; fires when nothing is."""
-        return succeed(None) if self._persistence is None else self._persistence.pause()
+        """Begin nothing that takes long until :meth:`resume`; fires when nothing is under way."""
+        parts = [each for each in (self._persistence, self._cluster) if each is not None]
+        return gatherResults([each.pause() for each in parts]).addCallback(lambda _: None)
 
     def resume(self) -> None:
         """Have mappings written to the disk again."""
-        if self._persistence is not None:
-            self._persistence.resume()
+        for each in (self._persistence, self._cluster):
+            if each is not None:
+                each.resume()
 
     def pass_on(self, descriptors: Descriptors) -> dict[str, Any]:
         """All that another process needs to go on in place of this one, as a value of JSON."""
@@ -480,6 +509,7 @@ class PortmapperService(MultiService):
             "own": self._holder.serial,
             "statistics": self._server.statistics.rows(),
             "lock": None if lock is None else [self.config.state, descriptors.add(lock)],
+            "cluster": None if self._cluster is None else self._cluster.pass_on(),
         }
 
     def keepable(self, limit: int) -> Mapping[ChannelProtocol, Holder]:
@@ -531,6 +561,8 @@ class PortmapperService(MultiService):
             image.count(self.registry)
             self._server.statistics.take_over(taken.data["statistics"])
             self._holder = holders[taken.data["own"]]
+            if self._cluster is not None and taken.data.get("cluster"):
+                self._cluster.take_over(taken.data["cluster"])
         taken.received.close()
 
     def go_on(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -211,7 +211,7 @@ class TwistdPortmapper(PortmapperService):
 
     def _leave(self, _: object, succession: Succession) -> Deferred[Any]:
         succession.leave_to(self._store)
-        return self._close()
+        return gatherResults([self._leave_cluster(), self._close()])
 
 
 class Options(UsageOptions):

@@ -58,9 +58,18 @@ _OWNER = Argument("owner", UNICODE)
 _AFTER = Argument("after", UNICODE, optional=True)
 _MORE = Argument("more", UNICODE, optional=True)
 
+_HOST = Argument("host", UNICODE)
+_ADDRESS = Argument("address", UNICODE)
+_HOSTS = Argument("hosts", list_of(UNICODE), optional=True)
+_AGE = Argument("age", INTEGER)
+_SERVICES = Argument("services", INTEGER)
+
 #: What a listing, and an event, tells of a service, and of a mapping.
 SERVICE_ROW = Rows((_NAME, _USER, _PID, _PORT, _EXE))
 MAPPING_ROW = Rows((*_MAPPING, _OWNER))
+#: The same of a service and a mapping of a machine of the cluster.
+SHARED_SERVICE_ROW = Rows((_NAME, _USER, _PID, _PORT, _EXE, _HOST, _ADDRESS))
+SHARED_MAPPING_ROW = Rows((*_MAPPING, _OWNER, _HOST))
 
 
 class Command:
@@ -160,9 +169,45 @@ STATUS = Command(
 WATCH = Command("Watch", (Argument("names", list_of(UNICODE), optional=True),))
 UNWATCH = Command("Unwatch")
 RESTART = Command("Restart")
+LIST_CLUSTER = Command(
+    "ListCluster",
+    (
+        Argument("names", list_of(UNICODE), optional=True),
+        Argument("users", list_of(INTEGER), optional=True),
+        _HOSTS,
+        _AFTER,
+    ),
+    (Argument("services", SHARED_SERVICE_ROW), _AGE, _MORE),
+)
+LIST_CLUSTER_MAPPINGS = Command(
+    "ListClusterMappings",
+    (_HOSTS, _AFTER),
+    (Argument("mappings", SHARED_MAPPING_ROW), _AGE, _MORE),
+)
+WATCH_CLUSTER = Command("WatchCluster", (Argument("names", list_of(UNICODE), optional=True),))
+UNWATCH_CLUSTER = Command("UnwatchCluster")
+CLUSTER = Command(
+    "Cluster",
+    (_AFTER,),
+    (
+        Argument("hosts", Rows((_HOST, _ADDRESS, Argument("release", UNICODE), _SERVICES))),
+        Argument("members", Rows((Argument("url", UNICODE), Argument("state", UNICODE)))),
+        _HOST,
+        _ADDRESS,
+        Argument("state", UNICODE),
+        Argument("why", UNICODE),
+        Argument("age", INTEGER, optional=True),
+        Argument("revision", INTEGER),
+        Argument("lease", INTEGER),
+        Argument("left", INTEGER),
+        _MORE,
+    ),
+)
 
-EVENT, OVERFLOW = b"Event", b"Overflow"
+EVENT, OVERFLOW, CLUSTER_OVERFLOW, LOST = b"Event", b"Overflow", b"ClusterOverflow", b"Lost"
 CHANGE = b"change"
+#: What the daemon tells of a name that its holder has lost.
+LOST_ROW = Rows((_NAME, _PORT, Argument("why", UNICODE)))
 
 #: What a client may ask for.
 COMMANDS = {
@@ -179,11 +224,17 @@ COMMANDS = {
         UNWATCH,
         STATUS,
         RESTART,
+        LIST_CLUSTER,
+        LIST_CLUSTER_MAPPINGS,
+        WATCH_CLUSTER,
+        UNWATCH_CLUSTER,
+        CLUSTER,
     )
 }
 
-#: The box that tells a watcher to list again.
+#: The boxes that tell a watcher to list again.
 OVERFLOW_BOX = encode_pairs([(COMMAND, OVERFLOW)])
+CLUSTER_OVERFLOW_BOX = encode_pairs([(COMMAND, CLUSTER_OVERFLOW)])
 
 _REFUSALS: dict[bytes, type[Refusal]] = {
     kind.code.encode(): kind
@@ -214,11 +265,21 @@ def encode_event(change: str, rows: Rows, row: tuple[Any, ...]) -> bytes:
     return head[:-2] + rows.encode_row(row)
 
 
+def encode_lost(name: str, port: str, why: Refusal) -> bytes:
+    """The box that tells a holder that a name is registered no longer."""
+    return encode_pairs([(COMMAND, LOST)])[:-2] + LOST_ROW.encode_row((name, port, _shown(why)))
+
+
+def _shown(refusal: Refusal) -> str:
+    # A cut may leave a part of a character.
+    text = str(refusal).encode("utf-8", "replace")[:MAX_DESCRIPTION]
+    return text.decode("utf-8", "ignore")
+
+
 def encode_refusal(tag: bytes, refusal: Refusal) -> bytes:
     """The box that refuses."""
-    # A cut may leave a part of a character.
-    text = str(refusal).encode("utf-8", "replace")[:MAX_DESCRIPTION].decode("utf-8", "ignore")
-    return encode_pairs([(ERROR, tag), (CODE, refusal.code.encode()), (DESCRIPTION, text.encode())])
+    text = _shown(refusal).encode()
+    return encode_pairs([(ERROR, tag), (CODE, refusal.code.encode()), (DESCRIPTION, text)])
 
 
 def read_refusal(box: Box) -> Refusal:

@@ -42,9 +42,10 @@ class ClusterCopy:
         """How many entries there are."""
         return len(self._entries)
 
-    def follow(self, follower: ClusterFollower) -> Callable[[], None]:
+    def follow(self, follower: ClusterFollower, *kinds: ChangeKind) -> Callable[[], None]:
         """Call *follower* with every later change of services and mappings.
 
+        :param kinds: as a registry has it; all changes are of the visible kinds.
         :return: a function that removes the follower.
         """
         self._followers.append(follower)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 
-from portmapd.errors import LimitExceeded
+from portmapd.errors import LimitExceeded, Refusal
 from portmapd.registry.mapping import SUPERUSER, Key, Mapping
 from portmapd.registry.service import NamedService
 
@@ -68,6 +70,7 @@ class Holder:
     :param services: what it holds, by name and port.
     :param mappings: what it holds, by program, version and netid.
     :param last: the serial of its last service.
+    :param told: is called with a service that it has lost, and why.
     """
 
     uid: int
@@ -78,6 +81,12 @@ class Holder:
     services: dict[tuple[str, str], NamedService] = field(factory=dict, repr=False)
     mappings: dict[Key, Mapping] = field(factory=dict, repr=False)
     last: int = 0
+    told: Callable[[NamedService, Refusal], object] | None = field(default=None, repr=False)
+
+    def lose(self, service: NamedService, why: Refusal) -> None:
+        """Tell whose holder it is that a service is registered no longer, and why."""
+        if self.told is not None:
+            self.told(service, why)
 
     @property
     def owner(self) -> str:

@@ -168,11 +168,15 @@ class Registry:
         """
         if not new:
             return
+        self.check(*new)
+        self._add_services(new)
+        self._tell(ChangeKind.REGISTERED, new)
+
+    def check(self, *new: NamedService) -> None:
+        """Check that services of one holder could be registered now; see :meth:`register`."""
         holder = new[0].holder
         holder.allowances.services.check(len(new))
         self._check_services(holder, new)
-        self._add_services(new)
-        self._tell(ChangeKind.REGISTERED, new)
 
     def _add_services(self, new: Iterable[NamedService]) -> None:
         for service in new:

@@ -14,11 +14,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from portmapd.channel.box import Box, BoxReader, encode_box
+from portmapd.channel.commands import CLUSTER_OVERFLOW_BOX
 from portmapd.errors import ConfigurationError, LimitExceeded, NotAllowed
 from portmapd.oncrpc.netid import LOCAL
 from portmapd.portmapper.caller import Audience, Caller
 from portmapd.registry.holder import Allowances, Holder
 from portmapd.registry.registry import Registry
+from portmapd.server.cluster import Cluster
 from portmapd.server.handover.passed import (
     Descriptors,
     PassableTransport,
@@ -140,7 +142,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         :param stream: what it needs to go on with its stream.
         :param process: the place of its process.
         """
-        holder, watch = self._session.pass_on() if self._session else (None, None)
+        holder, watch, cluster = self._session.pass_on() if self._session else (None, None, None)
         return PassedConnection(
             stream,
             process,
@@ -148,6 +150,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
             holder,
             watch,
             self.factory.restarts.get(self, ()),
+            cluster,
         )
 
     @property
@@ -257,7 +260,7 @@ class ResumedChannel(ChannelProtocol):
         factory.resume(self, passed)
         if not passed.stream.is_closing:
             self._session = factory.new_session(self)
-            self._session.take_over(self._resumed_holder, passed.watch)
+            self._session.take_over(self._resumed_holder, passed.watch, passed.cluster_watch)
             self.transport.registerProducer(self, True)
         self._resumed_holder = None
 
@@ -281,6 +284,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
     :param behind: gives the seconds for which the newest changes have not been written to the file
         of mappings; None: none is kept.
     :param restart: begins a restart; None: there can be none.
+    :param cluster: what the machines of a cluster share; None: there is no cluster.
     :ivar processes: the processes at their other ends.
     :ivar log: bounds the lines of its connections.
     :ivar restarts: the tags of requests for a restart that are not answered, by their connections.
@@ -298,6 +302,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         refusals: Counter[str] | None = None,
         behind: Callable[[], float | None] = keeps_nothing,
         restart: Callable[[], object] | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         super().__init__(turns)
         self.processes = processes
@@ -317,6 +322,10 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
             refused=self._log_refused,
             refusals=Counter() if refusals is None else refusals,
             restart=refuse_restart if restart is None else self._begin_restart,
+            cluster=cluster,
+            cluster_watchers=None
+            if cluster is None
+            else Watchers(cluster.copy, self._unlimited, turns, CLUSTER_OVERFLOW_BOX),
         )
         self._peer_lookups = peer_lookups
         self.log = log
@@ -502,4 +511,6 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         self._peer_lookups.stop()
         # The end of each connection would be told to all those that are not closed yet.
         self._context.watchers.close()
+        if self._context.cluster_watchers is not None:
+            self._context.cluster_watchers.close()
         return super().close()

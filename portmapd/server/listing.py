@@ -7,12 +7,19 @@ from typing import Any
 from attrs import frozen
 
 from portmapd.channel.arguments import Rows
-from portmapd.channel.commands import MAPPING_ROW, SERVICE_ROW
+from portmapd.channel.commands import (
+    MAPPING_ROW,
+    SERVICE_ROW,
+    SHARED_MAPPING_ROW,
+    SHARED_SERVICE_ROW,
+)
 from portmapd.errors import BadArguments
+from portmapd.registry.cluster_copy import ClusterCopy
 from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Key, Mapping
 from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
+from portmapd.registry.shared import SharedMapping, SharedService
 from portmapd.server.watchers import mapping_row, service_row
 
 #: A page ends when its rows have so many bytes: a value holds 65,535, and a row at most 5,000.
@@ -90,6 +97,64 @@ def list_mappings(registry: Registry, after: str | None) -> tuple[bytes, str | N
     return _page(
         registry.mappings.after(_key(after)), _any, MAPPING_ROW, mapping_row, _end_of_mapping
     )
+
+
+def list_cluster(
+    copy: ClusterCopy,
+    names: frozenset[str],
+    users: frozenset[int],
+    hosts: frozenset[str],
+    after: str | None,
+) -> tuple[bytes, str | None]:
+    """A page of the services of a cluster; see :func:`list_services`.
+
+    :param names: of these names; empty: of any. Users and hosts likewise.
+    """
+    start = _serial_of(after)
+    found = (
+        sorted((each for name in names for each in copy.of(name)), key=_place)
+        if names
+        else copy.after(start)
+    )
+    later = (each for each in found if each[0] > start and isinstance(each[1], SharedService))
+
+    def matches(found: tuple[int, SharedService]) -> bool:
+        service = found[1]
+        return (not users or service.uid in users) and (not hosts or service.host in hosts)
+
+    return _page(later, matches, SHARED_SERVICE_ROW, _second, _end_of_shared)
+
+
+def list_cluster_mappings(
+    copy: ClusterCopy, hosts: frozenset[str], after: str | None
+) -> tuple[bytes, str | None]:
+    """A page of the mappings of a cluster; see :func:`list_cluster`."""
+    found = copy.after(_serial_of(after))
+    mappings = (each for each in found if isinstance(each[1], SharedMapping))
+
+    def matches(found: tuple[int, SharedMapping]) -> bool:
+        return not hosts or found[1].host in hosts
+
+    return _page(mappings, matches, SHARED_MAPPING_ROW, _second, _end_of_shared)
+
+
+def _place(found: tuple[int, object]) -> int:
+    return found[0]
+
+
+def _second(found: tuple[int, tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(found[1])
+
+
+def _end_of_shared(found: tuple[int, object]) -> str:
+    return str(found[0])
+
+
+def _serial_of(after: str | None) -> int:
+    try:
+        return 0 if after is None else _number(after)
+    except ValueError:
+        raise BadArguments(f"after {after!r} is not the end of a page") from None
 
 
 def _page(

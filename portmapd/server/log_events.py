@@ -155,6 +155,15 @@ KEPT_NOT_USED = LogEvent(
 PID_FILE_NOT_WRITTEN = LogEvent(
     "pid-file-not-written", "warn", "the pid file {path} names an ended process: {why}"
 )
+CLUSTER_JOINED = LogEvent("cluster-joined", "info", "{host} has joined its cluster")
+CLUSTER_TROUBLE = LogEvent(
+    "cluster-trouble", "warn", "{host} is cut off from its cluster ({state}): {why}"
+)
+CLUSTER_NAME_LOST = LogEvent(
+    "cluster-name-lost",
+    "warn",
+    "name {name} of uid {uid}, pid {pid} is held in the cluster no longer: {why}",
+)
 OMITTED = LogEvent("omitted", "warn", "{count} more {what}")
 
 #: Every event, by its name.
@@ -195,6 +204,9 @@ EVENTS = {
         NOT_HANDED_OVER,
         KEPT_NOT_USED,
         PID_FILE_NOT_WRITTEN,
+        CLUSTER_JOINED,
+        CLUSTER_TROUBLE,
+        CLUSTER_NAME_LOST,
         OMITTED,
     )
 }

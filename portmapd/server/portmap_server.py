@@ -24,6 +24,7 @@ from portmapd.server.bound_sockets import is_bound
 from portmapd.server.call_forwarder import CallForwarder
 from portmapd.server.call_server import CallServer
 from portmapd.server.channel import ChannelFactory
+from portmapd.server.cluster import Cluster
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.liveness import Liveness
 from portmapd.server.peer_lookups import PeerLookups
@@ -76,6 +77,8 @@ class PortmapServer:
     :param descriptors: where the ends of processes are watched; None: in the reactor.
     :param restart: has another process take the place of this one; None: the local channel cannot
         be asked for that.
+    :param cluster: what the machines of a cluster share, for the local channel; None: there is no
+        cluster.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class PortmapServer:
         advertisements: Sequence[Advertisement] = (),
         behind: Callable[[], float | None] = keeps_nothing,
         restart: Callable[[], object] | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._restart = restart
+        self._cluster = cluster
         self._registry = registry
         self._reactor = reactor
         self._idle = idle
@@ -170,6 +175,7 @@ class PortmapServer:
                 self._context.statistics.refusals,
                 self._behind,
                 self._restart,
+                self._cluster,
             )
         )
 

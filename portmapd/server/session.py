@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from portmapd import __version__
@@ -17,6 +18,7 @@ from portmapd.errors import (
     InternalError,
     InvalidMapping,
     InvalidService,
+    NoCluster,
     NotRegistered,
     Refusal,
     ReservedName,
@@ -30,13 +32,26 @@ from portmapd.registry.holder import Allowances, Holder
 from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.mapping import mapping
 from portmapd.registry.registry import Registry
-from portmapd.registry.service import PUBLIC, RESERVED
+from portmapd.registry.service import PUBLIC, RESERVED, SHARED, NamedService
+from portmapd.server.cluster import Cluster
 from portmapd.server.handover.passed import PassedWatch
-from portmapd.server.listing import Filter, list_mappings, list_services
+from portmapd.server.listing import (
+    Filter,
+    list_cluster,
+    list_cluster_mappings,
+    list_mappings,
+    list_services,
+)
 from portmapd.server.peer_process import UNSEEN
 from portmapd.server.watchers import Watcher, Watchers
 
+#: The most machines of a page: an address or a release has at most 63 bytes, as a rule.
+MAX_HOSTS = 200
+
 Answer = Mapping[str, Any]
+#: An answer that takes time: it is begun with a function that is called with the answer, or with
+#: a refusal.
+Pending = Callable[[Callable[[Answer | Refusal], None]], None]
 _NOTHING: Answer = {}
 
 
@@ -98,6 +113,8 @@ class ChannelContext:
     :param refusals: what was refused, by the code of the refusal.
     :param restart: is called with a peer that asks for a restart and the tag of its request, which
         it answers; it may raise a :exc:`~portmapd.errors.Refusal`.
+    :param cluster: what the machines of a cluster share; None: there is no cluster.
+    :param cluster_watchers: those of the sessions that watch it.
     """
 
     registry: Registry
@@ -108,6 +125,8 @@ class ChannelContext:
     refused: Callable[[Peer, str, str], object] = ignore_refusal
     refusals: Counter[str] = field(factory=Counter)
     restart: Callable[[Peer, bytes | None], object] = refuse_restart
+    cluster: Cluster | None = None
+    cluster_watchers: Watchers | None = None
 
     def open(self, peer: Peer) -> "Session":
         """The session of a new connection.
@@ -131,7 +150,7 @@ class Session:
     :param peer: the connection.
     """
 
-    __slots__ = ("_context", "_holder", "_peer", "_watcher")
+    __slots__ = ("_cluster_watcher", "_context", "_has_ended", "_holder", "_peer", "_watcher")
     _log = Logger()
 
     def __init__(self, context: ChannelContext, peer: Peer) -> None:
@@ -139,6 +158,8 @@ class Session:
         self._peer = peer
         self._holder: Holder | None = None
         self._watcher: Watcher | None = None
+        self._cluster_watcher: Watcher | None = None
+        self._has_ended = False
 
     def open_holder(self) -> Holder:
         """The connection's holder, which is opened in the registry if it was not before.
@@ -177,47 +198,66 @@ class Session:
 
     def end(self) -> None:
         """The connection has ended: remove all that it registered."""
+        self._has_ended = True
         if self._watcher is not None:
             self._context.watchers.discard(self._watcher)
             self._watcher.drop()
+        if self._cluster_watcher is not None and self._context.cluster_watchers is not None:
+            self._context.cluster_watchers.discard(self._cluster_watcher)
+            self._cluster_watcher.drop()
         if self._holder is not None:
+            # It refers to this session: the cycle would wait for the collector.
+            self._holder.told = None
             self._context.registry.close(self._holder)
 
     @property
     def holding(self) -> Holder | None:
         """Its holder, if it holds or watches anything."""
         holder = self._holder
-        if holder is None or not (holder.services or holder.mappings or self._watcher):
+        if holder is None or not (holder.services or holder.mappings or self._watching):
             return None
         return holder
 
-    def pass_on(self) -> tuple[int | None, PassedWatch | None]:
+    def pass_on(self) -> tuple[int | None, PassedWatch | None, PassedWatch | None]:
         """What another process needs to go on with it: its holder's serial, and what it watches."""
-        holder, watcher = self._holder, self._watcher
+        holder, watcher, cluster = self._holder, self._watcher, self._cluster_watcher
         return (
             None if holder is None else holder.serial,
             None if watcher is None else watcher.pass_on(),
+            # Its copy of the cluster is another one.
+            None if cluster is None else evolve(cluster.pass_on(), has_overflowed=True),
         )
 
-    def take_over(self, holder: Holder | None, watch: PassedWatch | None) -> None:
+    def take_over(
+        self, holder: Holder | None, watch: PassedWatch | None, cluster_watch: PassedWatch | None
+    ) -> None:
         """Be what the session was in another process.
 
         :param holder: its holder, which is open.
         """
         self._holder = holder
+        peer, cluster_watchers = self._peer, self._context.cluster_watchers
+        if holder is not None:
+            holder.told = self._tell_lost
         if watch is not None:
-            peer = self._peer
             self._watcher = self._context.watchers.resume(watch, peer.send, peer.uid)
+        if cluster_watch is not None and cluster_watchers is not None:
+            self._cluster_watcher = cluster_watchers.resume(cluster_watch, peer.send, peer.uid)
 
     def pause(self) -> None:
         """The peer has stopped reading."""
-        if self._watcher is not None:
-            self._watcher.pause()
+        for watcher in self._watching:
+            watcher.pause()
 
     def resume(self) -> None:
         """The peer reads again."""
-        if self._watcher is not None:
-            self._watcher.resume()
+        for watcher in self._watching:
+            watcher.resume()
+
+    @property
+    def _watching(self) -> list[Watcher]:
+        """What watches for the peer."""
+        return [each for each in (self._watcher, self._cluster_watcher) if each is not None]
 
     def answer(self, box: Box) -> bytes:
         """The box that answers *box*; empty if it asks for no answer."""
@@ -228,20 +268,40 @@ class Session:
             if values is None:
                 self._context.restart(self._peer, tag)
                 return b""
-            if self._watcher is not None:
-                # Events of its own changes, and of those that a listing has, come first.
-                self._watcher.send()
-            return command.reply(tag, values) if tag is not None else b""
+            if callable(values):
+                values(partial(self._answer_later, box, command))
+                return b""
+            return self._answer(tag, command, values)
         except Refusal as refusal:
-            self._context.refusals[refusal.code] += 1
-            self._context.refused(self._peer, _shown(box), str(refusal))
-            return c.encode_refusal(tag, refusal) if tag is not None else b""
+            return self._refuse(box, refusal)
         except ProcessLookupError:
             return b""
         except Exception:
             self._log.failure("a command of pid {pid} failed", pid=self._peer.pid)
             error = InternalError("the port mapper failed; its log tells how")
             return c.encode_refusal(tag, error) if tag is not None else b""
+
+    def _answer(self, tag: bytes | None, command: c.Command, values: Answer) -> bytes:
+        if self._watcher is not None:
+            # Events of its own changes, and of those that a listing has, come first.
+            self._watcher.send()
+        if self._cluster_watcher is not None:
+            self._cluster_watcher.send()
+        return command.reply(tag, values) if tag is not None else b""
+
+    def _refuse(self, box: Box, refusal: Refusal) -> bytes:
+        self._context.refusals[refusal.code] += 1
+        self._context.refused(self._peer, _shown(box), str(refusal))
+        tag = box.get(c.ASK)
+        return c.encode_refusal(tag, refusal) if tag is not None else b""
+
+    def _answer_later(self, box: Box, command: c.Command, outcome: Answer | Refusal) -> None:
+        if self._has_ended:
+            return
+        if isinstance(outcome, Refusal):
+            self._peer.send(self._refuse(box, outcome))
+        else:
+            self._peer.send(self._answer(box.get(c.ASK), command, outcome))
 
     def _hello(self, version: int) -> Answer:
         if version != c.VERSION:
@@ -254,15 +314,65 @@ class Session:
             "pid": self._peer.pid,
         }
 
-    def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer:
+    def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer | Pending:
         for service in services:
             _check_service(*service)
         public = next((flags for _, _, flags in services if flags & PUBLIC), 0)
         if public and not self.find_executable():
             raise ExecutableUnknown(f"flags {public}: {_why_unknown(self._peer.pid)}")
         holder = self.open_holder()
-        self._context.registry.register(*[holder.new_service(*service) for service in services])
+        new = [holder.new_service(*service) for service in services]
+        shared = [service for service in new if service.flags & SHARED]
+        if shared and (pending := self._share(new, shared)) is not None:
+            return pending
+        self._context.registry.register(*new)
         return _NOTHING
+
+    def _share(self, new: Sequence[NamedService], shared: Sequence[NamedService]) -> Pending | None:
+        """What has to be done in the cluster before services are registered; None: nothing.
+
+        :raises NoCluster: there is none.
+        :raises AlreadyRegistered: they could not be registered.
+        """
+        cluster = self._context.cluster
+        if cluster is None:
+            raise NoCluster(
+                "this port mapper belongs to no cluster: start it with --cluster, or leave flag 4 "
+                "(shared) out"
+            )
+        claimed = [service for service in shared if service.is_exclusive]
+        if not claimed:
+            return None
+        self._context.registry.check(*new)
+        return partial(self._claim, cluster, new, claimed)
+
+    def _claim(
+        self,
+        cluster: Cluster,
+        new: Sequence[NamedService],
+        claimed: Sequence[NamedService],
+        done: Callable[[Answer | Refusal], None],
+    ) -> None:
+        """Register services once their names are claimed in the whole cluster."""
+
+        def register(refusal: Refusal | None) -> None:
+            try:
+                if refusal is not None:
+                    raise refusal
+                if self._has_ended:
+                    raise NotRegistered("the connection has ended")
+                self._context.registry.register(*new)
+            except Refusal as error:
+                cluster.release(claimed)
+                done(error)
+            else:
+                new[0].holder.told = self._tell_lost
+                done(_NOTHING)
+
+        cluster.claim(claimed, register)
+
+    def _tell_lost(self, service: NamedService, why: Refusal) -> None:
+        self._peer.send(c.encode_lost(service.name, service.port, why))
 
     def _deregister(self, services: Sequence[tuple[str, str]]) -> Answer:
         self._context.registry.deregister(self.open_holder(), *services)
@@ -326,6 +436,66 @@ class Session:
             self._context.watchers.discard(self._watcher)
         return _NOTHING
 
+    def _in_cluster(self) -> Cluster:
+        """The cluster.
+
+        :raises NoCluster: there is none.
+        """
+        if self._context.cluster is None:
+            raise NoCluster("this port mapper belongs to no cluster: start it with --cluster")
+        return self._context.cluster
+
+    def _list_cluster(
+        self,
+        names: list[str] | None,
+        users: list[int] | None,
+        hosts: list[str] | None,
+        after: str | None,
+    ) -> Answer:
+        cluster = self._in_cluster()
+        age = round(cluster.age())
+        wanted = frozenset(names or ()), frozenset(users or ()), frozenset(hosts or ())
+        services, more = list_cluster(cluster.copy, *wanted, after)
+        return {"services": services, "age": age, "more": more}
+
+    def _list_cluster_mappings(self, hosts: list[str] | None, after: str | None) -> Answer:
+        cluster = self._in_cluster()
+        age = round(cluster.age())
+        mappings, more = list_cluster_mappings(cluster.copy, frozenset(hosts or ()), after)
+        return {"mappings": mappings, "age": age, "more": more}
+
+    def _watch_cluster(self, names: list[str] | None) -> Answer:
+        self._in_cluster()
+        watchers = self._context.cluster_watchers
+        assert watchers is not None
+        self.open_holder()
+        if self._cluster_watcher is None:
+            self._cluster_watcher = watchers.open(self._peer.send, self._peer.uid)
+        watchers.add(self._cluster_watcher, frozenset(names or ()))
+        return _NOTHING
+
+    def _unwatch_cluster(self) -> Answer:
+        if self._cluster_watcher is not None and self._context.cluster_watchers is not None:
+            self._context.cluster_watchers.discard(self._cluster_watcher)
+        return _NOTHING
+
+    def _cluster(self, after: str | None) -> Answer:
+        cluster = self._in_cluster()
+        status, counts = cluster.status(), cluster.copy.counts
+        hosts = sorted(cluster.copy.hosts.values())
+        page = [host for host in hosts if after is None or host.name > after][:MAX_HOSTS]
+        is_last = not page or page[-1] == hosts[-1]
+        return {
+            **{name: getattr(status, name) for name in ("host", "address", "state", "why")},
+            "age": None if status.age is None else round(status.age),
+            "revision": status.revision,
+            "lease": status.lease,
+            "left": round(status.left),
+            "members": [(each.url, each.state) for each in status.members],
+            "hosts": [(h.name, h.address, h.release, counts[h.name]) for h in page],
+            "more": None if is_last else page[-1].name,
+        }
+
     def _restart(self) -> None:
         """The context answers it when the restart has ended."""
 
@@ -377,7 +547,7 @@ def _shown(box: Box) -> str:
 
 
 _NAMES = [command.name for command in c.COMMANDS.values()]
-_OPERATIONS: dict[bytes, Callable[..., Answer | None]] = {
+_OPERATIONS: dict[bytes, Callable[..., Answer | Pending | None]] = {
     c.HELLO.key: Session._hello,
     c.REGISTER.key: Session._register,
     c.DEREGISTER.key: Session._deregister,
@@ -389,5 +559,10 @@ _OPERATIONS: dict[bytes, Callable[..., Answer | None]] = {
     c.UNWATCH.key: Session._unwatch,
     c.STATUS.key: Session._status,
     c.RESTART.key: Session._restart,
+    c.LIST_CLUSTER.key: Session._list_cluster,
+    c.LIST_CLUSTER_MAPPINGS.key: Session._list_cluster_mappings,
+    c.WATCH_CLUSTER.key: Session._watch_cluster,
+    c.UNWATCH_CLUSTER.key: Session._unwatch_cluster,
+    c.CLUSTER.key: Session._cluster,
 }
 _TABLE = {name: (c.COMMANDS[name], operate) for name, operate in _OPERATIONS.items()}

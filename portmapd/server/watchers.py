@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from time import monotonic
+from typing import Any, Protocol
 
+from portmapd.channel.arguments import Rows
 from portmapd.channel.commands import (
     MAPPING_ROW,
     OVERFLOW_BOX,
     SERVICE_ROW,
+    SHARED_MAPPING_ROW,
+    SHARED_SERVICE_ROW,
     encode_event,
 )
 from portmapd.errors import LimitExceeded
-from portmapd.registry.change import VISIBLE, ChangeRecord
+from portmapd.registry.change import VISIBLE, ChangeKind, ChangeRecord, ClusterChange
 from portmapd.registry.mapping import Mapping
-from portmapd.registry.registry import Registry
 from portmapd.registry.service import NamedService
+from portmapd.registry.shared import SharedMapping, SharedService
 from portmapd.server.handover.passed import PassedWatch
 from portmapd.server.quota import Budget
 from portmapd.server.turns import TURN, TurnQueue
@@ -31,6 +35,20 @@ MAX_WATCHED = 120_000
 MANY_NAMES = 500
 
 
+Subject = NamedService | Mapping | SharedService | SharedMapping
+
+
+class Source(Protocol):
+    """What is watched."""
+
+    def follow(self, follower: Any, *kinds: ChangeKind) -> Callable[[], None]:
+        """Call *follower* with every later change of these kinds.
+
+        :return: a function that removes the follower.
+        """
+        raise NotImplementedError
+
+
 class Watcher:
     """One connection that watches.
 
@@ -40,12 +58,14 @@ class Watcher:
     :param send: writes boxes.
     :param uid: the user of the connection.
     :param budget: bounds what waits for all watchers.
+    :param overflow: the box that tells of an overflow.
     :ivar names: the names that it watches; empty: all.
     :ivar taken: how much it takes of what all connections may watch.
     """
 
     __slots__ = (
         "_budget",
+        "_overflow",
         "_overflowed",
         "_paused",
         "_send",
@@ -57,7 +77,14 @@ class Watcher:
         "uid",
     )
 
-    def __init__(self, send: Callable[[bytes], object], uid: int, budget: Budget) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes], object],
+        uid: int,
+        budget: Budget,
+        overflow: bytes = OVERFLOW_BOX,
+    ) -> None:
+        self._overflow = overflow
         self.names: frozenset[str] = frozenset()
         self.taken = 0
         self.uid = uid
@@ -121,7 +148,7 @@ class Watcher:
             return
         waiting = self.drop()
         if self._overflowed:
-            waiting.append(OVERFLOW_BOX)
+            waiting.append(self._overflow)
             self._overflowed = False
         if waiting:
             self._send(b"".join(waiting))
@@ -143,23 +170,26 @@ class Watchers:
 
     Events are sent for a turn; those for whom there is no time get theirs in later turns.
 
-    :param registry: what is watched.
+    :param source: what is watched: a registry, or the copy of a cluster.
     :param unlimited: the users who may watch as much as all others together.
     :param turns: where further turns come from; None: events are sent at one go.
+    :param overflow: the box that tells of an overflow.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        source: Source,
         unlimited: Container[int] = (0,),
         turns: TurnQueue | None = None,
+        overflow: bytes = OVERFLOW_BOX,
     ) -> None:
         self._turns = turns
+        self._overflow = overflow
         #: Those who have not been sent all of their events.
         self._unsent: dict[Watcher, None] = {}
         #: Those of them whose turn it is.
         self._sending: list[Watcher] = []
-        self._registry = registry
+        self._source = source
         self._watched = Budget("watched names", MAX_WATCHED, unlimited)
         self._waiting = Budget("bytes of events", MAX_ALL_WAITING, unlimited)
         self._all: dict[Watcher, None] = {}
@@ -177,7 +207,7 @@ class Watchers:
         :param send: writes boxes.
         :param uid: the user of the connection.
         """
-        return Watcher(send, uid, self._waiting)
+        return Watcher(send, uid, self._waiting, self._overflow)
 
     def add(self, watcher: Watcher, names: frozenset[str]) -> None:
         """Tell *watcher* of changes, and no longer of those that it watched before.
@@ -193,7 +223,7 @@ class Watchers:
 
     def _add(self, watcher: Watcher, names: frozenset[str]) -> None:
         if self._unfollow is None:
-            self._unfollow = self._registry.follow(self._changed, *VISIBLE)
+            self._unfollow = self._source.follow(self._changed, *VISIBLE)
         watcher.names = names
         group = self._group(names)
         if group is not None:
@@ -259,7 +289,7 @@ class Watchers:
                 del named[name]
         watcher.names = frozenset()
 
-    def _changed(self, changes: Sequence[ChangeRecord]) -> None:
+    def _changed(self, changes: Sequence[ChangeRecord] | Sequence[ClusterChange]) -> None:
         are_waiting = bool(self._unsent or self._sending)
         for_all: list[bytes] = []
         for change in changes:
@@ -276,9 +306,9 @@ class Watchers:
         if self._unsent and not are_waiting:
             self.take_turn()
 
-    def _watching(self, subject: NamedService | Mapping) -> dict[Watcher, None]:
+    def _watching(self, subject: Subject) -> dict[Watcher, None]:
         """Those who watch the name of *subject*."""
-        if not isinstance(subject, NamedService):
+        if not isinstance(subject, NamedService | SharedService):
             return {}
         name = subject.name
         found = self._named.get(name, {})
@@ -331,11 +361,9 @@ def _tell(watchers: Iterable[Watcher], event: bytes) -> None:
         watcher.tell(event)
 
 
-def _event(change: ChangeRecord) -> bytes:
-    subject = change.subject
-    if isinstance(subject, Mapping):
-        return encode_event(change.kind.value, MAPPING_ROW, mapping_row(subject))
-    return encode_event(change.kind.value, SERVICE_ROW, service_row(subject))
+def _event(change: ChangeRecord | ClusterChange) -> bytes:
+    rows, row_of = _ROWS[type(change.subject)]
+    return encode_event(change.kind.value, rows, row_of(change.subject))
 
 
 def mapping_row(mapping: Mapping) -> tuple[object, ...]:
@@ -346,3 +374,22 @@ def mapping_row(mapping: Mapping) -> tuple[object, ...]:
 def service_row(service: NamedService) -> tuple[object, ...]:
     """*service* as a row of listings and events."""
     return service.name, service.uid, service.pid, service.port, service.exe
+
+
+def shared_service_row(service: SharedService) -> tuple[object, ...]:
+    """*service* of a machine of the cluster as a row of listings and events."""
+    return tuple(service)
+
+
+def shared_mapping_row(mapping: SharedMapping) -> tuple[object, ...]:
+    """*mapping* of a machine of the cluster as a row of listings and events."""
+    return tuple(mapping)
+
+
+#: How each kind of subject is told of.
+_ROWS: dict[type, tuple[Rows, Callable[[Any], tuple[object, ...]]]] = {
+    NamedService: (SERVICE_ROW, service_row),
+    Mapping: (MAPPING_ROW, mapping_row),
+    SharedService: (SHARED_SERVICE_ROW, shared_service_row),
+    SharedMapping: (SHARED_MAPPING_ROW, shared_mapping_row),
+}

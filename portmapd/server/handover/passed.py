@@ -174,6 +174,7 @@ class PassedConnection:
     :param holder: the serial of its holder; None: it has none.
     :param watch: what it watches; None: it never has.
     :param restarts: the tags of its requests for a restart, which are not answered yet.
+    :param cluster_watch: what it watches of the cluster; None: it never has.
     """
 
     stream: PassedStream
@@ -182,12 +183,15 @@ class PassedConnection:
     holder: int | None
     watch: PassedWatch | None
     restarts: Sequence[bytes] = ()
+    cluster_watch: PassedWatch | None = None
 
     def encode(self) -> list[Any]:
         """As a value of JSON."""
-        watch = None if self.watch is None else self.watch.encode()
+        watches = [_encoded(self.watch), _encoded(self.cluster_watch)]
         tags = [_text(tag) for tag in self.restarts]
-        return [self.stream.encode(), self.process, self.is_waiting, self.holder, watch, tags]
+        row = [self.stream.encode(), self.process, self.is_waiting, self.holder, watches[0], tags]
+        # Earlier versions know no clusters.
+        return [*row, watches[1]] if watches[1] else row
 
     @classmethod
     def decode(cls, row: list[Any]) -> PassedConnection:
@@ -196,13 +200,13 @@ class PassedConnection:
         :raises InvalidState: it is malformed.
         """
         try:
-            stream, process, is_waiting, holder, watch, tags = row
+            stream, process, is_waiting, holder, watch, tags, *more = row
             restarts = [b64decode(tag) for tag in tags]
         except (TypeError, ValueError) as error:
             raise InvalidState(f"a connection cannot be taken over: {error}") from error
-        watched = None if watch is None else PassedWatch.decode(watch)
+        watched = [PassedWatch.decode(each) if each else None for each in (watch, *more, None)]
         decoded = PassedStream.decode(stream)
-        return cls(decoded, process, is_waiting, holder, watched, restarts)
+        return cls(decoded, process, is_waiting, holder, watched[0], restarts, watched[1])
 
     def unsure(self) -> PassedConnection:
         """The same, some time later: what it watches may have changed meanwhile."""
@@ -234,6 +238,10 @@ class PassedSocket:
     def is_internet(self) -> bool:
         """Whether it is bound to an address, and not to a path."""
         return self.kind in ("udp", "tcp")
+
+
+def _encoded(watch: PassedWatch | None) -> list[Any] | None:
+    return None if watch is None else watch.encode()
 
 
 def _text(data: bytes) -> str:
