@@ -9,11 +9,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from portmapd.client.blocking import Portmapper, RpcMapping, Service
+from portmapd.client.values import ClusterService, Subject
 from portmapd.errors import PortmapdError
 
 #: The headings of tables of services, and of mappings.
 SERVICES = ("NAME", "USER", "PID", "PORT", "EXE")
 MAPPINGS = ("PROGRAM", "VERSION", "NETID", "ADDRESS", "OWNER")
+CLUSTER_SERVICES = ("NAME", "USER", "HOST", "ADDRESS", "PORT", "PID", "EXE")
+CLUSTER_MAPPINGS = (*MAPPINGS, "HOST")
 #: Somebody waits for a completion: it takes no longer, in seconds.
 _COMPLETION = 1.0
 
@@ -26,6 +29,21 @@ def service_cells(service: Service) -> Sequence[object]:
 def mapping_cells(mapping: RpcMapping) -> Sequence[object]:
     """A mapping as a row of a table."""
     return mapping.program, mapping.version, mapping.netid, mapping.address, mapping.owner
+
+
+def cluster_service_cells(service: ClusterService) -> Sequence[object]:
+    """A service of the cluster as a row of a table; its user is another machine's."""
+    where = service.host, service.address, service.port
+    return service.name, service.user, *where, service.pid, service.exe
+
+
+def subject_cells(subject: Subject) -> Sequence[object]:
+    """Whatever may change, as a row of a table."""
+    if isinstance(subject, Service):
+        return service_cells(subject)
+    if isinstance(subject, ClusterService):
+        return cluster_service_cells(subject)
+    return tuple(subject)
 
 
 def user_name(uid: int) -> str:

@@ -18,6 +18,7 @@ TABLE = {
     "watch": "portmapd.cli.watch:watch",
     "pid2exe": "portmapd.cli.services:pid2exe",
     "mappings": "portmapd.cli.services:mappings",
+    "cluster": "portmapd.cli.cluster:cluster",
     "status": "portmapd.cli.status:status",
     "restart": "portmapd.cli.restart:restart",
     "rpc": "portmapd.cli.rpc.commands:rpc",

@@ -15,6 +15,7 @@ from portmapd.cli import parameters
 from portmapd.cli.channel import complete_name
 from portmapd.cli.services import of_user
 from portmapd.client.blocking import Portmapper
+from portmapd.client.portmapper import ANYWHERE
 from portmapd.errors import DaemonUnreachable
 
 #: The most bytes that are copied at once.
@@ -24,14 +25,21 @@ CHUNK = 65_536
 @click.command()
 @click.argument("name", callback=parameters.service_name, shell_complete=complete_name)
 @of_user
+@click.option(
+    "--where",
+    metavar="WHERE",
+    default=ANYWHERE,
+    show_default=True,
+    help="any machine of the cluster, if there is none here; local; or the name of a machine.",
+)
 @click.pass_obj
-def connect(path: str | None, name: str, user: Sequence[int] | None) -> None:
+def connect(path: str | None, name: str, user: Sequence[int] | None, where: str) -> None:
     """Connect standard input and output to the service NAME, as netcat does.
 
     It ends when the service closes the connection. The end of the input is passed on.
     """
     with Portmapper(path) as portmapper:
-        skt = portmapper.connect(name, user[0] if user else None)
+        skt = portmapper.connect(name, user[0] if user else None, where=where)
     with skt:
         # If one waited for both, neither side might read.
         Thread(target=_send, args=(skt,), daemon=True).start()

@@ -11,6 +11,7 @@ from portmapd.errors import (
     AuthRefused,
     BadArguments,
     CallTimedOut,
+    ClusterUnreachable,
     DaemonUnreachable,
     ExecutableUnknown,
     InvalidMapping,
@@ -79,7 +80,7 @@ def _joined(why: str, advice: str) -> str:
 
 
 #: Errors that mean that no server answered; what breaks the protocol counts as none.
-_UNREACHABLE = (DaemonUnreachable, CallTimedOut, NotAccepted, PeerFault)
+_UNREACHABLE = (ClusterUnreachable, DaemonUnreachable, CallTimedOut, NotAccepted, PeerFault)
 #: How much of an error is shown: a peer may send much.
 _SHOWN = 1_000
 #: What to do, for errors that do not say so themselves.

@@ -27,6 +27,7 @@ _TRIES = 16
 @click.argument("port", callback=parameters.port_or_auto)
 @click.option("--exclusive", is_flag=True, help="No other process of the user may have the name.")
 @click.option("--public", is_flag=True, help="Show COMMAND's executable in listings.")
+@click.option("--shared", is_flag=True, help="All machines of the cluster list it.")
 @click.option(
     "--rpc",
     metavar="PROG:VERS",
@@ -43,6 +44,7 @@ def run(
     port: str,
     exclusive: bool,
     public: bool,
+    shared: bool,
     rpc: tuple[int, int] | None,
     command: Sequence[str],
 ) -> int:
@@ -57,7 +59,7 @@ def run(
     if port == parameters.AUTO:
         port = variables[_VARIABLE] = str(free_port())
         command = [word.replace(_PLACE, port) for word in command]
-    flags = exclusive * Flags.EXCLUSIVE | public * Flags.PUBLIC
+    flags = exclusive * Flags.EXCLUSIVE | public * Flags.PUBLIC | shared * Flags.SHARED
     with (
         Child(command, variables, asking_socket(path)) as child,
         _ChildPortmapper(child, path, public) as portmapper,

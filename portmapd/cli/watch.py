@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import click
 
 from portmapd.cli import parameters
-from portmapd.cli.channel import complete_name, mapping_cells, service_cells
+from portmapd.cli.channel import complete_name, subject_cells
 from portmapd.cli.output import as_json, echo, encoded, row
-from portmapd.client.blocking import Portmapper, Service
+from portmapd.client.blocking import Portmapper
 from portmapd.client.values import Change
 from portmapd.errors import Terminated
 
@@ -31,9 +31,10 @@ _COLOURS = {"registered": "green", "mapped": "green", "deregistered": "red", "un
     callback=parameters.service_names,
     shell_complete=complete_name,
 )
+@click.option("--cluster", is_flag=True, help="Watch what the machines of the cluster share.")
 @as_json
 @click.pass_obj
-def watch(path: str | None, names: Sequence[str], as_json: bool) -> None:
+def watch(path: str | None, names: Sequence[str], cluster: bool, as_json: bool) -> None:
     """Print what is registered now, then every change, until interrupted.
 
     With NAMEs, only services of these names; otherwise RPC mappings as well. Each line begins with
@@ -44,7 +45,8 @@ def watch(path: str | None, names: Sequence[str], as_json: bool) -> None:
             # SIGINT is the usual way to end this command.
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-            for change in portmapper.watch(names or None, terminator=_reader_gone()):
+            gone = _reader_gone()
+            for change in portmapper.watch(names or None, terminator=gone, cluster=cluster):
                 _show(change, datetime.now(UTC), as_json)
         except (KeyboardInterrupt, Terminated):
             pass
@@ -68,6 +70,7 @@ def _show(change: Change, now: datetime, as_json: bool) -> None:
         time = now.isoformat(timespec="milliseconds")
         click.echo(encoded({"time": time, "change": change.kind, **subject._asdict()}))
         return
-    of = service_cells(subject) if isinstance(subject, Service) else mapping_cells(subject)
+    of = subject_cells(subject)
     time = now.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    echo(row((time, change.kind, *of), _WIDTHS), fg=_COLOURS[change.kind])
+    widths = (*_WIDTHS, *[0] * (len(of) + 2 - len(_WIDTHS)))
+    echo(row((time, change.kind, *of), widths[: len(of) + 2]), fg=_COLOURS[change.kind])

@@ -20,10 +20,14 @@ from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.connecting import Target
 from portmapd.client.core.registrations import Group, Lost
 from portmapd.client.core.watching import AsyncChanges
-from portmapd.client.portmapper import User, connect
+from portmapd.client.portmapper import ANYWHERE, User, connect
 from portmapd.client.values import (
     Change,
+    ClusterMapping,
+    ClusterService,
+    ClusterStatus,
     Flags,
+    Known,
     RpcMapping,
     Service,
     Status,
@@ -68,6 +72,9 @@ class Portmapper(
         Coroutine[Any, Any, Sequence[RpcMapping]],
         Coroutine[Any, Any, str],
         Coroutine[Any, Any, Status],
+        Coroutine[Any, Any, Known[ClusterService]],
+        Coroutine[Any, Any, Known[ClusterMapping]],
+        Coroutine[Any, Any, ClusterStatus],
     ]
 ):
     """Registers and finds named services of this machine.
@@ -161,7 +168,11 @@ class Portmapper(
                 readable.cancel()
 
     async def connect(
-        self, name: str, user: User | None, terminator: Terminator | None = None
+        self,
+        name: str,
+        user: User | None,
+        terminator: Terminator | None = None,
+        where: str = ANYWHERE,
     ) -> Streams:
         """Connect to a service of that name and user.
 
@@ -169,12 +180,15 @@ class Portmapper(
         sockets, until one accepts. Each address has 10 seconds for that.
 
         :param user: a uid, or a user's name; None: any.
+        :param where: ``any``: on this machine, else on any other machine of the cluster that shares
+            it, in random order; ``local``: on this machine alone; else the name of a machine of
+            the cluster.
         :return: what ``asyncio.open_connection`` gives.
         :raises NotListed: none is registered.
         :raises NotAccepted: none of them accepts.
         """
         skt = await self._run(
-            lambda session: connect(session, self._runtime, name, user), terminator
+            lambda session: connect(session, self._runtime, name, user, where), terminator
         )
         return await asyncio.open_connection(sock=skt)
 
@@ -182,9 +196,11 @@ class Portmapper(
         """Connect to a service of that name that root registered; see :meth:`connect`."""
         return await self.connect(name, 0, terminator)
 
-    async def connect_any(self, name: str, terminator: Terminator | None = None) -> Streams:
+    async def connect_any(
+        self, name: str, terminator: Terminator | None = None, where: str = ANYWHERE
+    ) -> Streams:
         """Connect to a service of that name, whoever registered it; see :meth:`connect`."""
-        return await self.connect(name, None, terminator)
+        return await self.connect(name, None, terminator, where)
 
     async def close(self) -> None:
         """Close the connection; everything that was registered through it is gone.

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from portmapd.channel.socket_path import asking_socket
 from portmapd.client.core.reconnecting import ReconnectingConnection
 from portmapd.client.core.registrations import Lost
-from portmapd.client.core.watching import AsyncChanges, Watchers
+from portmapd.client.core.watching import AllWatchers, AsyncChanges, Watchers
 from portmapd.client.portmapper import (
     BasePortmapper,
+    ClusterT,
     MappingsT,
     NoneT,
     PathT,
     ServicesT,
+    SharedMappingsT,
+    SharedT,
     StatusT,
 )
 from portmapd.client.values import check_only_host, watched_names
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Runtime
 
 
-class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT]):
+class AsyncPortmapper(
+    BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT, SharedT, SharedMappingsT, ClusterT]
+):
     """A client whose connection is kept by a reactor or an event loop."""
 
     def __init__(
@@ -36,7 +41,7 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
         lost: Lost | None,
         host: str | None,
     ) -> None:
-        self._watchers = Watchers(runtime)
+        self._watchers = AllWatchers(runtime)
         self._connection: ReconnectingConnection
         if host is None:
             self._connection = ReconnectingConnection(
@@ -47,7 +52,9 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
             self._connection = _remote_session(runtime, host)
         self._spawn = runtime.spawn
 
-    def watch(self, names: str | Iterable[str] | None = None) -> AsyncChanges:
+    def watch(
+        self, names: str | Iterable[str] | None = None, *, cluster: bool = False
+    ) -> AsyncChanges:
         """Watch what is registered now, and every change, as an asynchronous iterator.
 
         If there is no daemon, it begins once there is one. Changes that cancel out are left out if
@@ -55,6 +62,8 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
 
         :param names: the name, or the names, whose services are watched; None: all services, and
             the RPC mappings.
+        :param cluster: watch what the machines of the cluster share instead. Where the daemon
+            belongs to none, the iteration raises :exc:`~portmapd.errors.NoCluster`.
         :return: ``async for`` takes :class:`~portmapd.client.values.Change` values from it.
             ``close()`` ends it, and must be called when it is not read any more.
         :raises BadArguments: *names* are not names, or can never be registered.
@@ -63,14 +72,15 @@ class AsyncPortmapper(BasePortmapper[NoneT, ServicesT, MappingsT, PathT, StatusT
         self._connection.check()
         if self._connection.remote_hosts is not None:
             raise BadArguments("the services of another machine cannot be watched; list them again")
-        changes = self._watchers.watch(frozenset(watched_names(names)))
-        self._spawn(self._begin_to_watch())
+        watchers = self._watchers.cluster if cluster else self._watchers.local
+        changes = watchers.watch(frozenset(watched_names(names)))
+        self._spawn(self._begin_to_watch(watchers))
         return changes
 
-    async def _begin_to_watch(self) -> None:
+    async def _begin_to_watch(self, watchers: Watchers) -> None:
         # The connection is made again as long as anything is watched.
         with suppress(PortmapdError):
-            self._watchers.begin(await self._connection.open())
+            watchers.begin(await self._connection.open())
 
 
 def _remote_session(runtime: Runtime[Any], host: str) -> Any:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from portmapd.channel import commands as c
 from portmapd.client.core import operations
-from portmapd.client.core.connecting import LOOPBACK, S, dial_any
+from portmapd.client.core.connecting import LOOPBACK, S, dial_any, dial_each, shared_targets
 from portmapd.client.core.registrations import Group
 from portmapd.client.values import (
+    ClusterService,
     Flags,
+    Known,
     Service,
     Terminator,
     names_of,
@@ -22,6 +25,7 @@ from portmapd.client.values import (
     uids_of,
     user_ids,
 )
+from portmapd.errors import NoCluster, NoService, NotListed
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Dialer, Session
@@ -36,6 +40,13 @@ ServicesT = TypeVar("ServicesT")
 MappingsT = TypeVar("MappingsT")
 PathT = TypeVar("PathT")
 StatusT = TypeVar("StatusT")
+#: Services and mappings of the cluster, and how this machine stands in it.
+SharedT = TypeVar("SharedT")
+SharedMappingsT = TypeVar("SharedMappingsT")
+ClusterT = TypeVar("ClusterT")
+
+#: Where a service may be that is connected to: on any machine, or on this one.
+ANYWHERE, HERE = "any", "local"
 
 #: A user, by uid or name.
 User = int | str
@@ -43,7 +54,10 @@ User = int | str
 _ANNOUNCEMENT = (c.PID2EXE, c.ANY_PORT, int(Flags.PUBLIC))
 
 
-class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
+class BasePortmapper(
+    ABC,
+    Generic[NoneT, ServicesT, MappingsT, PathT, StatusT, SharedT, SharedMappingsT, ClusterT],
+):
     """The operations; each client says what its methods return.
 
     The errors below come in the way of each client, whatever the argument: a Deferred fails, and a
@@ -105,6 +119,9 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
         :raises AlreadyRegistered: the name is taken, or the program's version on that netid.
         :raises LimitExceeded: the process would hold more than the daemon allows.
         :raises ExecutableUnknown: it is to be public, but the executable is not known.
+        :raises NoCluster: it is to be shared, and the daemon belongs to no cluster.
+        :raises ClusterUnreachable: it is to be exclusive and shared, and the cluster cannot be
+            asked.
         """
         return self._run(lambda session: _reg(session, name, port, flags, rpc), terminator)
 
@@ -138,20 +155,55 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
         """
         return self._run(lambda session: _dereg(session, name, port), terminator)
 
+    @overload
     def list(
         self,
         name: str | Iterable[str] | None = None,
         user: User | Iterable[User] | None = None,
         pid: int | Iterable[int] | None = None,
         terminator: Terminator | None = None,
-    ) -> ServicesT:
+        *,
+        cluster: Literal[False] = False,
+    ) -> ServicesT: ...
+
+    @overload
+    def list(
+        self,
+        name: str | Iterable[str] | None = None,
+        user: User | Iterable[User] | None = None,
+        pid: None = None,
+        terminator: Terminator | None = None,
+        *,
+        cluster: Literal[True],
+        host: str | Iterable[str] | None = None,
+    ) -> SharedT: ...
+
+    def list(
+        self,
+        name: str | Iterable[str] | None = None,
+        user: User | Iterable[User] | None = None,
+        pid: int | Iterable[int] | None = None,
+        terminator: Terminator | None = None,
+        *,
+        cluster: bool = False,
+        host: str | Iterable[str] | None = None,
+    ) -> ServicesT | SharedT:
         """Every :class:`~portmapd.client.values.Service` that matches all arguments.
 
         :param name: a name, or several; None: any.
         :param user: a uid or a user's name, or several; None: any.
-        :param pid: a process, or several; None: any.
+        :param pid: a process of this machine, or several; None: any.
+        :param cluster: list every :class:`~portmapd.client.values.ClusterService` instead that any
+            machine of the cluster shares, this one included. The list has an ``age``: the seconds
+            since it was known to be all; 0: it is.
+        :param host: a machine of the cluster, or several; None: any.
         :raises BadArguments: an argument is none of these, or there is no such user.
+        :raises NoCluster: the daemon belongs to no cluster.
+        :raises ClusterUnreachable: what the cluster shares is not known, or was last known too long
+            ago.
         """
+        if cluster:
+            return self._run(lambda s: _list_cluster(s, name, user, host), terminator)
         return self._run(lambda session: _list(session, name, user, pid), terminator)
 
     def regpid2exe(self, terminator: Terminator | None = None) -> NoneT:
@@ -210,9 +262,45 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
         mapping = program, version, netid, address
         return self._run(lambda session: operations.unset(session, mapping), terminator)
 
-    def mappings(self, terminator: Terminator | None = None) -> MappingsT:
-        """Every :class:`~portmapd.client.values.RpcMapping`, whoever set it."""
+    @overload
+    def mappings(
+        self, terminator: Terminator | None = None, *, cluster: Literal[False] = False
+    ) -> MappingsT: ...
+
+    @overload
+    def mappings(
+        self,
+        terminator: Terminator | None = None,
+        *,
+        cluster: Literal[True],
+        host: str | Iterable[str] | None = None,
+    ) -> SharedMappingsT: ...
+
+    def mappings(
+        self,
+        terminator: Terminator | None = None,
+        *,
+        cluster: bool = False,
+        host: str | Iterable[str] | None = None,
+    ) -> MappingsT | SharedMappingsT:
+        """Every :class:`~portmapd.client.values.RpcMapping`, whoever set it.
+
+        :param cluster: every :class:`~portmapd.client.values.ClusterMapping` instead that any
+            machine of the cluster shares; see :meth:`list`.
+        :param host: a machine of the cluster, or several; None: any.
+        """
+        if cluster:
+            wanted = {"hosts": names_of(host)}
+            return self._run(lambda s: operations.list_cluster_mappings(s, wanted), terminator)
         return self._run(operations.list_mappings, terminator)
+
+    def cluster(self, terminator: Terminator | None = None) -> ClusterT:
+        """How this machine stands in its cluster, as a
+        :class:`~portmapd.client.values.ClusterStatus`.
+
+        :raises NoCluster: it belongs to none.
+        """
+        return self._run(operations.cluster, terminator)
 
     def status(self, terminator: Terminator | None = None) -> StatusT:
         """How the daemon is, as a :class:`~portmapd.client.values.Status`.
@@ -232,15 +320,40 @@ class BasePortmapper(ABC, Generic[NoneT, ServicesT, MappingsT, PathT, StatusT]):
         return self._run(operations.restart, terminator)
 
 
-async def connect(session: Session, dialer: Dialer[S], name: str, user: User | None) -> S:
+async def connect(
+    session: Session, dialer: Dialer[S], name: str, user: User | None, where: str = ANYWHERE
+) -> S:
     """Connect to a service of that name and user; None: any user.
 
+    :param where: ``any``: on this machine, else on any of the cluster; ``local``: on this machine;
+        else the name of a machine of the cluster.
     :raises NotListed: none is registered.
     :raises NotAccepted: none of them accepts.
+    :raises NoCluster: a machine is named, and the daemon belongs to no cluster.
     """
-    services = await _list(session, name, user, None)
     hosts = session.remote_hosts
-    return await dial_any(dialer, name, services, LOOPBACK if hosts is None else hosts)
+    if where not in (ANYWHERE, HERE):
+        return await _connect_to(session, dialer, name, user, where)
+    try:
+        services = await _list(session, name, user, None)
+        return await dial_any(dialer, name, services, LOOPBACK if hosts is None else hosts)
+    except NoService as error:
+        if where == HERE or hosts is not None:
+            raise
+        with suppress(NotListed, NoCluster):
+            return await _connect_to(session, dialer, name, user, None)
+        raise error
+
+
+async def _connect_to(
+    session: Session, dialer: Dialer[S], name: str, user: User | None, host: str | None
+) -> S:
+    """Connect to a service of other machines of the cluster; None: of any."""
+    services = await _list_cluster(session, name, user, host)
+    if not services:
+        where = "the cluster" if host is None else host
+        raise NotListed(f"no service {name} is shared by {where}")
+    return await dial_each(dialer, name, shared_targets(services), len(services))
 
 
 # Arguments are read within the coroutines: an error comes where the others of an operation come.
@@ -277,6 +390,16 @@ async def _list(
     users = user_ids(user) if session.remote_hosts is None else uids_of(user)
     wanted = {"names": names_of(name), "users": users, "pids": pids_of(pid)}
     return await operations.list_services(session, wanted)
+
+
+async def _list_cluster(
+    session: Session,
+    name: str | Iterable[str] | None,
+    user: User | Iterable[User] | None,
+    host: str | Iterable[str] | None,
+) -> Known[ClusterService]:
+    wanted = {"names": names_of(name), "users": user_ids(user), "hosts": names_of(host)}
+    return await operations.list_cluster(session, wanted)
 
 
 async def _pid2exe(session: Session, pid: int) -> str:

@@ -41,10 +41,14 @@ from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.connecting import Target
 from portmapd.client.core.registrations import Group, Lost
 from portmapd.client.core.watching import AsyncChanges
-from portmapd.client.portmapper import User, connect
+from portmapd.client.portmapper import ANYWHERE, User, connect
 from portmapd.client.values import (
     Change,
+    ClusterMapping,
+    ClusterService,
+    ClusterStatus,
     Flags,
+    Known,
     RpcMapping,
     Service,
     Status,
@@ -71,6 +75,9 @@ class Portmapper(
         Deferred[Sequence[RpcMapping]],
         Deferred[str],
         Deferred[Status],
+        Deferred[Known[ClusterService]],
+        Deferred[Known[ClusterMapping]],
+        Deferred[ClusterStatus],
     ]
 ):
     """Registers and finds named services of this machine.
@@ -130,6 +137,7 @@ class Portmapper(
         user: User | None,
         factory: IProtocolFactory,
         terminator: Terminator | None = None,
+        where: str = ANYWHERE,
     ) -> Deferred[IProtocol]:
         """Connect to a service of that name and user.
 
@@ -138,10 +146,15 @@ class Portmapper(
 
         :param user: a uid, or a user's name; None: any.
         :param factory: makes the protocol, which is the result once it is connected.
+        :param where: ``any``: on this machine, else on any other machine of the cluster that shares
+            it, in random order; ``local``: on this machine alone; else the name of a machine of
+            the cluster.
         :raises NotListed: none is registered.
         :raises NotAccepted: none of them accepts.
         """
-        return self._run(lambda session: self._connect(session, name, user, factory), terminator)
+        return self._run(
+            lambda session: self._connect(session, name, user, factory, where), terminator
+        )
 
     def connect_root(
         self, name: str, factory: IProtocolFactory, terminator: Terminator | None = None
@@ -150,17 +163,21 @@ class Portmapper(
         return self.connect(name, 0, factory, terminator)
 
     def connect_any(
-        self, name: str, factory: IProtocolFactory, terminator: Terminator | None = None
+        self,
+        name: str,
+        factory: IProtocolFactory,
+        terminator: Terminator | None = None,
+        where: str = ANYWHERE,
     ) -> Deferred[IProtocol]:
         """Connect to a service of that name, whoever registered it; see :meth:`connect`."""
-        return self.connect(name, None, factory, terminator)
+        return self.connect(name, None, factory, terminator, where)
 
     async def _connect(
-        self, session: Session, name: str, user: User | None, factory: IProtocolFactory
+        self, session: Session, name: str, user: User | None, factory: IProtocolFactory, where: str
     ) -> IProtocol:
         dialer = _FactoryDialer(self._runtime, factory)
         try:
-            return _hand_over(await connect(session, dialer, name, user), factory)
+            return _hand_over(await connect(session, dialer, name, user, where), factory)
         finally:
             dialer.stop()
 

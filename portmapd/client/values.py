@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from portmapd.channel.arguments import Rows
 from portmapd.channel.box import Box
-from portmapd.channel.commands import CHANGE, MAPPING_ROW, SERVICE_ROW
+from portmapd.channel.commands import (
+    CHANGE,
+    MAPPING_ROW,
+    SERVICE_ROW,
+    SHARED_MAPPING_ROW,
+    SHARED_SERVICE_ROW,
+)
 from portmapd.channel.service import Flags, check_service, is_number
 from portmapd.errors import BadArguments, InvalidService
 
-__all__ = ["Change", "Flags", "HasFileno", "Kind", "RpcMapping", "Service", "Subject", "Terminator"]
+__all__ = [
+    "Change",
+    "ClusterHost",
+    "ClusterMapping",
+    "ClusterService",
+    "ClusterStatus",
+    "Flags",
+    "HasFileno",
+    "Kind",
+    "Known",
+    "RpcMapping",
+    "Service",
+    "Subject",
+    "Terminator",
+]
+
+T = TypeVar("T")
 
 
 class HasFileno(Protocol):
@@ -58,6 +80,94 @@ class RpcMapping(NamedTuple):
     owner: str
 
 
+class ClusterService(NamedTuple):
+    """A name that a machine of the cluster shares; a named tuple.
+
+    The first fields are those of a :class:`Service` of that machine.
+
+    :param host: what the machine is called in the cluster.
+    :param address: where it is reached.
+    """
+
+    name: str
+    user: int
+    pid: int
+    port: int | str
+    exe: str
+    host: str
+    address: str
+
+
+class ClusterMapping(NamedTuple):
+    """An RPC mapping that a machine of the cluster shares; a named tuple.
+
+    :param address: the universal address at which other machines reach it.
+    :param host: what the machine is called in the cluster.
+    """
+
+    program: int
+    version: int
+    netid: str
+    address: str
+    owner: str
+    host: str
+
+
+class Known(list[T]):
+    """A list of what the cluster was known to share.
+
+    :ivar age: the seconds since that was known to be all; 0: it is.
+    """
+
+    def __init__(self, found: Iterable[T], age: int) -> None:
+        super().__init__(found)
+        self.age = age
+
+
+class ClusterHost(NamedTuple):
+    """A machine of the cluster; a named tuple.
+
+    :param name: what it is called.
+    :param address: where it is reached.
+    :param release: its version of portmapd.
+    :param services: how many services it shares.
+    """
+
+    name: str
+    address: str
+    release: str
+    services: int
+
+
+class ClusterStatus(NamedTuple):
+    """How this machine stands in its cluster; a named tuple.
+
+    :param host: what it is called there.
+    :param address: where it is reached.
+    :param state: ``joined``, or what is in the way: ``joining``, ``unreachable``, ``refused``,
+        ``full``, ``garbage``, ``name-taken``.
+    :param why: what etcd, or the way to it, said; empty while it is joined.
+    :param age: the seconds since what is known of the others was known to be all; 0: it is; None:
+        nothing is known.
+    :param revision: etcd's revision that is known.
+    :param lease: the number of the lease under which this machine shares; 0: it has none.
+    :param left: the seconds until that ends, unless it is kept alive.
+    :param members: the members of etcd, each with ``asked``, ``known``, or why it does not answer.
+    :param hosts: the machines, this one included.
+    """
+
+    host: str
+    address: str
+    state: str
+    why: str
+    age: int | None
+    revision: int
+    lease: int
+    left: int
+    members: Sequence[tuple[str, str]]
+    hosts: Sequence[ClusterHost]
+
+
 class Status(NamedTuple):
     """How a daemon is; a named tuple.
 
@@ -75,7 +185,7 @@ class Status(NamedTuple):
 
 
 #: What a change is about.
-Subject = Service | RpcMapping
+Subject = Service | RpcMapping | ClusterService | ClusterMapping
 
 #: Services are registered and deregistered, RPC mappings mapped and unmapped.
 Kind = Literal["registered", "deregistered", "mapped", "unmapped"]
@@ -94,6 +204,17 @@ def service_of(row: tuple[Any, ...]) -> Service:
     return Service(name, user, pid, int(port) if is_number(port) else port, exe)
 
 
+def cluster_service_of(row: tuple[Any, ...]) -> ClusterService:
+    """Return the service of the cluster in a row of a listing."""
+    name, user, pid, port, *rest = row
+    return ClusterService(name, user, pid, int(port) if is_number(port) else port, *rest)
+
+
+def cluster_mapping_of(row: tuple[Any, ...]) -> ClusterMapping:
+    """Return the mapping of the cluster in a row of a listing."""
+    return ClusterMapping(*row)
+
+
 def mapping_of(row: tuple[Any, ...]) -> RpcMapping:
     """Return the mapping in a row of a listing."""
     return RpcMapping(*row)
@@ -108,6 +229,15 @@ _EVENTS: dict[bytes, tuple[Kind, Rows, Callable[[tuple[Any, ...]], Subject]]] = 
 }
 
 
+#: The same of the cluster, whose events tell of a machine.
+_CLUSTER_EVENTS: dict[bytes, tuple[Kind, Rows, Callable[[tuple[Any, ...]], Subject]]] = {
+    b"registered": ("registered", SHARED_SERVICE_ROW, cluster_service_of),
+    b"deregistered": ("deregistered", SHARED_SERVICE_ROW, cluster_service_of),
+    b"mapped": ("mapped", SHARED_MAPPING_ROW, cluster_mapping_of),
+    b"unmapped": ("unmapped", SHARED_MAPPING_ROW, cluster_mapping_of),
+}
+
+
 def change_of(box: Box) -> Change:
     """Return the change in an event.
 
@@ -116,7 +246,7 @@ def change_of(box: Box) -> Change:
     name = box.get(CHANGE, b"")
     if name not in _EVENTS:
         raise BadArguments(f"change {name.decode('utf-8', 'replace')!r} is unknown")
-    kind, rows, make = _EVENTS[name]
+    kind, rows, make = (_CLUSTER_EVENTS if b"host" in box else _EVENTS)[name]
     return Change(kind, make(tuple(column.take(box) for column in rows.columns)))
 
 

@@ -117,7 +117,7 @@ class EtcdCluster(Service):
         """Join the cluster."""
         super().startService()
         self._ends = [self.published.follow(self._registry), self.names.follow(self._registry)]
-        for work in (self._hold_lease(), self._keep_copy()):
+        for work in (self._hold_lease(), self._expire(), self._keep_copy(), self._check_copy()):
             self._spawn(work)
 
     def stopService(self) -> Deferred[None]:
@@ -174,7 +174,6 @@ class EtcdCluster(Service):
 
     async def _hold_lease(self) -> None:
         waits = Waits()
-        self._spawn(self._expire())
         while True:
             try:
                 await self._join()
@@ -210,7 +209,6 @@ class EtcdCluster(Service):
             await self._sleep(spread(self._membership.seconds / TIMES))
             await self._lease.keep()
             self.condition.succeeded(LEASE)
-            await self._follower.check()
 
     async def _expire(self) -> None:
         """Give up names whose lease may have ended: another machine may have them by now."""
@@ -266,6 +264,11 @@ class EtcdCluster(Service):
             except EtcdError as error:
                 self.condition.failed(FOLLOWING, error)
             await self._sleep(waits.next())
+
+    async def _check_copy(self) -> None:
+        while True:
+            await self._sleep(spread(self._membership.seconds / TIMES))
+            await self._follower.check()
 
     # What sessions of the local channel ask
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from portmapd.cluster.entry import Layout
-from portmapd.errors import Compacted, EtcdUnavailable
+from portmapd.errors import Compacted, EtcdError, EtcdUnavailable
 from portmapd.etcd.client import EtcdClient, Watch
 from portmapd.etcd.messages import Changes
 from portmapd.registry.cluster_copy import ClusterCopy
@@ -117,8 +117,8 @@ class Follower:
             if await self._etcd.status(watch.member):
                 return
             why = EtcdUnavailable(f"{watch.member} has no leader")
-        except EtcdUnavailable as error:
-            why = error
+        except EtcdError as error:
+            why = EtcdUnavailable(str(error))
         self._etcd.pass_over(watch.member)
         watch.close(why)
 

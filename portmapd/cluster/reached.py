@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from attrs import frozen
 
 from portmapd.oncrpc.netid import NETIDS, format_address, split_address
+from portmapd.oncrpc.program import PROGRAM
 from portmapd.registry.mapping import Mapping
 
 #: The netids of mappings that an address of a family serves.
@@ -15,7 +16,7 @@ _FAMILIES = {4: "inet", 6: "inet6"}
 
 @frozen
 class Reached:
-    """Which mappings are shared, and at which address.
+    """Which mappings are shared, and at which address: none of the port mapper's own.
 
     :param address: the address of this machine, IPv4 or IPv6.
     :param programs: the programs whose mappings are shared; None: all.
@@ -29,7 +30,7 @@ class Reached:
 
         :return: None: it is not shared, or they cannot reach it.
         """
-        if self.programs is not None and mapping.program not in self.programs:
+        if mapping.program == PROGRAM or not self._is_shared(mapping.program):
             return None
         netid = NETIDS[mapping.netid]
         if not netid.wildcard:
@@ -42,3 +43,6 @@ class Reached:
             return mapping.address
         is_ours = netid.family == _FAMILIES[ip_address(self.address).version]
         return format_address(self.address, port) if is_ours else None
+
+    def _is_shared(self, program: int) -> bool:
+        return self.programs is None or program in self.programs

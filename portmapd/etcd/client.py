@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from treq.client import HTTPClient
-from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
@@ -47,6 +46,12 @@ PAGE = 500
 CONNECTIONS = 4
 
 
+class QuietFactory(HTTPConnectionPool._factory):  # type: ignore[misc, valid-type] # Twisted has it
+    """Makes connections without a line in the log for each."""
+
+    noisy = False
+
+
 class EtcdClient:
     """A client of the members of one etcd.
 
@@ -80,6 +85,7 @@ class EtcdClient:
         self._token = ""
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = CONNECTIONS
+        self._pool._factory = QuietFactory
         policy = BrowserLikePolicyForHTTPS() if tls is None else tls
         agent = Agent(reactor, policy, connectTimeout=timeout, pool=self._pool)
         self._http = HTTPClient(agent)
@@ -267,14 +273,14 @@ class EtcdClient:
 
     async def _within(self, member: str, asked: Deferred[T]) -> T:
         """What a member answers in time; errors of any kind are ours."""
+
+        def late(_: object, seconds: float) -> T:
+            raise EtcdUnavailable(f"{member} does not answer within {seconds:g} s")
+
         try:
-            return await asked.addTimeout(self._timeout, self._reactor)
-        except EtcdError:
+            return await asked.addTimeout(self._timeout, self._reactor, late)
+        except (EtcdError, CancelledError):
             raise
-        except CancelledError:
-            raise
-        except defer.TimeoutError:
-            raise EtcdUnavailable(f"{member} does not answer within {self._timeout:g} s") from None
         except Exception as error:
             raise EtcdUnavailable(f"{member} cannot be asked: {_reason(error)}") from error
 

@@ -10,9 +10,11 @@ from portmapd.client.blocking.connection import SyncConnection, run
 from portmapd.client.blocking.session import SharedConnection
 from portmapd.client.core.connecting import waits
 from portmapd.client.core.watch_state import WatchState
-from portmapd.client.core.watches import Watches
+from portmapd.client.core.watches import CLUSTER, LOCAL, Commands, Watches
 from portmapd.client.values import Change, Terminator
 from portmapd.errors import ClientClosed, DaemonUnreachable, Terminated
+
+__all__ = ["CLUSTER", "LOCAL", "Changes"]
 
 
 class Changes(Iterator[Change]):
@@ -28,16 +30,21 @@ class Changes(Iterator[Change]):
         terminated.
     :param names: the names whose services are watched; empty: all, and the RPC mappings.
     :param terminator: ends it by becoming readable; None: nothing does.
+    :param commands: how the daemon is asked.
     :raises DaemonUnreachable: there is no daemon.
     :raises ClientClosed: the client is closed.
     """
 
     def __init__(
-        self, shared: SharedConnection, names: Iterable[str], terminator: Terminator | None
+        self,
+        shared: SharedConnection,
+        names: Iterable[str],
+        terminator: Terminator | None,
+        commands: Commands = LOCAL,
     ) -> None:
         self._shared = shared
         self._state = WatchState(frozenset(names))
-        self._watches = Watches(self._state)
+        self._watches = Watches(self._state, commands=commands)
         self._terminator = terminator
         self._connection: SyncConnection | None = None
         self._is_closed = False

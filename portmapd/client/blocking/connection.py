@@ -14,7 +14,13 @@ from typing import Any, Self, TypeVar
 from portmapd.channel import commands as c
 from portmapd.client import sockets
 from portmapd.client.blocking.deadline import Deadline
-from portmapd.client.core.channel_protocol import Answer, ChannelProtocol, Overflow
+from portmapd.client.core.channel_protocol import (
+    Answer,
+    ChannelProtocol,
+    Event,
+    LostName,
+    Overflow,
+)
 from portmapd.client.core.connecting import Target, dial_daemon
 from portmapd.client.values import Change
 from portmapd.errors import DaemonUnreachable
@@ -91,7 +97,9 @@ class SyncConnection:
         self._event = event
         self._protocol: ChannelProtocol[c.Command] = ChannelProtocol(path)
         _, self._greeting = self._protocol.ask(c.HELLO, {"version": c.VERSION}, c.HELLO)
-        self._received: deque[Answer[c.Command] | Change | Overflow] = deque()
+        self._received: deque[Answer[c.Command] | Event] = deque()
+        #: Has the daemon taken something away that was registered through it?
+        self._has_lost = False
         self._pid = os.getpid()
 
     @classmethod
@@ -120,11 +128,11 @@ class SyncConnection:
     @property
     def is_idle(self) -> bool:
         """Can it be asked? It must not watch anything."""
-        if not self.is_own:
+        if not self.is_own or self._has_lost:
             return False
         poll = select.poll()
         poll.register(self._skt, select.POLLIN)
-        # Without a question, all that comes is the end.
+        # Without a question, all that comes is the end, or the loss of a name.
         return not poll.poll(0)
 
     def fileno(self) -> int:
@@ -151,8 +159,15 @@ class SyncConnection:
 
     def _answer(self) -> Answer[c.Command]:
         while not isinstance(received := self._next(), Answer):
-            self._event(received)
+            self._take(received)
         return received
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, LostName):
+            # Everything is registered again on another connection, as far as that is possible.
+            self._has_lost = True
+        else:
+            self._event(event)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -172,9 +187,9 @@ class SyncConnection:
         with self._closed_if_broken():
             received = self._next()
         assert not isinstance(received, Answer)
-        self._event(received)
+        self._take(received)
 
-    def _next(self) -> Answer[c.Command] | Change | Overflow:
+    def _next(self) -> Answer[c.Command] | Event:
         while not self._received:
             self.deadline.wait(self._skt.fileno(), select.POLLIN)
             data = self._skt.recv(CHUNK)

@@ -12,8 +12,12 @@ from portmapd.channel.socket_path import asking_socket
 from portmapd.client.blocking.deadline import check_timeout
 from portmapd.client.blocking.session import SharedConnection, SyncSession
 from portmapd.client.core.registrations import Lost
-from portmapd.client.portmapper import BasePortmapper, User, connect
+from portmapd.client.portmapper import ANYWHERE, BasePortmapper, User, connect
 from portmapd.client.values import (
+    ClusterMapping,
+    ClusterService,
+    ClusterStatus,
+    Known,
     RpcMapping,
     Service,
     Status,
@@ -32,7 +36,18 @@ T = TypeVar("T")
 TIMEOUT = 10.0
 
 
-class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], str, Status]):
+class Portmapper(
+    BasePortmapper[
+        None,
+        Sequence[Service],
+        Sequence[RpcMapping],
+        str,
+        Status,
+        Known[ClusterService],
+        Known[ClusterMapping],
+        ClusterStatus,
+    ]
+):
     """Registers and finds named services of this machine.
 
     What is registered through it stays registered until it is deregistered, the client is closed,
@@ -103,7 +118,11 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         return self._shared.run(operation, terminator)
 
     def connect(
-        self, name: str, user: User | None, terminator: Terminator | None = None
+        self,
+        name: str,
+        user: User | None,
+        terminator: Terminator | None = None,
+        where: str = ANYWHERE,
     ) -> socket.socket:
         """Connect to a service of that name and user.
 
@@ -111,11 +130,14 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         sockets, until one accepts. Those that hang leave time for the others.
 
         :param user: a uid, or a user's name; None: any.
+        :param where: ``any``: on this machine, else on any other machine of the cluster that shares
+            it, in random order; ``local``: on this machine alone; else the name of a machine of
+            the cluster.
         :return: the connected socket, which blocks.
         :raises NotListed: none is registered.
         :raises NotAccepted: none of them accepts.
         """
-        skt = self._run(lambda session: connect(session, session, name, user), terminator)
+        skt = self._run(lambda session: connect(session, session, name, user, where), terminator)
         skt.setblocking(True)
         return skt
 
@@ -123,12 +145,18 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
         """Connect to a service of that name that root registered; see :meth:`connect`."""
         return self.connect(name, 0, terminator)
 
-    def connect_any(self, name: str, terminator: Terminator | None = None) -> socket.socket:
+    def connect_any(
+        self, name: str, terminator: Terminator | None = None, where: str = ANYWHERE
+    ) -> socket.socket:
         """Connect to a service of that name, whoever registered it; see :meth:`connect`."""
-        return self.connect(name, None, terminator)
+        return self.connect(name, None, terminator, where)
 
     def watch(
-        self, names: str | Iterable[str] | None = None, terminator: Terminator | None = None
+        self,
+        names: str | Iterable[str] | None = None,
+        terminator: Terminator | None = None,
+        *,
+        cluster: bool = False,
     ) -> Changes:
         """Watch what is registered now, and every change, as an iterator.
 
@@ -139,15 +167,18 @@ class Portmapper(BasePortmapper[None, Sequence[Service], Sequence[RpcMapping], s
 
         :param names: the name, or the names, whose services are watched; None: all services, and
             the RPC mappings.
+        :param cluster: watch what the machines of the cluster share instead.
+        :raises NoCluster: the daemon belongs to no cluster.
         :raises BadArguments: *names* are not names, or can never be registered.
         """
         # It takes long to import, and most programs do not watch.
-        from portmapd.client.blocking.changes import Changes
+        from portmapd.client.blocking.changes import CLUSTER, LOCAL, Changes
 
         if self._shared.remote_hosts is not None:
             raise BadArguments("the services of another machine cannot be watched; list them again")
 
-        return Changes(self._shared, watched_names(names), terminator)
+        commands = CLUSTER if cluster else LOCAL
+        return Changes(self._shared, watched_names(names), terminator, commands)
 
     def hold(self, terminator: Terminator | None = None) -> None:
         """Wait, and keep everything registered over restarts of the daemon.

@@ -7,8 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portmapd.channel import commands as c
-from portmapd.client.core.channel_protocol import Answer, ChannelProtocol, Overflow
-from portmapd.client.values import Change
+from portmapd.client.core.channel_protocol import Answer, ChannelProtocol, Event
 from portmapd.errors import DaemonUnreachable, PortmapdError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class AsyncConnection:
         self,
         runtime: Runtime[Any],
         path: str,
-        event: Callable[[Change | Overflow], object],
+        event: Callable[[Event], object],
         lost: Callable[[AsyncConnection], object],
     ) -> None:
         self._runtime = runtime
@@ -94,7 +93,7 @@ class AsyncConnection:
         except DaemonUnreachable as error:
             self.close(error)
 
-    def _take(self, received: Answer[Future[dict[str, Any]]] | Change | Overflow) -> None:
+    def _take(self, received: Answer[Future[dict[str, Any]]] | Event) -> None:
         if not isinstance(received, Answer):
             self._event(received)
         elif received.waiter.done():

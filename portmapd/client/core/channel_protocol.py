@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader
@@ -29,10 +29,30 @@ class Answer(Generic[W]):
 
 
 class Overflow:
-    """The daemon left changes out, because they were not read in time."""
+    """The daemon left changes out, because they were not read in time.
+
+    :param of_cluster: whether they were changes of the cluster.
+    """
+
+    __slots__ = ("of_cluster",)
+
+    def __init__(self, of_cluster: bool = False) -> None:
+        self.of_cluster = of_cluster
 
 
-OVERFLOW = Overflow()
+class LostName(NamedTuple):
+    """A name is registered no longer, though its connection is there; a named tuple."""
+
+    name: str
+    port: str
+    why: str
+
+
+#: What the daemon tells without having been asked.
+Event = Change | Overflow | LostName
+
+_OVERFLOWS = {c.OVERFLOW: Overflow(), c.CLUSTER_OVERFLOW: Overflow(of_cluster=True)}
+OVERFLOW = _OVERFLOWS[c.OVERFLOW]
 
 
 class ChannelProtocol(Generic[W]):
@@ -78,7 +98,7 @@ class ChannelProtocol(Generic[W]):
         self._waiting.clear()
         return waiting
 
-    def receive(self, data: bytes) -> Iterator[Answer[W] | Change | Overflow]:
+    def receive(self, data: bytes) -> Iterator[Answer[W] | Event]:
         """Take *data* in, and yield what it completes.
 
         :raises DaemonUnreachable: it is not the channel's protocol.
@@ -94,7 +114,7 @@ class ChannelProtocol(Generic[W]):
                 f"({error}); check the path"
             ) from error
 
-    def _received(self, box: Box) -> Answer[W] | Change | Overflow | None:
+    def _received(self, box: Box) -> Answer[W] | Event | None:
         tag = box.get(c.ANSWER, box.get(c.ERROR))
         if tag is None:
             return _event(box)
@@ -106,8 +126,10 @@ class ChannelProtocol(Generic[W]):
         return Answer(waiter, outcome)
 
 
-def _event(box: Box) -> Change | Overflow | None:
-    command = box.get(c.COMMAND)
-    if command == c.OVERFLOW:
-        return OVERFLOW
-    return change_of(box) if command == c.EVENT else None
+def _event(box: Box) -> Event | None:
+    command = box.get(c.COMMAND, b"")
+    if command == c.EVENT:
+        return change_of(box)
+    if command == c.LOST:
+        return LostName(*[column.take(box) for column in c.LOST_ROW.columns])
+    return _OVERFLOWS.get(command)

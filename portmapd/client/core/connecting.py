@@ -9,7 +9,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, TypeVar
 
 from portmapd.channel.socket_path import MAX_PATH, serving_uids
-from portmapd.client.values import Service
+from portmapd.client.values import ClusterService, Service
 from portmapd.errors import CallTimedOut, DaemonUnreachable, NotAccepted, NotListed
 
 if TYPE_CHECKING:
@@ -101,7 +101,17 @@ async def dial_any(
     """
     if not services:
         raise NotListed(f"no service {name} is registered")
-    targets = list(_targets(services, hosts))
+    return await dial_each(dialer, name, list(_targets(services, hosts)), len(services))
+
+
+async def dial_each(dialer: Dialer[S], name: str, targets: Sequence[Target], of: int) -> S:
+    """Connect to one of *targets*, in their order.
+
+    Those that hang leave time for the others.
+
+    :param of: how many services they are of.
+    :raises NotAccepted: none accepts; the message says why the last one did not.
+    """
     reason = "it has no address"
     for count, target in zip(range(len(targets), 0, -1), targets, strict=True):
         try:
@@ -109,14 +119,21 @@ async def dial_any(
         except (OSError, CallTimedOut) as error:
             reason = reason_of(error)
     raise NotAccepted(
-        f"of the services {name}, {len(services)} in number, none accepts a connection; "
-        f"the last one: {reason}"
+        f"of the services {name}, {of} in number, none accepts a connection; the last one: {reason}"
     )
 
 
 def reason_of(error: Exception) -> str:
     """Return what *error* says, as a part of a sentence."""
     return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def shared_targets(services: Sequence[ClusterService]) -> Sequence[Target]:
+    """Return where services of other machines are, in random order."""
+    import random
+
+    ports = ((each.address, each.port) for each in random.sample(services, len(services)))
+    return [(address, port) for address, port in ports if isinstance(port, int)]
 
 
 def _targets(services: Sequence[Service], hosts: Sequence[str]) -> Iterator[Target]:

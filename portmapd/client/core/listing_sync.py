@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from portmapd.client.values import Change, Service
+from portmapd.client.values import Change, ClusterService, Service
+
+#: A service of this machine, or of the cluster.
+Listed = Service | ClusterService
 
 #: How many services are counted again at a time: as a rule, one page has them.
 PORTION = 100
@@ -26,10 +29,10 @@ class ListingSync:
     """
 
     def __init__(self) -> None:
-        self.counts: Counter[Service] = Counter()
-        self.unsure: set[Service] = set()
+        self.counts: Counter[Listed] = Counter()
+        self.unsure: set[Listed] = set()
         #: What the current listing is of; None: everything.
-        self._scope: set[Service] | None = None
+        self._scope: set[Listed] | None = None
         self._is_paging = False
 
     def again(self) -> dict[str, Any]:
@@ -48,7 +51,7 @@ class ListingSync:
         """The first page has come: it has what changed before."""
         self._is_paging = True
 
-    def listed(self, services: Iterable[Service]) -> None:
+    def listed(self, services: Iterable[Listed]) -> None:
         """The last page has come; *services* are those of all pages."""
         self._is_paging = False
         found = Counter(services)
@@ -59,7 +62,7 @@ class ListingSync:
     def changed(self, change: Change) -> None:
         """A service was registered or deregistered."""
         service = change.subject
-        assert isinstance(service, Service)
+        assert isinstance(service, Service | ClusterService)
         if self._scope is None or service in self._scope:
             if self._is_paging:
                 self.unsure.add(service)
@@ -67,5 +70,5 @@ class ListingSync:
             self.counts[service] += 1 if change.kind == "registered" else -1
 
 
-def _identity(service: Service) -> tuple[str, int, str]:
+def _identity(service: Listed) -> tuple[str, int, str]:
     return service.name, service.pid, str(service.port)

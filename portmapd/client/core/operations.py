@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portmapd.channel import commands as c
 from portmapd.channel.service import check_service
 from portmapd.client.core.registrations import Group, MappingFields, Refused, Registrations
-from portmapd.client.values import RpcMapping, Service, Status, mapping_of, service_of
+from portmapd.client.values import (
+    ClusterHost,
+    ClusterMapping,
+    ClusterService,
+    ClusterStatus,
+    Known,
+    RpcMapping,
+    Service,
+    Status,
+    cluster_mapping_of,
+    cluster_service_of,
+    mapping_of,
+    service_of,
+)
 from portmapd.errors import (
     AlreadyRegistered,
     DaemonUnreachable,
     LimitExceeded,
+    NoCluster,
     NotRegistered,
     Refusal,
+    UnknownCommand,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +114,61 @@ async def list_services(session: Session, wanted: Mapping[str, Any]) -> list[Ser
         return await pages(connection, c.LIST, wanted, service_of)
 
 
+async def list_cluster(session: Session, wanted: Mapping[str, Any]) -> Known[ClusterService]:
+    """List every service that machines of the cluster share, and that matches *wanted*.
+
+    :raises NoCluster: the daemon belongs to none, or is older than clusters.
+    """
+    async with session.connected() as connection:
+        return await _known(connection, c.LIST_CLUSTER, wanted, cluster_service_of)
+
+
+async def list_cluster_mappings(
+    session: Session, wanted: Mapping[str, Any]
+) -> Known[ClusterMapping]:
+    """List every RPC mapping that machines of the cluster share, and that matches *wanted*."""
+    async with session.connected() as connection:
+        return await _known(connection, c.LIST_CLUSTER_MAPPINGS, wanted, cluster_mapping_of)
+
+
+async def _known(
+    connection: Connection,
+    command: c.Command,
+    wanted: Mapping[str, Any],
+    make: Callable[[tuple[Any, ...]], T],
+) -> Known[T]:
+    ages: list[int] = []
+    with _of_cluster():
+        rows = await pages(
+            connection, command, wanted, make, each=lambda answer: ages.append(answer["age"])
+        )
+    return Known(rows, max(ages))
+
+
+async def cluster(session: Session) -> ClusterStatus:
+    """Ask how this machine stands in its cluster.
+
+    :raises NoCluster: it belongs to none, or the daemon is older than clusters.
+    """
+    answers: list[Mapping[str, Any]] = []
+    async with session.connected() as connection:
+        with _of_cluster():
+            hosts = await pages(
+                connection, c.CLUSTER, {}, lambda row: ClusterHost(*row), each=answers.append
+            )
+    answer = answers[0]
+    fields = {name: answer[name] for name in ClusterStatus._fields if name != "hosts"}
+    return ClusterStatus(hosts=hosts, **fields)
+
+
+@contextmanager
+def _of_cluster() -> Iterator[None]:
+    try:
+        yield
+    except UnknownCommand as error:
+        raise NoCluster("this port mapper is older than clusters: install a newer one") from error
+
+
 async def list_mappings(session: Session) -> list[RpcMapping]:
     """List every RPC mapping."""
     async with session.connected() as connection:
@@ -123,22 +194,26 @@ async def pages(
     wanted: Mapping[str, Any],
     make: Callable[[tuple[Any, ...]], T],
     first: Callable[[], object] = lambda: None,
+    each: Callable[[Mapping[str, Any]], object] = lambda answer: None,
 ) -> list[T]:
     """Return the rows of all pages of a listing.
 
     :param wanted: the arguments that filter it.
     :param make: makes a value of a row.
     :param first: is called when the first page has come.
+    :param each: is called with the answer of each page.
     :raises DaemonUnreachable: there are too many: it is no daemon of ours.
     """
     column = command.answer[0].name
     answer = await connection.ask(command, wanted)
     first()
+    each(answer)
     rows = [make(row) for row in answer[column]]
     for _ in range(MAX_PAGES):
         if answer["more"] is None:
             return rows
         answer = await connection.ask(command, {**wanted, "after": answer["more"]})
+        each(answer)
         rows += [make(row) for row in answer[column]]
         if len(rows) > MAX_ROWS:
             break

@@ -8,11 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from portmapd.client.core.async_connection import AsyncConnection, copy_of
+from portmapd.client.core.channel_protocol import Event, LostName
 from portmapd.client.core.connecting import TIMEOUT, dial_daemon, waits
 from portmapd.client.core.operations import greet, restore
 from portmapd.client.core.registrations import Group, Lost, Refused, Registrations
-from portmapd.client.core.watching import Watchers
-from portmapd.errors import CallTimedOut, ClientClosed, DaemonUnreachable, PortmapdError
+from portmapd.client.core.watching import AllWatchers
+from portmapd.errors import (
+    CallTimedOut,
+    ClientClosed,
+    DaemonUnreachable,
+    NameLost,
+    PortmapdError,
+)
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Cancellable, Future, Runtime
@@ -46,7 +53,7 @@ class ReconnectingConnection:
     remote_hosts: Sequence[str] | None = None
 
     def __init__(
-        self, runtime: Runtime[Any], path: str, lost: Lost | None, watchers: Watchers
+        self, runtime: Runtime[Any], path: str, lost: Lost | None, watchers: AllWatchers
     ) -> None:
         self.registrations = Registrations()
         self.is_closed = False
@@ -129,7 +136,7 @@ class ReconnectingConnection:
 
     async def _connect(self) -> AsyncConnection:
         stream = await dial_daemon(self._runtime, self._path, TIMEOUT)
-        connection = AsyncConnection(self._runtime, self._path, self._watchers.take, self._broken)
+        connection = AsyncConnection(self._runtime, self._path, self._take, self._broken)
         self._open.add(connection)
         try:
             await self._runtime.attach(stream, connection)
@@ -152,6 +159,14 @@ class ReconnectingConnection:
         return DaemonUnreachable(
             f"what listens at {self._path} does not answer; is that portmapd's socket?"
         )
+
+    def _take(self, event: Event) -> None:
+        """Take in what the daemon told."""
+        if isinstance(event, LostName):
+            lost = self.registrations.lost(event.name, event.port)
+            self._report((group, NameLost(event.why)) for group in lost)
+        else:
+            self._watchers.take(event)
 
     def _report(self, refused: Iterable[Refused]) -> None:
         for group, why in refused:

@@ -94,6 +94,16 @@ class Registrations:
         left = {mapping for group in self._groups for mapping in group.mappings}
         return tuple([mapping for mapping in before if mapping not in left])
 
+    def lost(self, name: str, port: str) -> list[Group]:
+        """The daemon has deregistered a service, whose name another machine may have.
+
+        :return: what was registered with that name and port.
+        """
+        key = name, port
+        lost = [each for group in self._groups for each in group.services if each[:2] == key]
+        self._keep([group.without_services({key}) for group in self._groups])
+        return [Group((each,)) for each in lost]
+
     def unset(self, mapping: MappingFields) -> None:
         """This mapping is no longer set."""
         self._keep([group.without_mapping(mapping) for group in self._groups])

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from portmapd.client.values import Change, Kind, RpcMapping, Service, Subject
+from portmapd.client.values import (
+    Change,
+    ClusterMapping,
+    ClusterService,
+    Kind,
+    RpcMapping,
+    Service,
+    Subject,
+)
 
 #: The most changes that wait for a consumer before those that cancel out are left out.
 MAX_CHANGES = 10_000
 
-_CAME: dict[type, Kind] = {Service: "registered", RpcMapping: "mapped"}
-_WENT: dict[type, Kind] = {Service: "deregistered", RpcMapping: "unmapped"}
+_SERVICES, _MAPPINGS = (Service, ClusterService), (RpcMapping, ClusterMapping)
+_CAME: dict[type, Kind] = {
+    **dict.fromkeys(_SERVICES, "registered"),
+    **dict.fromkeys(_MAPPINGS, "mapped"),
+}
+_WENT: dict[type, Kind] = {
+    **dict.fromkeys(_SERVICES, "deregistered"),
+    **dict.fromkeys(_MAPPINGS, "unmapped"),
+}
 _COMING = frozenset(_CAME.values())
 
 
@@ -34,7 +49,7 @@ class WatchState:
 
     def wants(self, subject: Subject) -> bool:
         """Is *subject* watched?"""
-        return not self.names or (isinstance(subject, Service) and subject.name in self.names)
+        return not self.names or (isinstance(subject, _SERVICES) and subject.name in self.names)
 
     def listed(self, subjects: Iterable[Subject], during: Iterable[Change] = ()) -> None:
         """Take in a listing of everything that is registered.

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from portmapd.channel import commands as c
 from portmapd.client.core.channel_protocol import Overflow
 from portmapd.client.core.listing_sync import ListingSync
 from portmapd.client.core.operations import pages
 from portmapd.client.core.watch_state import WatchState
-from portmapd.client.values import Change, Service, Subject, mapping_of, service_of
+from portmapd.client.values import (
+    Change,
+    ClusterService,
+    Service,
+    Subject,
+    cluster_mapping_of,
+    cluster_service_of,
+    mapping_of,
+    service_of,
+)
 
 if TYPE_CHECKING:
     from portmapd.client.core.interfaces import Connection
@@ -18,16 +29,47 @@ if TYPE_CHECKING:
 MAX_NAMES = 32_768
 
 
+class Commands(NamedTuple):
+    """How the daemon is asked for what is watched; a named tuple.
+
+    :param watch: has it tell of changes.
+    :param unwatch: ends that.
+    :param services: lists services, and `service` makes one of a row.
+    :param mappings: lists RPC mappings, and `mapping` makes one of a row.
+    """
+
+    watch: c.Command
+    unwatch: c.Command
+    services: c.Command
+    service: Callable[[tuple[Any, ...]], Service | ClusterService]
+    mappings: c.Command
+    mapping: Callable[[tuple[Any, ...]], Subject]
+
+
+#: Of this machine, and of the cluster.
+LOCAL = Commands(c.WATCH, c.UNWATCH, c.LIST, service_of, c.LIST_MAPPINGS, mapping_of)
+CLUSTER = Commands(
+    c.WATCH_CLUSTER,
+    c.UNWATCH_CLUSTER,
+    c.LIST_CLUSTER,
+    cluster_service_of,
+    c.LIST_CLUSTER_MAPPINGS,
+    cluster_mapping_of,
+)
+
+
 class Watches:
     """Keeps the states of several watchers up to date by the daemon's events and listings.
 
+    :param commands: how the daemon is asked.
     :ivar states: the state of each watcher.
     :ivar is_stale: the states are to be synchronised: a watcher was added, the connection is
         another one, or the daemon left events out.
     """
 
-    def __init__(self, *states: WatchState) -> None:
+    def __init__(self, *states: WatchState, commands: Commands = LOCAL) -> None:
         self.states = states
+        self.commands = commands
         self.is_stale = True
         #: Counts services while they are listed; None while they are not.
         self._sync: ListingSync | None = None
@@ -59,15 +101,17 @@ class Watches:
 
     async def _list(self, connection: Connection, sync: ListingSync) -> list[Subject]:
         names = self._names()
-        await connection.ask(c.WATCH, {"names": names})
+        commands = self.commands
+        await connection.ask(commands.watch, {"names": names})
         mappings: list[Subject] = []
         if names is None:
-            mappings += await pages(connection, c.LIST_MAPPINGS, {}, mapping_of)
+            mappings += await pages(connection, commands.mappings, {}, commands.mapping)
         wanted: dict[str, Any] = {"names": names}
-        sync.listed(await pages(connection, c.LIST, wanted, service_of, sync.first))
+        listed = partial(pages, connection, commands.services)
+        sync.listed(await listed(wanted, commands.service, sync.first))
         while sync.unsure:
             wanted = sync.again()
-            sync.listed(await pages(connection, c.LIST, wanted, service_of, sync.first))
+            sync.listed(await listed(wanted, commands.service, sync.first))
         return [*mappings, *sync.counts.elements()]
 
     def _names(self) -> list[str] | None:
@@ -84,7 +128,7 @@ class Watches:
         elif self._sync is None:
             for state in self.states:
                 state.changed(event)
-        elif isinstance(event.subject, Service):
+        elif isinstance(event.subject, Service | ClusterService):
             self._sync.changed(event)
         else:
             self._mapped.append(event)

@@ -10,8 +10,8 @@ from portmapd.channel import commands as c
 from portmapd.client.core.async_connection import AsyncConnection, copy_of
 from portmapd.client.core.channel_protocol import Overflow
 from portmapd.client.core.watch_state import WatchState
-from portmapd.client.core.watches import Watches
-from portmapd.client.values import Change
+from portmapd.client.core.watches import CLUSTER, LOCAL, Commands, Watches
+from portmapd.client.values import Change, ClusterMapping, ClusterService
 from portmapd.errors import DaemonUnreachable, InternalError, PortmapdError
 
 if TYPE_CHECKING:
@@ -80,12 +80,15 @@ class AsyncChanges(AsyncIterator[Change]):
 
 
 class Watchers:
-    """Every watcher of one client."""
+    """Every watcher of one client, of this machine or of the cluster.
 
-    def __init__(self, runtime: Runtime[Any]) -> None:
+    :param commands: how the daemon is asked.
+    """
+
+    def __init__(self, runtime: Runtime[Any], commands: Commands = LOCAL) -> None:
         self._runtime = runtime
         self._changes: list[AsyncChanges] = []
-        self._watches = Watches()
+        self._watches = Watches(commands=commands)
         self._connection: AsyncConnection | None = None
         self._is_running = False
 
@@ -103,7 +106,7 @@ class Watchers:
         self._changes = [one for one in self._changes if one is not changes]
         self._watches.discard(changes.state)
         if not self._changes and self._connection is not None:
-            self._runtime.spawn(_unwatch(self._connection))
+            self._runtime.spawn(_unwatch(self._connection, self._watches.commands.unwatch))
 
     def close(self) -> None:
         """End every iteration."""
@@ -157,7 +160,36 @@ class Watchers:
         self._wake()
 
 
-async def _unwatch(connection: AsyncConnection) -> None:
+async def _unwatch(connection: AsyncConnection, command: c.Command) -> None:
     # A connection that is lost watches nothing either.
     with suppress(PortmapdError):
-        await connection.ask(c.UNWATCH, {})
+        await connection.ask(command, {})
+
+
+class AllWatchers:
+    """The watchers of one client: those of this machine, and those of the cluster."""
+
+    def __init__(self, runtime: Runtime[Any]) -> None:
+        self.local = Watchers(runtime)
+        self.cluster = Watchers(runtime, CLUSTER)
+
+    def __bool__(self) -> bool:
+        return bool(self.local or self.cluster)
+
+    def resume(self, connection: AsyncConnection) -> None:
+        """Watch on *connection*, and bring every watcher up to date."""
+        for each in (self.local, self.cluster):
+            each.resume(connection)
+
+    def take(self, event: Change | Overflow) -> None:
+        """Take in what the daemon told."""
+        if isinstance(event, Overflow):
+            is_of_cluster = event.of_cluster
+        else:
+            is_of_cluster = isinstance(event.subject, ClusterService | ClusterMapping)
+        (self.cluster if is_of_cluster else self.local).take(event)
+
+    def close(self) -> None:
+        """End every iteration."""
+        for each in (self.local, self.cluster):
+            each.close()
