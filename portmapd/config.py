@@ -187,6 +187,11 @@ def _check_names(config: object, attribute: Any, names: tuple[str, ...]) -> None
             )
 
 
+def _check_cluster(config: object, attribute: Any, cluster: object) -> None:
+    if cluster is not None and not isinstance(cluster, ClusterConfig):
+        raise ConfigurationError(f"cluster {cluster!r} is no ClusterConfig")
+
+
 def _check_period(config: object, attribute: Any, seconds: float | None) -> None:
     if seconds is not None:
         _check_seconds(config, attribute, seconds)
@@ -369,7 +374,7 @@ class Config:
     max_streams: int = field(default=MAX_STREAMS, validator=_check_count)
     http: str | None = field(default=None, validator=_check_endpoint)
     http_names: tuple[str, ...] = field(default=(), converter=_tuple, validator=_check_names)
-    cluster: ClusterConfig | None = None
+    cluster: ClusterConfig | None = field(default=None, validator=_check_cluster)
 
     @property
     def addresses(self) -> tuple[str, ...]:

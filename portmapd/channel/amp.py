@@ -13,11 +13,13 @@ from twisted.protocols.amp import AmpList, Argument, Command, Integer, ListOf, U
 from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
+    ClusterUnreachable,
     ExecutableUnknown,
     InternalError,
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NoCluster,
     NotAllowed,
     NotRegistered,
     Refusal,
@@ -56,6 +58,8 @@ _OWNED_MAPPING: Fields = [*_MAPPING, (b"owner", Unicode())]
 _NAMES: Fields = [(b"names", ListOf(Unicode(), optional=True))]
 _AFTER: Fields = [(b"after", Unicode(optional=True))]
 _MORE: Fields = [(b"more", Unicode(optional=True))]
+_HOSTS: Fields = [(b"hosts", ListOf(Unicode(), optional=True))]
+_PLACE: Fields = [(b"host", Unicode()), (b"address", Unicode())]
 
 
 class Hello(Command):
@@ -77,7 +81,13 @@ class Register(Command):
 
     arguments: ClassVar[Fields] = [(b"services", AmpList(_NEW_SERVICE))]
     errors: ClassVar[Errors] = _errors(
-        InvalidService, ReservedName, AlreadyRegistered, LimitExceeded, ExecutableUnknown
+        InvalidService,
+        ReservedName,
+        AlreadyRegistered,
+        LimitExceeded,
+        ExecutableUnknown,
+        NoCluster,
+        ClusterUnreachable,
     )
 
 
@@ -154,11 +164,78 @@ class Restart(Command):
     errors: ClassVar[Errors] = _errors(NotAllowed, RestartFailed)
 
 
+class ListCluster(Command):
+    """List the services that the machines of the cluster share, a page at a time."""
+
+    arguments: ClassVar[Fields] = [
+        *_NAMES,
+        (b"users", ListOf(Integer(), optional=True)),
+        *_HOSTS,
+        *_AFTER,
+    ]
+    response: ClassVar[Fields] = [
+        (b"services", AmpList([*_SERVICE, *_PLACE])),
+        (b"age", Integer()),
+        *_MORE,
+    ]
+    errors: ClassVar[Errors] = _errors(NoCluster, ClusterUnreachable)
+
+
+class ListClusterMappings(Command):
+    """List the RPC mappings that the machines of the cluster share, a page at a time."""
+
+    arguments: ClassVar[Fields] = [*_HOSTS, *_AFTER]
+    response: ClassVar[Fields] = [
+        (b"mappings", AmpList([*_OWNED_MAPPING, (b"host", Unicode())])),
+        (b"age", Integer()),
+        *_MORE,
+    ]
+    errors: ClassVar[Errors] = _errors(NoCluster, ClusterUnreachable)
+
+
+class WatchCluster(Command):
+    """Be told of every change of these names in the cluster; of all services, and mappings, if
+    there are none.
+    """
+
+    arguments: ClassVar[Fields] = _NAMES
+    errors: ClassVar[Errors] = _errors(NoCluster, LimitExceeded)
+
+
+class UnwatchCluster(Command):
+    """Be told of no further change of the cluster."""
+
+    errors: ClassVar[Errors] = _errors()
+
+
+class Cluster(Command):
+    """Ask how this machine stands in its cluster, and for its machines, a page at a time."""
+
+    arguments: ClassVar[Fields] = _AFTER
+    response: ClassVar[Fields] = [
+        (
+            b"machines",
+            AmpList([*_PLACE, (b"release", Unicode()), (b"services", Integer())]),
+        ),
+        (b"members", AmpList([(b"url", Unicode()), (b"state", Unicode())])),
+        *_PLACE,
+        (b"state", Unicode()),
+        (b"why", Unicode()),
+        (b"age", Integer(optional=True)),
+        (b"revision", Integer()),
+        (b"lease", Integer()),
+        (b"left", Integer()),
+        *_MORE,
+    ]
+    errors: ClassVar[Errors] = _errors(NoCluster)
+
+
 class Event(Command):
     """A change, which the daemon tells a watcher.
 
     ``change`` is ``registered`` or ``deregistered``, with the fields of a service, or ``mapped`` or
-    ``unmapped``, with those of a mapping. The other fields are None.
+    ``unmapped``, with those of a mapping. A change of the cluster has the host, too, and of a
+    service the address. The other fields are None.
     """
 
     arguments: ClassVar[Fields] = [
@@ -173,6 +250,7 @@ class Event(Command):
         (b"netid", Unicode(optional=True)),
         (b"address", Unicode(optional=True)),
         (b"owner", Unicode(optional=True)),
+        (b"host", Unicode(optional=True)),
     ]
     requiresAnswer = False
 
@@ -180,6 +258,19 @@ class Event(Command):
 class Overflow(Command):
     """The daemon tells a watcher that events are missing: list again."""
 
+    requiresAnswer = False
+
+
+class ClusterOverflow(Command):
+    """The daemon tells a watcher of the cluster that events are missing: list again."""
+
+    requiresAnswer = False
+
+
+class Lost(Command):
+    """The daemon tells a holder that a name is registered no longer, and why."""
+
+    arguments: ClassVar[Fields] = [*_KEY, (b"why", Unicode())]
     requiresAnswer = False
 
 
@@ -195,4 +286,9 @@ COMMANDS: tuple[type[Command], ...] = (
     Unwatch,
     Status,
     Restart,
+    ListCluster,
+    ListClusterMappings,
+    WatchCluster,
+    UnwatchCluster,
+    Cluster,
 )

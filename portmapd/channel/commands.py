@@ -190,7 +190,7 @@ CLUSTER = Command(
     "Cluster",
     (_AFTER,),
     (
-        Argument("hosts", Rows((_HOST, _ADDRESS, Argument("release", UNICODE), _SERVICES))),
+        Argument("machines", Rows((_HOST, _ADDRESS, Argument("release", UNICODE), _SERVICES))),
         Argument("members", Rows((Argument("url", UNICODE), Argument("state", UNICODE)))),
         _HOST,
         _ADDRESS,

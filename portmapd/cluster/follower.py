@@ -87,7 +87,7 @@ class Follower:
         try:
             why = await watch.ended
         finally:
-            self._watch, self._seen = None, self._now()
+            self._watch = None
             watch.close()
         if why is not None:
             raise why
@@ -107,6 +107,7 @@ class Follower:
                 new[key] = entry
         self._copy.change(new, gone)
         self.revision = max(self.revision, changes.revision)
+        self._seen = self._now()
 
     async def check(self) -> None:
         """End a watch whose member is cut off from the others: it would tell nothing any more."""
@@ -115,6 +116,7 @@ class Follower:
             return
         try:
             if await self._etcd.status(watch.member):
+                self._seen = self._now()
                 return
             why = EtcdUnavailable(f"{watch.member} has no leader")
         except EtcdError as error:

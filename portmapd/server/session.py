@@ -492,7 +492,7 @@ class Session:
             "lease": status.lease,
             "left": round(status.left),
             "members": [(each.url, each.state) for each in status.members],
-            "hosts": [(h.name, h.address, h.release, counts[h.name]) for h in page],
+            "machines": [(h.name, h.address, h.release, counts[h.name]) for h in page],
             "more": None if is_last else page[-1].name,
         }
 

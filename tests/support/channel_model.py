@@ -144,7 +144,7 @@ class World:
     def _service(self) -> tuple[str, str, int]:
         if self.random.random() < 0.1:
             return PID2EXE
-        flags = self.some((0, 0, 0, 1, 2, 3), (4, -1))
+        flags = self.some((0, 0, 0, 1, 2, 3), (8, -1))
         return self.some(NAMES, ODD_NAMES), self.some(PORTS, ODD_PORTS), flags
 
     def deregister(self) -> None:

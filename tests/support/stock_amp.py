@@ -21,6 +21,8 @@ LIMIT_EXCEEDED = _refused("LIMIT_EXCEEDED")
 EXECUTABLE_UNKNOWN = _refused("EXECUTABLE_UNKNOWN")
 NOT_REGISTERED = _refused("NOT_REGISTERED")
 INVALID_MAPPING = _refused("INVALID_MAPPING")
+NO_CLUSTER = _refused("NO_CLUSTER")
+CLUSTER_UNREACHABLE = _refused("CLUSTER_UNREACHABLE")
 NOT_ALLOWED = _refused("NOT_ALLOWED")
 RESTART_FAILED = _refused("RESTART_FAILED")
 UNKNOWN_COMMAND = _refused("UNKNOWN_COMMAND")
@@ -55,6 +57,7 @@ _OWNED: Fields = [*_MAPPING, (b"owner", amp.Unicode())]
 _NAMES: Fields = [(b"names", amp.ListOf(amp.Unicode(), optional=True))]
 _AFTER: Fields = [(b"after", amp.Unicode(optional=True))]
 _MORE: Fields = [(b"more", amp.Unicode(optional=True))]
+_PLACE: Fields = [(b"host", amp.Unicode()), (b"address", amp.Unicode())]
 
 
 class Hello(amp.Command):
@@ -76,7 +79,13 @@ class Register(amp.Command):
 
     arguments: ClassVar[Fields] = [(b"services", amp.AmpList([*_NAMED, (b"flags", amp.Integer())]))]
     errors: ClassVar[Errors] = _errors(
-        INVALID_SERVICE, RESERVED_NAME, ALREADY_REGISTERED, LIMIT_EXCEEDED, EXECUTABLE_UNKNOWN
+        INVALID_SERVICE,
+        RESERVED_NAME,
+        ALREADY_REGISTERED,
+        LIMIT_EXCEEDED,
+        EXECUTABLE_UNKNOWN,
+        NO_CLUSTER,
+        CLUSTER_UNREACHABLE,
     )
 
 
@@ -153,12 +162,79 @@ class Restart(amp.Command):
     errors: ClassVar[Errors] = _errors(NOT_ALLOWED, RESTART_FAILED)
 
 
+class ListCluster(amp.Command):
+    """A page of the services of the cluster."""
+
+    arguments: ClassVar[Fields] = [
+        *_NAMES,
+        (b"users", amp.ListOf(amp.Integer(), optional=True)),
+        (b"hosts", amp.ListOf(amp.Unicode(), optional=True)),
+        *_AFTER,
+    ]
+    response: ClassVar[Fields] = [
+        (b"services", amp.AmpList([*_SERVICE, *_PLACE])),
+        (b"age", amp.Integer()),
+        *_MORE,
+    ]
+    errors: ClassVar[Errors] = _errors(NO_CLUSTER, CLUSTER_UNREACHABLE)
+
+
+class ListClusterMappings(amp.Command):
+    """A page of the mappings of the cluster."""
+
+    arguments: ClassVar[Fields] = [(b"hosts", amp.ListOf(amp.Unicode(), optional=True)), *_AFTER]
+    response: ClassVar[Fields] = [
+        (b"mappings", amp.AmpList([*_OWNED, (b"host", amp.Unicode())])),
+        (b"age", amp.Integer()),
+        *_MORE,
+    ]
+    errors: ClassVar[Errors] = _errors(NO_CLUSTER, CLUSTER_UNREACHABLE)
+
+
+class WatchCluster(amp.Command):
+    """Be told of changes of the cluster."""
+
+    arguments: ClassVar[Fields] = _NAMES
+    errors: ClassVar[Errors] = _errors(NO_CLUSTER, LIMIT_EXCEEDED)
+
+
+class UnwatchCluster(amp.Command):
+    """Be told no more of the cluster."""
+
+    errors: ClassVar[Errors] = _errors()
+
+
+class Cluster(amp.Command):
+    """How does this machine stand in its cluster?"""
+
+    arguments: ClassVar[Fields] = _AFTER
+    response: ClassVar[Fields] = [
+        (
+            b"machines",
+            amp.AmpList([*_PLACE, (b"release", amp.Unicode()), (b"services", amp.Integer())]),
+        ),
+        (b"members", amp.AmpList([(b"url", amp.Unicode()), (b"state", amp.Unicode())])),
+        *_PLACE,
+        (b"state", amp.Unicode()),
+        (b"why", amp.Unicode()),
+        (b"age", amp.Integer(optional=True)),
+        (b"revision", amp.Integer()),
+        (b"lease", amp.Integer()),
+        (b"left", amp.Integer()),
+        *_MORE,
+    ]
+    errors: ClassVar[Errors] = _errors(NO_CLUSTER)
+
+
 class Event(amp.Command):
     """A change: the fields of a service, or those of a mapping."""
 
     arguments: ClassVar[Fields] = [
         (b"change", amp.Unicode()),
-        *((name, type(kind)(optional=True)) for name, kind in dict([*_SERVICE, *_OWNED]).items()),
+        *(
+            (name, type(kind)(optional=True))
+            for name, kind in dict([*_SERVICE, *_OWNED, *_PLACE]).items()
+        ),
     ]
     requiresAnswer = False
 
@@ -166,6 +242,19 @@ class Event(amp.Command):
 class Overflow(amp.Command):
     """Changes are missing: list again."""
 
+    requiresAnswer = False
+
+
+class ClusterOverflow(amp.Command):
+    """Changes of the cluster are missing: list it again."""
+
+    requiresAnswer = False
+
+
+class Lost(amp.Command):
+    """A name is registered no longer."""
+
+    arguments: ClassVar[Fields] = [*_NAMED, (b"why", amp.Unicode())]
     requiresAnswer = False
 
 
@@ -181,6 +270,11 @@ COMMANDS: tuple[type[amp.Command], ...] = (
     Unwatch,
     Status,
     Restart,
+    ListCluster,
+    ListClusterMappings,
+    WatchCluster,
+    UnwatchCluster,
+    Cluster,
 )
 
 

@@ -10,12 +10,15 @@ from attrs import fields_dict
 from attrs.exceptions import FrozenInstanceError
 from twisted.trial.unittest import SynchronousTestCase
 
+from portmapd.cluster_config import ClusterConfig
 from portmapd.config import Config, default_state, parse_network
 from portmapd.errors import ConfigurationError
 from portmapd.portmapper.access import Callit, Policy
 from portmapd.portmapper.advertisement import Advertisement
 
 #: Field, value, what it becomes.
+CLUSTER = ClusterConfig(members="http://192.0.2.1:2379", host="one")
+
 TAKEN: list[tuple[str, Any, Any]] = [
     ("port", 0, 0),
     ("port", 65_535, 65_535),
@@ -35,6 +38,8 @@ TAKEN: list[tuple[str, Any, Any]] = [
             Advertisement(ip_network("::/0"), "2001:db8::1"),
         ),
     ),
+    ("cluster", None, None),
+    ("cluster", CLUSTER, CLUSTER),
     ("rpc_socket", None, None),
     ("rpc_socket", "/" + "x" * 106, "/" + "x" * 106),
     ("rpc_socket", "/run/é s", "/run/é s"),
@@ -77,6 +82,7 @@ OVERLAP = "interface {} is given twice, or covers another one: leave one of them
 
 #: Field, value, what is said of it.
 REFUSED: list[tuple[str, Any, str]] = [
+    ("cluster", "http://192.0.2.1:2379", "cluster .* is no ClusterConfig"),
     *(
         ("port", n, f"port {n} is not in the range 0 to 65535")
         for n in (-1, 65_536, "111", True, None)

@@ -8,6 +8,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd import tap
+from portmapd.cluster_config import ClusterConfig
 from portmapd.config import Config
 from portmapd.options import BY_NAME
 from portmapd.service import PortmapperService
@@ -44,6 +45,37 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
         "--http tcp:8080 --http-name a --http-name b.example",
         {"http": "tcp:8080", "http_names": ["a", "b.example"]},
     ),
+    (
+        "--cluster http://192.0.2.1:2379,http://192.0.2.2:2379 --cluster-host one "
+        "--cluster-address 192.0.2.9 --cluster-prefix /lab/ --cluster-ttl 5 --cluster-stale 30 "
+        "--cluster-mappings 100003,100005",
+        {
+            "cluster": ClusterConfig(
+                members=("http://192.0.2.1:2379", "http://192.0.2.2:2379"),
+                host="one",
+                address="192.0.2.9",
+                prefix="/lab/",
+                ttl=5,
+                stale=30.0,
+                mappings={100_003, 100_005},
+            )
+        },
+    ),
+    (
+        "--cluster https://etcd.example:2379 --cluster-mappings all --cluster-user portmapd "
+        "--cluster-password-file /etc/p --cluster-ca /etc/ca --cluster-cert /etc/c --cluster-key k",
+        {
+            "cluster": ClusterConfig(
+                members=["https://etcd.example:2379"],
+                mappings=None,
+                user="portmapd",
+                password_file="/etc/p",
+                ca="/etc/ca",
+                cert="/etc/c",
+                key="k",
+            )
+        },
+    ),
     ("--log-level debug", {}),
     ("--read-executables", {}),
     ("--liveness 0.5", {"liveness": 0.5}),
@@ -57,7 +89,25 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
 ]
 
 #: Arguments, what is said of them.
+CLUSTER = "--cluster http://192.0.2.1:2379"
 REFUSED = [
+    ("--cluster etcd:2379", "portmapd: cluster 'etcd:2379' is not the address of a member of etcd"),
+    ("--cluster http://a:1,https://b:1", "portmapd: cluster: give https for all members, or for"),
+    ("--cluster http://a/b", "portmapd: cluster 'http://a/b' is not the address of a member"),
+    (f"{CLUSTER} --cluster-host a/b", "portmapd: cluster-host 'a/b' is not a name of letters"),
+    (f"{CLUSTER} --cluster-address ::1", "portmapd: cluster-address '::1' is not an address at"),
+    (f"{CLUSTER} --cluster-prefix a", "portmapd: cluster-prefix 'a' is not a path"),
+    (f"{CLUSTER} --cluster-ttl 1", "portmapd: cluster-ttl 1: give whole seconds from 2 to 3,600"),
+    (f"{CLUSTER} --cluster-stale 0", "portmapd: cluster-stale 0.0: give seconds from 1 to 86,400"),
+    (f"{CLUSTER} --cluster-mappings nfs", "portmapd: cluster-mappings 'nfs': give numbers of pro"),
+    (
+        f"{CLUSTER} --cluster-user a",
+        "portmapd: give --cluster-user and --cluster-password",
+    ),
+    (f"{CLUSTER} --cluster-password-file a", "portmapd: give --cluster-user and --cluster-pass"),
+    (f"{CLUSTER} --cluster-cert a", "portmapd: give --cluster-cert and --cluster-key together"),
+    (f"{CLUSTER} --cluster-key a", "portmapd: give --cluster-cert and --cluster-key together"),
+    ("--cluster-ca /etc/ca", "portmapd: cluster-ca is of no use without cluster: name members"),
     ("--port http", "portmapd: --port 'http' is not a whole number"),
     ("--port 1.5", "portmapd: --port '1.5' is not a whole number"),
     ("--port 65536", "portmapd: port 65536 is not in the range 0 to 65535"),

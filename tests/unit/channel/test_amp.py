@@ -12,13 +12,15 @@ from portmapd.channel.box import BoxReader
 from portmapd.errors import Refusal
 from tests.support import stock_amp as stock
 
-SERVICE = {"name": "a", "port": "80", "user": 7, "pid": 8, "exe": "/bin/ä"}
+PLACE = {"host": "one", "address": "192.0.2.1"}
+SERVICE = {"name": "a", "port": "80", "user": 7, "pid": 8, "exe": "/bin/ä", **PLACE}
 MAPPING = {
     "program": 100,
     "version": 2,
     "netid": "tcp",
     "address": "127.0.0.1.0.9",
     "owner": "superuser",
+    "host": "one",
 }
 #: A value for each argument.
 VALUES: dict[str, Any] = {
@@ -38,6 +40,16 @@ VALUES: dict[str, Any] = {
     "limit": 10,
     "uid": 104,
     "pid": 4711,
+    "hosts": ["one", "two"],
+    "machines": [{**PLACE, "release": "1.0", "services": 3}],
+    "members": [{"url": "http://192.0.2.9:2379", "state": "asked"}],
+    **PLACE,
+    "state": "joined",
+    "why": "ü",
+    "age": 3,
+    "revision": 1 << 40,
+    "lease": (1 << 63) - 1,
+    "left": 9,
 }
 
 
@@ -74,8 +86,9 @@ class DocumentTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """Every command has the same name, arguments and answer."""
-        mine_all: list[Any] = [*ours.COMMANDS, ours.Event, ours.Overflow]
-        others: list[Any] = [*stock.COMMANDS, stock.Event, stock.Overflow]
+        told = ("Event", "Overflow", "ClusterOverflow", "Lost")
+        mine_all: list[Any] = [*ours.COMMANDS, *[getattr(ours, name) for name in told]]
+        others: list[Any] = [*stock.COMMANDS, *[getattr(stock, name) for name in told]]
         for mine, other in zip(mine_all, others, strict=True):
             self.assertEqual(mine.commandName, other.commandName)
             self.assertEqual(mine.requiresAnswer, other.requiresAnswer)
@@ -113,7 +126,7 @@ class CodecTests(SynchronousTestCase):
             self.assertEqual(set(read), {argument.name for argument in own.answer})
             for name, value in read.items():
                 expected = VALUES[name]
-                if name in {"services", "mappings"}:
+                if name in {"services", "mappings", "machines", "members"}:
                     expected = [{key: row[key] for key in value[0]} for row in expected]
                 self.assertEqual(value, expected)
 

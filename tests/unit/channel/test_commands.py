@@ -11,11 +11,14 @@ from portmapd.channel.box import Box, BoxReader
 from portmapd.errors import (
     AlreadyRegistered,
     BadArguments,
+    ClusterUnreachable,
     ExecutableUnknown,
     InternalError,
     InvalidMapping,
     InvalidService,
     LimitExceeded,
+    NameLost,
+    NoCluster,
     NotAllowed,
     NotRegistered,
     Refusal,
@@ -36,6 +39,9 @@ CODES: dict[str, type[Refusal]] = {
     "EXECUTABLE_UNKNOWN": ExecutableUnknown,
     "NOT_REGISTERED": NotRegistered,
     "INVALID_MAPPING": InvalidMapping,
+    "NO_CLUSTER": NoCluster,
+    "CLUSTER_UNREACHABLE": ClusterUnreachable,
+    "NAME_LOST": NameLost,
     "NOT_ALLOWED": NotAllowed,
     "RESTART_FAILED": RestartFailed,
     "UNKNOWN_COMMAND": UnknownCommand,
@@ -59,11 +65,33 @@ VALUES: dict[str, Any] = {
     "registered": 5,
     "mapped": 6,
     "behind": 7,
+    "hosts": ["one", "two"],
+    "host": "one",
+    "address": "192.0.2.1",
+    "state": "joined",
+    "why": "",
+    "age": 3,
+    "revision": 1 << 40,
+    "lease": (1 << 63) - 1,
+    "left": 9,
 }
-SERVICE = {"name": "a", "user": 104, "pid": 7, "port": "80", "exe": "/bin/a"}
-MAPPING = {"program": 9, "version": 2, "netid": "tcp", "address": "::1.0.80", "owner": "104"}
+PLACE = {"host": "one", "address": "192.0.2.1"}
+SERVICE = {"name": "a", "user": 104, "pid": 7, "port": "80", "exe": "/bin/a", **PLACE}
+MAPPING = {
+    "program": 9,
+    "version": 2,
+    "netid": "tcp",
+    "address": "::1.0.80",
+    "owner": "104",
+    "host": "one",
+}
 NEW_SERVICE = {"name": "a", "port": "80", "flags": 3}
-ROWS = {"services": [SERVICE | NEW_SERVICE], "mappings": [MAPPING]}
+ROWS = {
+    "services": [SERVICE | NEW_SERVICE],
+    "mappings": [MAPPING],
+    "machines": [{**PLACE, "release": "1.0", "services": 3}],
+    "members": [{"url": "http://192.0.2.9:2379", "state": "asked"}],
+}
 
 
 def boxes(data: bytes) -> list[Box]:

@@ -157,8 +157,9 @@ BAD_SERVICES = [
     ("a", "/run/\n", 0, "port"),
     ("a", "/run/\udcff", 0, "port"),
     ("a", "/" + "x" * 107, 0, "port"),
-    ("a", "80", 4, "flags 4: only 1 .* and 2"),
-    ("a", "80", 7, "flags 7"),
+    ("a", "80", 8, "flags 8: only 1 .*, 2 .* and 4"),
+    ("a", "80", 15, "flags 15"),
+    ("a", "/run/socket", 4, "port '/run/socket': only a number can be shared"),
     ("a", "80", -1, "flags -1"),
 ]
 
@@ -168,6 +169,7 @@ GOOD_SERVICES = [
     ("me@example.com", "/run/socket", EXCLUSIVE),
     ("x" * 255, "/" + "x" * 106, PUBLIC),
     ("é" * 127, "/run/a b", 3),
+    ("a", "80", 7),
     ("\N{ARABIC LETTER MEEM}\N{ZERO WIDTH NON-JOINER}\N{ARABIC LETTER KEHEH}.example", "1", 0),
 ]
 
