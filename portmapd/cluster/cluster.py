@@ -112,6 +112,8 @@ class EtcdCluster(Service):
         self._tasks: list[Deferred[None]] = []
         self._ends: list[Callable[[], None]] = []
         self._is_writing = False
+        #: Who waits for the first attempt to join; None: it is over.
+        self._waiting: list[Deferred[None]] | None = []
 
     def startService(self) -> None:
         """Join the cluster."""
@@ -185,6 +187,7 @@ class EtcdCluster(Service):
                 continue
             except (EtcdError, NameTaken) as error:
                 self.condition.failed(LEASE, error)
+            self._tell()
             await self._sleep(waits.next())
 
     async def _join(self) -> None:
@@ -196,6 +199,7 @@ class EtcdCluster(Service):
             seconds = self._membership.seconds
             self._spawn(self._delete_later(seconds, unwanted))
         self.condition.succeeded(LEASE)
+        self._tell()
         self._write_soon()
 
     async def _delete_later(self, seconds: float, keys: Sequence[str]) -> None:
@@ -292,11 +296,28 @@ class EtcdCluster(Service):
         """Claim names; see :class:`Cluster`."""
         self._spawn(self._claim(services, done))
 
+    def _told(self) -> Deferred[None]:
+        """Fires once the cluster was joined, or could not be."""
+        told: Deferred[None] = Deferred()
+        if self._waiting is None:
+            told.callback(None)
+        else:
+            self._waiting.append(told)
+        return told
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting or (), None
+        for each in waiting:
+            if not each.called:
+                each.callback(None)
+
     async def _claim(
         self, services: Sequence[NamedService], done: Callable[[Refusal | None], object]
     ) -> None:
         refusal: Refusal | None = ClusterUnreachable("the port mapper ends")
         try:
+            # Clients that connect again after a restart are early.
+            await self._told()
             await self.names.claim(services)
             refusal = None
         except Refusal as error:

@@ -87,9 +87,10 @@ class Published:
         return [key for key in keys if key not in self.wanted]
 
     def _each(self, change: Callable[..., None], changes: Sequence[ChangeRecord]) -> None:
+        before = len(self._unwritten)
         for each in changes:
             change(each.subject)
-        if self._unwritten:
+        if len(self._unwritten) > before:
             self._changed()
 
     def _add_service(self, service: NamedService) -> None:

@@ -204,8 +204,8 @@ def read_key(data: Json) -> KeyValue:
     """
     try:
         return KeyValue(
-            b64decode(data["key"]).decode(),
-            b64decode(data.get("value", "")),
+            b64decode(data["key"], validate=True).decode(),
+            b64decode(data.get("value", ""), validate=True),
             int(data.get("mod_revision", 0)),
             int(data.get("lease", 0)),
         )

@@ -180,6 +180,16 @@ class Namespace:
             )
         return done.stdout
 
+    @property
+    def pid(self) -> int:
+        """Its first process, as this process knows it."""
+        return self._first.pid
+
+    def run_here(self, *command: str) -> None:
+        """Run *command* in its network, among the processes of this one."""
+        here = f"--net=/proc/{self._first.pid}/ns/net"
+        subprocess.run(["nsenter", here, *command], check=True)
+
     def start(self, *command: str, log: Path, env: Mapping[str, str] | None = None) -> "Started":
         """Start *command* in the namespace; what it says goes to *log*."""
         with log.open("wb") as output:
@@ -203,9 +213,8 @@ class Namespace:
 
     def wire(self, other: "Namespace") -> None:
         """Lay a wire from this namespace's interface w0 to w1 of *other*; neither has addresses."""
-        here = f"--net=/proc/{self._first.pid}/ns/net"
-        ends = ("w0", "type", "veth", "peer", "name", "w1", "netns", str(other._first.pid))
-        subprocess.run(["nsenter", here, "ip", "link", "add", *ends], check=True)
+        ends = ("w0", "type", "veth", "peer", "name", "w1", "netns", str(other.pid))
+        self.run_here("ip", "link", "add", *ends)
         for end, interface in ((self, "w0"), (other, "w1")):
             # Without it, new addresses could not send for a second.
             end.run("sysctl", "-q", f"net.ipv6.conf.{interface}.accept_dad=0")

@@ -18,11 +18,11 @@ PORTION = 100
 class ListingSync:
     """Counts how often each service is registered: a process may do so on several connections.
 
-    The daemon lists page by page. What changes between the first page and the last may be in the
-    listing or not, so it is unsure. Unsure services are counted again, in a listing of them alone,
-    until nothing is unsure; all others are kept up to date by their changes.
+    The daemon lists page by page. What changes meanwhile may be in the listing or not, and is told
+    before the listing is read or after, so it is unsure. Unsure services are counted again, in a
+    listing of them alone, until nothing is unsure; all others are kept up to date by their changes.
 
-    It begins with a listing of everything. Call :meth:`first` and :meth:`listed` for each listing.
+    It begins with a listing of everything. Call :meth:`listed` for each listing.
 
     :ivar counts: how often each service is registered; meaningless for unsure services.
     :ivar unsure: the services that must be listed again.
@@ -33,7 +33,6 @@ class ListingSync:
         self.unsure: set[Listed] = set()
         #: What the current listing is of; None: everything.
         self._scope: set[Listed] | None = None
-        self._is_paging = False
 
     def again(self) -> dict[str, Any]:
         """Begin to count some of the unsure services again.
@@ -47,13 +46,8 @@ class ListingSync:
             "pids": sorted({service.pid for service in scope}),
         }
 
-    def first(self) -> None:
-        """The first page has come: it has what changed before."""
-        self._is_paging = True
-
     def listed(self, services: Iterable[Listed]) -> None:
         """The last page has come; *services* are those of all pages."""
-        self._is_paging = False
         found = Counter(services)
         for service in found if self._scope is None else self._scope:
             self.counts[service] = found[service]
@@ -64,8 +58,7 @@ class ListingSync:
         service = change.subject
         assert isinstance(service, Service | ClusterService)
         if self._scope is None or service in self._scope:
-            if self._is_paging:
-                self.unsure.add(service)
+            self.unsure.add(service)
         else:
             self.counts[service] += 1 if change.kind == "registered" else -1
 

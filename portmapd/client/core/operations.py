@@ -193,20 +193,17 @@ async def pages(
     command: c.Command,
     wanted: Mapping[str, Any],
     make: Callable[[tuple[Any, ...]], T],
-    first: Callable[[], object] = lambda: None,
     each: Callable[[Mapping[str, Any]], object] = lambda answer: None,
 ) -> list[T]:
     """Return the rows of all pages of a listing.
 
     :param wanted: the arguments that filter it.
     :param make: makes a value of a row.
-    :param first: is called when the first page has come.
     :param each: is called with the answer of each page.
     :raises DaemonUnreachable: there are too many: it is no daemon of ours.
     """
     column = command.answer[0].name
     answer = await connection.ask(command, wanted)
-    first()
     each(answer)
     rows = [make(row) for row in answer[column]]
     for _ in range(MAX_PAGES):

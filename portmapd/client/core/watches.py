@@ -108,10 +108,10 @@ class Watches:
             mappings += await pages(connection, commands.mappings, {}, commands.mapping)
         wanted: dict[str, Any] = {"names": names}
         listed = partial(pages, connection, commands.services)
-        sync.listed(await listed(wanted, commands.service, sync.first))
+        sync.listed(await listed(wanted, commands.service))
         while sync.unsure:
             wanted = sync.again()
-            sync.listed(await listed(wanted, commands.service, sync.first))
+            sync.listed(await listed(wanted, commands.service))
         return [*mappings, *sync.counts.elements()]
 
     def _names(self) -> list[str] | None:

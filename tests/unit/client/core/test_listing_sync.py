@@ -28,8 +28,7 @@ class ListingSyncTests(SynchronousTestCase):
         self.sync = ListingSync()
 
     def count(self, *services: Service, during: tuple[Change, ...] = ()) -> None:
-        """Let a listing come, and these changes between its first page and its last."""
-        self.sync.first()
+        """Let a listing come, and these changes before it is read."""
         for change in during:
             self.sync.changed(change)
         self.sync.listed(services)
@@ -44,12 +43,15 @@ class ListingSyncTests(SynchronousTestCase):
         self.count(A, B, A)
         self.counts(A, A, B)
 
-    def test_before_the_first_page(self) -> None:
-        """What happened before the first page is in the listing."""
-        self.sync.changed(came(A))
-        self.sync.changed(went(B))
-        self.count(A)
-        self.counts(A)
+    def test_told_before(self) -> None:
+        """What is told before a listing is read may be in it or not: it is counted again."""
+        for listing in ((A,), (B,), ()):
+            self.sync = ListingSync()
+            self.count(*listing, during=(came(A), went(B)))
+            self.assertEqual(self.sync.unsure, {A, B})
+            self.sync.again()
+            self.count(A)
+            self.counts(A)
 
     def test_after_the_last_page(self) -> None:
         """What happens after the last page is added."""
@@ -64,7 +66,6 @@ class ListingSyncTests(SynchronousTestCase):
         self.count(A, B, during=(came(A),))
         self.assertEqual(self.sync.unsure, {A})
         self.assertEqual(self.sync.again(), {"names": ["a"], "pids": [7]})
-        self.sync.changed(came(A))
         self.sync.changed(came(B))
         self.count(A, A, A, A._replace(port=9))
         self.counts(A, A, A, B, B)
@@ -83,8 +84,6 @@ class ListingSyncTests(SynchronousTestCase):
         """Very many are counted again a portion at a time, and the rest stays unsure until then."""
         many = [A._replace(port=port) for port in range(1, 2 * PORTION + 2)]
         self.count(during=tuple(came(service) for service in many))
-        for service in many:
-            self.sync.changed(came(service))
         for _ in range(3):
             self.sync.again()
             self.count(*many, *many)

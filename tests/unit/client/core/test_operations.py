@@ -146,21 +146,6 @@ class ListTests(OperationsTestCase):
             with self.assertRaisesRegex(DaemonUnreachable, "no end"):
                 run(operations.list_services(self.session, {}))
 
-    def test_first_page(self) -> None:
-        """It is told when the first page has come, and only then."""
-        self.patch(listing, "MAX_LOOKED_AT", 2)
-        self.other.register(*((name, "80", 0) for name in "abcde"))
-        seen: list[int] = []
-        pages = operations.pages(
-            self.connection,
-            c.LIST,
-            {},
-            service_of,
-            lambda: seen.append(len(self.connection.asked)),
-        )
-        self.assertEqual(len(run(pages)), 5)
-        self.assertEqual(seen, [1])
-
     def test_pid2exe(self) -> None:
         """The executable of the process that announces it; empty if none does."""
         self.assertEqual(run(operations.pid2exe(self.session, [8])), "")

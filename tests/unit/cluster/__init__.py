@@ -1,0 +1,1 @@
+"""What machines of a cluster share."""
