@@ -379,7 +379,13 @@ class PortmapperService(MultiService):
         from portmapd.web.server import WebServer
 
         self._web = WebServer(
-            endpoint, self.registry, server, self.config, self._reactor, self._persistence
+            endpoint,
+            self.registry,
+            server,
+            self.config,
+            self._reactor,
+            self._persistence,
+            self._cluster,
         )
         # The process whose place this one takes has the endpoint until it ends.
         self._web.listen(patiently=self._taken_over is not None)
@@ -553,6 +559,10 @@ class PortmapperService(MultiService):
         ]
         # Before there are watchers: to them, nothing changes.
         image.register(self.registry, holders)
+        taken_over = {each.serial for each in streams} | {taken.data.get("own")}
+        for holder in [each for each in holders.values() if each.serial not in taken_over]:
+            # Its connection is not served any more.
+            self.registry.close(holder)
         self._restorer.take(image.unheld)
         self._resumed = [
             (protocol, stream.passed) for stream in streams for protocol in stream.resume()

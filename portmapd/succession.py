@@ -123,6 +123,8 @@ class Succession(Service):
 
     def leave(self, process: subprocess.Popen[bytes]) -> NoReturn:
         HANDED_OVER.emit(self._log, pid=process.pid)
+        # What is kept of this process is not true any more, and the manager hears its main process.
+        DescriptorStore().clear()
         notify(main_pid(process.pid))
         sys.stdout.flush()
         # An end in order would close connections that the other process has, too.

@@ -45,6 +45,8 @@ SharedT = TypeVar("SharedT")
 SharedMappingsT = TypeVar("SharedMappingsT")
 ClusterT = TypeVar("ClusterT")
 
+#: Seconds that have to be left before others of the cluster are asked for.
+LEAST = 0.2
 #: Where a service may be that is connected to: on any machine, or on this one.
 ANYWHERE, HERE = "any", "local"
 
@@ -338,7 +340,7 @@ async def connect(
         services = await _list(session, name, user, None)
         return await dial_any(dialer, name, services, LOOPBACK if hosts is None else hosts)
     except NoService as error:
-        if where == HERE or hosts is not None:
+        if where == HERE or hosts is not None or dialer.left < LEAST:
             raise
         with suppress(NotListed, NoCluster):
             return await _connect_to(session, dialer, name, user, None)

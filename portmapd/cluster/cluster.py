@@ -345,4 +345,6 @@ class EtcdCluster(Service):
                 ClusterMember(url, self._etcd.silent.get(url, "known" if at else "asked"))
                 for at, url in enumerate(self._etcd.members)
             ],
+            unwritten=len(self.published) + len(self.names),
+            failures=dict(self.condition.failures),
         )

@@ -162,7 +162,9 @@ class ChannelProtocol(PipelinedProtocol[Box]):
     def is_quiet(self) -> bool:
         """Whether it has nothing to answer, and nothing to send."""
         transport = cast("PassableTransport", self.transport)
-        return not (self.is_closing or self.is_busy or self._reader.pending or transport.unsent)
+        if not transport.is_passable or self.is_closing or self.is_busy:
+            return False
+        return not (self._reader.pending or transport.unsent)
 
     @property
     def process(self) -> Process | None:
@@ -185,6 +187,7 @@ class ChannelProtocol(PipelinedProtocol[Box]):
         except LimitExceeded as error:
             self.factory.log_refused(self, str(error))
             # Its session ends later: a change of the registry may be under way.
+            self._shut_down()
             super().end()
         else:
             self._held += more
@@ -207,12 +210,21 @@ class ChannelProtocol(PipelinedProtocol[Box]):
 
     def end(self) -> None:
         self._end_session()
+        self._shut_down()
+        super().end()
+
+    def _shut_down(self) -> None:
+        """Have the peer see the end, though a service manager may have the connection, too."""
         if self.touched is not None and self._socket is not None:
             self.touched()
-            # A service manager may have it, too.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-        super().end()
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.touched is not None and cast("PassableTransport", self.transport).unsent:
+            # A box of which a part is sent.
+            self.touched()
 
     def hang_up(self) -> None:
         self._end_session()
@@ -268,6 +280,11 @@ class ResumedChannel(ChannelProtocol):
     def stream(self) -> PassedStream:
         """What its stream was."""
         return self._passed.stream
+
+    @property
+    def serial(self) -> int | None:
+        """The serial of its holder."""
+        return self._passed.holder
 
 
 class ChannelFactory(PipelinedFactory[ChannelProtocol]):
@@ -403,6 +420,7 @@ class ChannelFactory(PipelinedFactory[ChannelProtocol]):
         :param limit: how many there may be.
         :return: each with its holder, in the order of the holders' serials.
         """
+        self.processes.finish()
         held = ((each, each.holder) for each in self.streams if each.is_quiet)
         found = [(each, holder) for each, holder in held if holder is not None]
         return dict(sorted(found, key=lambda pair: pair[1].serial)[:limit])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -39,6 +39,8 @@ class ClusterStatus:
     :param lease: the number of the lease under which it shares; 0: it has none.
     :param left: seconds until that ends, unless it is kept alive.
     :param members: the members of etcd.
+    :param unwritten: how much of what this machine shares etcd has not been told.
+    :param failures: how often something was in the way, by its state.
     """
 
     host: str
@@ -50,6 +52,8 @@ class ClusterStatus:
     lease: int
     left: float
     members: Sequence[ClusterMember]
+    unwritten: int
+    failures: Mapping[str, int]
 
 
 class Cluster(Protocol):

@@ -12,7 +12,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IListeningPort, IProtocol
 
 from portmapd.registry.holder import Holder
-from portmapd.server.channel import ChannelFactory
+from portmapd.server.channel import ChannelFactory, ResumedChannel
 from portmapd.server.handover.passed import Descriptors, PassedSocket, PassedStream, Received
 from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
 from portmapd.server.stream import PortmapStreamFactory
@@ -125,6 +125,11 @@ class TakenStream:
     skt: socket.socket
     passed: PassedStream
     protocol: PipelinedProtocol[Any] | None = None
+
+    @property
+    def serial(self) -> int | None:
+        """The serial of its holder; None: it has none."""
+        return self.protocol.serial if isinstance(self.protocol, ResumedChannel) else None
 
     def resume(self) -> Iterator[PipelinedProtocol[Any]]:
         """Make it anew; nothing is read or sent before the reactor runs.

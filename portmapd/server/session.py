@@ -362,8 +362,11 @@ class Session:
                 if self._has_ended:
                     raise NotRegistered("the connection has ended")
                 self._context.registry.register(*new)
-            except Refusal as error:
+            except Exception as error:
                 cluster.release(claimed)
+                if not isinstance(error, Refusal):
+                    self._log.failure("a command of pid {pid} failed", pid=self._peer.pid)
+                    error = InternalError("the port mapper failed; its log tells how")
                 done(error)
             else:
                 new[0].holder.told = self._tell_lost

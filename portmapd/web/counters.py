@@ -9,6 +9,7 @@ from attrs import frozen
 from portmapd.oncrpc.program import PMAP_VERS, PmapProcedure, RpcbProcedure
 from portmapd.portmapper.statistics import Statistics
 from portmapd.registry.registry import Registry
+from portmapd.server.cluster import Cluster
 from portmapd.server.persistence import Persistence
 from portmapd.web.latency import Histogram
 
@@ -29,6 +30,7 @@ class Counters:
     :param faults: how often peers were at fault, by the name of the event in the log.
     :param histogram: how long callers wait.
     :param persistence: the state file; None: there is none.
+    :param cluster: what machines share; None: there is no cluster.
     """
 
     registry: Registry
@@ -36,6 +38,7 @@ class Counters:
     faults: Mapping[str, int]
     histogram: Histogram
     persistence: Persistence | None = None
+    cluster: Cluster | None = None
 
     @property
     def registrations(self) -> dict[str, int]:

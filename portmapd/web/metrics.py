@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 import twisted
 from portmapd import __version__
+from portmapd.server.cluster import Cluster
 from portmapd.web.counters import Counters, procedure_name
 from portmapd.web.latency import BOUNDS
 from portmapd.web.query import Answer, Query
@@ -64,6 +65,8 @@ class PortmapCollector(Collector):
         yield self._bytes()
         yield self._latency()
         yield from self._state()
+        if counters.cluster is not None:
+            yield from _cluster(counters.cluster)
         versions = {
             "version": __version__,
             "python": platform.python_version(),
@@ -119,6 +122,23 @@ class PortmapCollector(Collector):
                 "For which the oldest change is not in the state file; 0: all are.",
                 persistence.behind,
             )
+
+
+def _cluster(cluster: Cluster) -> Iterable[Metric]:
+    status, copy = cluster.status(), cluster.copy
+    age = math.inf if status.age is None else status.age
+    for name, text, value in (
+        ("joined", "Whether this machine has joined its cluster.", status.state == "joined"),
+        ("age_seconds", "Since what the cluster shares was known to be all.", age),
+        ("lease_seconds", "Until the lease ends, unless it is kept alive.", status.left),
+        ("revision", "The revision of etcd that is known.", status.revision),
+        ("hosts", "Machines of the cluster.", len(copy.hosts)),
+        ("services", "Services that machines of the cluster share.", copy.counts.total()),
+        ("unwritten", "What this machine shares, and etcd was not told.", status.unwritten),
+    ):
+        yield GaugeMetricFamily(f"portmapd_cluster_{name}", text, value)
+    text = "How often something was in the way."
+    yield _counter("cluster_failures", text, "state", status.failures)
 
 
 def _family(

@@ -18,6 +18,7 @@ from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.registry.registry import Registry
 from portmapd.rpc_names import read_programs
+from portmapd.server.cluster import Cluster
 from portmapd.server.persistence import Persistence
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.web.counters import Counters
@@ -43,6 +44,7 @@ class WebServer:
     :param config: says who is answered, and which names this host has.
     :param reactor: the application's reactor.
     :param persistence: the state file; None: there is none.
+    :param cluster: what machines share; None: there is no cluster.
     """
 
     _log = Logger()
@@ -55,6 +57,7 @@ class WebServer:
         config: Config,
         reactor: IReactorTime,
         persistence: Persistence | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._server = server
@@ -66,7 +69,9 @@ class WebServer:
             server.faults,
             self._probe.histogram,
             persistence,
+            cluster,
         )
+        self._cluster = cluster
         self._history = History(
             counters, self._probe.recent, self._connections, reactor, self._sampled
         )
@@ -137,10 +142,21 @@ class WebServer:
         yield event("history", list(self._history.samples))
         for rows in self._inventory.pages(is_local):
             yield event("rows", rows)
+        yield from self._cluster_event()
         yield event("ready", None)
 
+    def _cluster_event(self) -> Iterator[bytes]:
+        """How this machine stands in its cluster, if it belongs to one."""
+        if self._cluster is not None:
+            status, copy = self._cluster.status(), self._cluster.copy
+            counts = {"hosts": len(copy.hosts), "services": copy.counts.total()}
+            age = None if status.age is None else round(status.age)
+            yield event(
+                "cluster", {"host": status.host, "state": status.state, "age": age, **counts}
+            )
+
     def _sampled(self, sample: Sample) -> None:
-        self._events.tell(event("sample", sample))
+        self._events.tell(b"".join([event("sample", sample), *self._cluster_event()]))
 
     @property
     def addresses(self) -> list[IAddress]:

@@ -75,6 +75,8 @@ class Keeping(Service):
             self._call = None
         self._unfollow()
         self._forget()
+        # From now on nobody marks what is not true any more.
+        self._store.clear()
 
     def _look(self) -> None:
         self._call = self._clock.callLater(PERIOD, self._look)

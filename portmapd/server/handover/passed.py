@@ -212,7 +212,7 @@ class PassedConnection:
         """The same, some time later: what it watches may have changed meanwhile."""
         if self.watch is None:
             return self
-        return evolve(self, watch=evolve(self.watch, has_overflowed=True))
+        return evolve(self, watch=evolve(self.watch, events=b"", has_overflowed=True))
 
 
 @frozen

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing
 from typing import BinaryIO
 
 from portmapd.errors import HandoverFailed, InvalidState
@@ -57,22 +57,20 @@ class DescriptorStore:
         :param marks: tell of which of its connections it is not true any more.
         :return: False: none is kept.
         """
-        ours, kept = socket.socketpair()
-        talk = Talk(ours)
+        self.clear()
         try:
-            file = _written(encode_image(image))
-            with file:
-                talk.limit(PATIENCE)
-                talk.send(_WORD, b"", [file.fileno(), marks.fileno(), *descriptors.numbers])
-            self.clear()
+            return self._keep(encode_image(image), [marks.fileno(), *descriptors.numbers])
+        except (OSError, HandoverFailed):
+            return False
+
+    def _keep(self, image: bytes, descriptors: Sequence[int]) -> bool:
+        ours, kept = socket.socketpair()
+        with kept, closing(Talk(ours)) as talk, _written(image) as file:
+            talk.limit(PATIENCE)
+            talk.send(_WORD, b"", [file.fileno(), *descriptors])
             # The other end is closed: a manager that polls for that would give it up.
             lines = ("FDSTORE=1", f"FDNAME={NAME}", "FDPOLL=0")
             return self._send(*lines, descriptors=[kept.fileno()])
-        except (OSError, HandoverFailed):
-            return False
-        finally:
-            talk.close()
-            kept.close()
 
     def clear(self) -> None:
         """Have nothing kept any more."""
@@ -129,9 +127,12 @@ def _read(number: int) -> TakenOver:
         with os.fdopen(marks, "rb"), os.fdopen(file, "rb") as image:
             image.seek(0)
             touched = Marks.read(marks)
-            taken = TakenOver(decode_image(image.read()), received.after(2), touched)
-            return taken.without_touched()
-    except (OSError, ValueError, InvalidState) as error:
-        with suppress(OSError):
-            received.close()
-        raise InvalidState(str(error)) from error
+            rest = received.after(2)
+            try:
+                return TakenOver(decode_image(image.read()), rest, touched).without_touched()
+            except BaseException:
+                rest.close()
+                raise
+    except (OSError, ValueError, LookupError, TypeError, InvalidState) as error:
+        received.close()
+        raise InvalidState(str(error) or repr(error)) from error

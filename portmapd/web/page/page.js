@@ -261,6 +261,12 @@ class Page {
       this.samples.push(sample);
       this.sampled();
     });
+    on("cluster", ({ host, state, age, hosts, services }) => {
+      const parts = [`${host} in a cluster: ${state}`, `${hosts} machines`, `${services} services`];
+      if (age) parts.push(`known ${age} s ago`);
+      find("cluster").textContent = parts.join(", ");
+      find("cluster").hidden = false;
+    });
     on("rows", (rows) => {
       rows.forEach((row) => this.take(row));
       this.touch();

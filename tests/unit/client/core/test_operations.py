@@ -5,12 +5,11 @@ from typing import Any, TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.channel import commands as c
 from portmapd.client.blocking.connection import run
 from portmapd.client.core import operations
 from portmapd.client.core.operations import RETRIES, RETRY_WAIT
 from portmapd.client.core.registrations import Group
-from portmapd.client.values import RpcMapping, Service, service_of
+from portmapd.client.values import RpcMapping, Service
 from portmapd.errors import (
     AlreadyRegistered,
     DaemonUnreachable,
