@@ -16,10 +16,15 @@ extensions = ["sphinx.ext.autodoc", "daemon_options", "news", "performance"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
+    # An interface, of which an application has a finished value.
+    ("py:class", r"portmapd\.server\.cluster\.Cluster"),
     # No inventory of other projects is fetched: a build needs no network.
     ("py:.*", r"(?!portmapd).*"),
     # What the methods of a client return, which its own page says.
-    ("py:class", r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path|Status)T"),
+    (
+        "py:class",
+        r"portmapd\.client\.portmapper\.(None|Services|Mappings|Path|Status|Shared|SharedMappings|Cluster)T",
+    ),
     (
         "py:class",
         r"portmapd\.client\.rpc\.portmap_client\.(None|Bool|Int|Str|Pmaps|Rpcbs|Result|Entries|Stats)T",

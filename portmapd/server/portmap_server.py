@@ -77,8 +77,8 @@ class PortmapServer:
     :param descriptors: where the ends of processes are watched; None: in the reactor.
     :param restart: has another process take the place of this one; None: the local channel cannot
         be asked for that.
-    :param cluster: what the machines of a cluster share, for the local channel; None: there is no
-        cluster.
+    :param cluster: what the machines of a cluster share, for the local channel; None: there is
+        no cluster.
     """
 
     def __init__(

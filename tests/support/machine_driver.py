@@ -13,6 +13,8 @@ from portmapd.errors import PortmapdError
 CLIENTS: dict[str, Portmapper] = {}
 #: What each has lost, and when.
 LOST: list[tuple[str, str, float]] = []
+#: How often the listing is looked at, in seconds.
+LOOK = 0.001
 
 
 def client(name: str) -> Portmapper:
@@ -52,19 +54,9 @@ async def listed(name: str | None = None) -> dict[str, Any]:
 
 async def until(name: str, count: int) -> float:
     """Wait until so many services of that name are listed, and tell when that was."""
-    changes = client("waits").watch(name, cluster=True)
-    there = 0
-    try:
-        while there != count or await _counted(name) != count:
-            change = await anext(changes)
-            there += 1 if change.kind == "registered" else -1
-    finally:
-        changes.close()
+    while len(await client("asks").list(name, cluster=True)) != count:  # noqa: ASYNC110 # it is another process that has them
+        await asyncio.sleep(LOOK)
     return time.monotonic()
-
-
-async def _counted(name: str) -> int:
-    return len(await client("asks").list(name, cluster=True))
 
 
 async def watched(name: str, count: int) -> list[list[Any]]:

@@ -51,7 +51,7 @@ def look_up(blocking: BlockingPortmapper) -> None:
     for service in blocking.list("a.example.com", user="root", pid=[1, 2]):
         assert_type(service, Service)
         assert_type(service.port, int | str)
-    blocking.list(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    blocking.list(1)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     assert_type(blocking.connect("a.example.com", 0), socket.socket)
     for change in blocking.watch("a.example.com"):
         print(change.kind == "registered")

@@ -5,9 +5,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from portmapd import Change, Portmapper, RpcMapping, Service
+from portmapd import Change, Portmapper
+from portmapd.client.values import Subject
 
-present: set[Service | RpcMapping] = set()
+present: set[Subject] = set()
 
 
 def take(change: Change) -> None:

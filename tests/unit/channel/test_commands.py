@@ -86,7 +86,7 @@ MAPPING = {
     "host": "one",
 }
 NEW_SERVICE = {"name": "a", "port": "80", "flags": 3}
-ROWS = {
+ROWS: dict[str, list[dict[str, Any]]] = {
     "services": [SERVICE | NEW_SERVICE],
     "mappings": [MAPPING],
     "machines": [{**PLACE, "release": "1.0", "services": 3}],

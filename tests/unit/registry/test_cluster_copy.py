@@ -1,5 +1,7 @@
 """The copy of what a cluster shares."""
 
+from collections.abc import Sequence
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.registry.change import ChangeKind, ClusterChange
@@ -28,7 +30,7 @@ class ClusterCopyTests(SynchronousTestCase):
         """The services of a name, in order."""
         return [found for _, found in self.copy.of(name)]
 
-    def kinds(self) -> list[tuple[ChangeKind, object]]:
+    def kinds(self) -> Sequence[tuple[ChangeKind, object]]:
         """What followers were told since the last time."""
         told, self.told[:] = [(each.kind, each.subject) for each in self.told], []
         return told

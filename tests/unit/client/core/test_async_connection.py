@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader, encode_pairs
 from portmapd.client.core.async_connection import AsyncConnection
-from portmapd.client.core.channel_protocol import OVERFLOW, Overflow
+from portmapd.client.core.channel_protocol import OVERFLOW, Event
 from portmapd.client.twisted import ChannelClientProtocol, ReactorRuntime
 from portmapd.client.values import Change, Service
 from portmapd.errors import (
@@ -32,7 +32,7 @@ class ChannelClientProtocolTests(SynchronousTestCase):
     """A connection on a transport in memory."""
 
     def setUp(self) -> None:
-        self.events: list[Change | Overflow] = []
+        self.events: list[Event] = []
         self.lost: list[AsyncConnection] = []
         reactor: Any = MemoryReactorClock()
         self.connection = AsyncConnection(

@@ -293,9 +293,8 @@ class Story:
         reactor: Any = MemoryReactorClock()
         runtime = ReactorRuntime(reactor)
         self.watchers = Watchers(runtime)
-        self.connection = AsyncConnection(
-            runtime, PATH, self.watchers.take, lambda connection: None
-        )
+        take: Any = self.watchers.take
+        self.connection = AsyncConnection(runtime, PATH, take, lambda connection: None)
         self.wire = Wire(ChannelClientProtocol(self.connection), self.host)
         self.watchings = [self.watchers.watch(names)]
         self.watchers.begin(self.connection)
