@@ -90,8 +90,9 @@ def _machine(document: Mapping[str, Any]) -> Iterator[str]:
     machine, plan = document["machine"], document["plan"]
     yield (
         f"Measured on {document['date']}, with {machine['processors']} processors, Linux "
-        f"{machine['kernel'].split('-')[0]} and Python {machine['python']}, in at most "
-        f"{plan['rounds']} rounds of which disturbed ones are left out."
+        f"{machine['kernel'].split('-')[0]} and Python {machine['python']}, in {plan['rounds']} "
+        f"rounds of {plan['seconds']:g} seconds. Disturbed rounds are left out where "
+        f"{plan['calm_rounds']} calm ones remain."
     )
 
 
