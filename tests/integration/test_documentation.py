@@ -26,6 +26,7 @@ def host(namespace: Namespace) -> Namespace:
 
 @pytest.mark.programs(
     *("rpcinfo", "rpcbind", "rpc.statd", "showmount", "ps", "systemd-analyze"),
+    *("etcd", "curl"),
     *("ganesha.nfsd", "nfs-cp", "nfs-ls", "ypserv", "ypbind", "ypwhich", "ypcat", "makedbm"),
 )
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.console")), ids=lambda path: path.stem)
