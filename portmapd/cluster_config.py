@@ -44,8 +44,13 @@ def _check_members(config: object, attribute: Any, members: tuple[str, ...]) -> 
         raise ConfigurationError("cluster: give https for all members, or for none")
 
 
+def is_host_name(text: str) -> bool:
+    """Whether a machine may be called so."""
+    return _HOST.fullmatch(text) is not None
+
+
 def _check_host(config: object, attribute: Any, host: str) -> None:
-    if not _HOST.fullmatch(host):
+    if not is_host_name(host):
         raise ConfigurationError(f"cluster-host {host!r} is not a name of letters, digits, . _ -")
 
 

@@ -104,13 +104,13 @@ def list_cluster(
     names: frozenset[str],
     users: frozenset[int],
     hosts: frozenset[str],
-    after: str | None,
+    start: int,
 ) -> tuple[bytes, str | None]:
     """A page of the services of a cluster; see :func:`list_services`.
 
     :param names: of these names; empty: of any. Users and hosts likewise.
+    :param start: the serial behind which it begins.
     """
-    start = _serial_of(after)
     found = (
         sorted((each for name in names for each in copy.of(name)), key=_place)
         if names
@@ -126,10 +126,10 @@ def list_cluster(
 
 
 def list_cluster_mappings(
-    copy: ClusterCopy, hosts: frozenset[str], after: str | None
+    copy: ClusterCopy, hosts: frozenset[str], start: int
 ) -> tuple[bytes, str | None]:
     """A page of the mappings of a cluster; see :func:`list_cluster`."""
-    found = copy.after(_serial_of(after))
+    found = copy.after(start)
     mappings = (each for each in found if isinstance(each[1], SharedMapping))
 
     def matches(found: tuple[int, SharedMapping]) -> bool:
@@ -150,7 +150,11 @@ def _end_of_shared(found: tuple[int, object]) -> str:
     return str(found[0])
 
 
-def _serial_of(after: str | None) -> int:
+def shared_place(after: str | None) -> int:
+    """Where a page of the cluster begins: behind the serial that *after* is.
+
+    :raises BadArguments: it is none.
+    """
     try:
         return 0 if after is None else _number(after)
     except ValueError:

@@ -12,6 +12,7 @@ from portmapd import __version__
 from portmapd.channel import commands as c
 from portmapd.channel.box import Box
 from portmapd.channel.service import check_service
+from portmapd.cluster_config import is_host_name
 from portmapd.errors import (
     BadArguments,
     ExecutableUnknown,
@@ -41,6 +42,7 @@ from portmapd.server.listing import (
     list_cluster_mappings,
     list_mappings,
     list_services,
+    shared_place,
 )
 from portmapd.server.peer_process import UNSEEN
 from portmapd.server.watchers import Watcher, Watchers
@@ -455,16 +457,16 @@ class Session:
         hosts: list[str] | None,
         after: str | None,
     ) -> Answer:
-        cluster = self._in_cluster()
+        start, cluster = shared_place(after), self._in_cluster()
         age = round(cluster.age())
         wanted = frozenset(names or ()), frozenset(users or ()), frozenset(hosts or ())
-        services, more = list_cluster(cluster.copy, *wanted, after)
+        services, more = list_cluster(cluster.copy, *wanted, start)
         return {"services": services, "age": age, "more": more}
 
     def _list_cluster_mappings(self, hosts: list[str] | None, after: str | None) -> Answer:
-        cluster = self._in_cluster()
+        start, cluster = shared_place(after), self._in_cluster()
         age = round(cluster.age())
-        mappings, more = list_cluster_mappings(cluster.copy, frozenset(hosts or ()), after)
+        mappings, more = list_cluster_mappings(cluster.copy, frozenset(hosts or ()), start)
         return {"mappings": mappings, "age": age, "more": more}
 
     def _watch_cluster(self, names: list[str] | None) -> Answer:
@@ -483,6 +485,8 @@ class Session:
         return _NOTHING
 
     def _cluster(self, after: str | None) -> Answer:
+        if after is not None and not is_host_name(after):
+            raise BadArguments(f"after {after[:64]!r} is not the name of a machine")
         cluster = self._in_cluster()
         status, counts = cluster.status(), cluster.copy.counts
         hosts = sorted(cluster.copy.hosts.values())

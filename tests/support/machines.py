@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,7 +38,8 @@ class Machine:
         self.log = folder / f"portmapd-{name}.log"
         self.etcd: Member | None = None
         self.daemon: Started | None = None
-        self._driver: subprocess.Popen[str] | None = None
+        self._driver: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
         self._serials = count()
         self._said: dict[int, dict[str, Any]] = {}
 
@@ -67,7 +69,7 @@ class Machine:
             self.namespace.enter(sys.executable, "-m", "tests.support.machine_driver"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            bufsize=0,
             cwd=TOP,
         )
 
@@ -77,8 +79,7 @@ class Machine:
         assert self._driver.stdin is not None
         serial = next(self._serials)
         asked = {"serial": serial, "operation": operation, **arguments}
-        self._driver.stdin.write(json.dumps(asked) + "\n")
-        self._driver.stdin.flush()
+        self._driver.stdin.write(json.dumps(asked).encode() + b"\n")
         return serial
 
     def outcome(self, serial: int, patience: float = PATIENCE) -> dict[str, Any]:
@@ -89,8 +90,9 @@ class Machine:
         while serial not in self._said:
             ready, _, _ = select([self._driver.stdout], [], [], max(ends - time.monotonic(), 0))
             assert ready, f"{self.name}: operation {serial} has not ended"
-            said = json.loads(self._driver.stdout.readline())
-            self._said[said["serial"]] = said
+            *lines, self._buffer = (self._buffer + os.read(ready[0].fileno(), 1 << 20)).split(b"\n")
+            for said in map(json.loads, lines):
+                self._said[said["serial"]] = said
         return self._said.pop(serial)
 
     def do(self, operation: str, **arguments: Any) -> Any:
