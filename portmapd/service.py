@@ -502,12 +502,19 @@ class PortmapperService(MultiService):
             if each is not None:
                 each.resume()
 
-    def pass_on(self, descriptors: Descriptors) -> dict[str, Any]:
-        """All that another process needs to go on in place of this one, as a value of JSON."""
+    def pass_on(self, descriptors: Descriptors, *, has_manager: bool = False) -> dict[str, Any]:
+        """All that another process needs to go on in place of this one, as a value of JSON.
+
+        :param has_manager: whether a service manager hands its sockets to that process, too. They
+            are not passed on then: the manager may have closed them meanwhile, to bind them anew.
+        """
         assert self._server is not None
         assert self._holder is not None
         # Connections of processes that have ended are ended first, with what they hold.
-        listening = [each.pass_on(descriptors) for each in self._listening]
+        listening = [
+            each.pass_on(descriptors, is_whole=each.is_made or not has_manager)
+            for each in self._listening
+        ]
         lock = None if self._state is None else self._state.lock
         return {
             "listening": listening,

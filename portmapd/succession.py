@@ -136,7 +136,7 @@ class Succession(Service):
         :return: False: the store does not take it.
         """
         descriptors, marks = Descriptors(), Marks(0)
-        image = self.pass_on(descriptors)
+        image = self._service.pass_on(descriptors, has_manager=True)
         if not store.keep(image, descriptors, marks):
             return False
         sys.stdout.flush()

@@ -59,10 +59,14 @@ class Listening:
     def _passable(self) -> PassablePort:
         return cast("PassablePort", self.port)
 
-    def pass_on(self, descriptors: Descriptors) -> dict[str, Any]:
-        """What another process needs to go on with it, as a value of JSON."""
+    def pass_on(self, descriptors: Descriptors, *, is_whole: bool) -> dict[str, Any]:
+        """What another process needs to go on with it, as a value of JSON.
+
+        :param is_whole: whether it gets the socket itself, and not its connections alone.
+        """
         host = self.host
-        places = [descriptors.add(number) for number in self._passable.descriptors]
+        own = self._passable.descriptors if is_whole else ()
+        places = [descriptors.add(number) for number in own]
         return asdict(
             PassedSocket(
                 self.kind,

@@ -172,3 +172,16 @@ def test_another_version(host: Host) -> None:
     assert host.sockets() != sockets
     log = host.namespace.run("cat", LOG)
     assert log.count("what the process before has left with the service manager is not used") == 1
+
+
+@pytest.mark.programs("systemctl", "rpcinfo")
+def test_sockets_are_made_anew(host: Host) -> None:
+    """A restart of the socket unit binds its sockets anew: nothing that is kept is in the way."""
+    sockets, pid = host.sockets(), show(host.namespace, "MainPID")
+    host.namespace.run("systemctl", "restart", "portmapd.socket", "portmapd.service")
+    host.serves(pid)
+    assert host.holders("kept") == "4711\n"
+    assert host.sockets() == sockets
+    for transport in ("tcp", "udp"):
+        asked = ("rpcinfo", "-T", transport, "127.0.0.1", "100000", "2")
+        assert "ready and waiting" in host.namespace.run(*asked)
