@@ -165,8 +165,14 @@ def test_link_is_cut(network: Network) -> None:
     assert held(three, "torn") == ["two"]
 
 
-def test_member_is_killed(network: Network) -> None:
+def test_member_is_killed(tmp_path: Path) -> None:
     """With a member of etcd killed, nothing is lost, and everything goes on."""
+    # While the others agree on a leader, no lease can be kept alive.
+    with cluster(tmp_path, "--cluster-ttl", "15") as network:
+        _member_is_killed(network)
+
+
+def _member_is_killed(network: Network) -> None:
     one, two, three = network.machines
     one.do("reg", by="a", name="before", port=4711, flags=BOTH)
     three.do("until", name="before", count=1)
