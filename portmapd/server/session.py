@@ -317,16 +317,19 @@ class Session:
         }
 
     def _register(self, services: Sequence[tuple[str, str, int]]) -> Answer | Pending:
-        for service in services:
-            _check_service(*service)
-        public = next((flags for _, _, flags in services if flags & PUBLIC), 0)
-        if public and not self.find_executable():
+        every = 0
+        for name, port, flags in services:
+            _check_service(name, port, flags)
+            every |= flags
+        if every & PUBLIC and not self.find_executable():
+            public = next(flags for _, _, flags in services if flags & PUBLIC)
             raise ExecutableUnknown(f"flags {public}: {_why_unknown(self._peer.pid)}")
         holder = self.open_holder()
         new = [holder.new_service(*service) for service in services]
-        shared = [service for service in new if service.flags & SHARED]
-        if shared and (pending := self._share(new, shared)) is not None:
-            return pending
+        if every & SHARED:
+            pending = self._share(new, [service for service in new if service.flags & SHARED])
+            if pending is not None:
+                return pending
         self._context.registry.register(*new)
         return _NOTHING
 
