@@ -106,7 +106,7 @@ class EtcdCluster(Service):
         reached = Reached(host.address, membership.programs)
         self.published = Published(layout, host.name, reached, self._write_soon)
         self._publisher = Publisher(etcd, layout, host.name, self._lease, self.published)
-        self.names = Names(etcd, layout, host.name, lambda: self._lease.number, self._write_soon)
+        self.names = Names(etcd, layout, host.name, self._lease, self._write_soon)
         current = partial(self.condition.succeeded, FOLLOWING)
         self._follower = Follower(etcd, layout, self.copy, now, current)
         self._tasks: list[Deferred[None]] = []

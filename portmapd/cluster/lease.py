@@ -11,6 +11,10 @@ from portmapd.etcd.client import EtcdClient
 from portmapd.etcd.messages import Compare, KeyValue, Put, Range, Transaction
 from portmapd.registry.shared import ClusterHost
 
+#: Each member has this part of a lease's time to keep it alive: if one is cut off, another is asked
+#: before the lease ends.
+PART = 6
+
 
 class Lease:
     """The lease of this machine.
@@ -103,7 +107,7 @@ class Lease:
         :raises EtcdError: it is not known whether it has.
         """
         begun = self._now()
-        left = await self._etcd.keep_alive(self.number)
+        left = await self._etcd.keep_alive(self.number, self._seconds / PART)
         self._until = begun + min(left, self._seconds)
 
     def lost(self) -> None:

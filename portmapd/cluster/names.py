@@ -8,6 +8,7 @@ from itertools import islice
 from twisted.internet.defer import DeferredLock
 
 from portmapd.cluster.entry import Claim, Layout
+from portmapd.cluster.lease import Lease
 from portmapd.errors import AlreadyRegistered, ClusterUnreachable, EtcdError
 from portmapd.etcd.client import EtcdClient
 from portmapd.etcd.messages import (
@@ -39,7 +40,7 @@ class Names:
     :param etcd: the client of etcd.
     :param layout: the keys of the cluster.
     :param host: what this machine is called there.
-    :param lease: gives the lease under which this machine writes; 0: it has none.
+    :param lease: the lease under which this machine writes.
     :param changed: is called when there are claims to release.
     :ivar held: the services of each claim, by its key: one Register may have a name several times.
     """
@@ -49,7 +50,7 @@ class Names:
         etcd: EtcdClient,
         layout: Layout,
         host: str,
-        lease: Callable[[], int],
+        lease: Lease,
         changed: Callable[[], object],
     ) -> None:
         self.held: dict[str, list[NamedService]] = {}
@@ -130,13 +131,15 @@ class Names:
         self._changed()
 
     async def _claim(self, wanted: Mapping[str, NamedService]) -> None:
-        lease = self._lease()
-        if not lease:
-            raise ClusterUnreachable("a name cannot be claimed in the cluster: it is not joined")
+        # A name under a lease that may have ended would be lost at once.
+        if self._lease.left <= 0:
+            raise ClusterUnreachable(
+                "a name cannot be claimed in the cluster: this machine has no lease at etcd"
+            )
         found: dict[str, KeyValue] = {}
         # The second time with claims that this machine has left over.
         for _ in range(2):
-            done = await self._etcd.transact(self._transaction(wanted, found, lease))
+            done = await self._etcd.transact(self._transaction(wanted, found))
             if done.succeeded:
                 return
             found = {each.key: each for answer in done.found for each in answer.keys}
@@ -145,8 +148,9 @@ class Names:
         raise AlreadyRegistered(f"{next(iter(wanted.values())).name} was registered at this moment")
 
     def _transaction(
-        self, wanted: Mapping[str, NamedService], found: Mapping[str, KeyValue], lease: int
+        self, wanted: Mapping[str, NamedService], found: Mapping[str, KeyValue]
     ) -> Transaction:
+        lease = self._lease.number
         puts: list[Operation] = [
             Put(key, Claim(self._host, s.pid, s.port).encode(), lease) for key, s in wanted.items()
         ]
@@ -189,7 +193,7 @@ class Names:
         :return: False: not all of them are, so that none was deleted.
         """
         keys = [key for key in keys if key not in self.held]
-        lease = self._lease()
+        lease = self._lease.number
         deletes: list[Operation] = [Delete(key) for key in keys]
         done = await self._etcd.transact(
             Transaction([Compare.leased(key, lease) for key in keys], deletes, [])
@@ -206,7 +210,7 @@ class Names:
             lost: list[NamedService] = []
             for key in tuple(self.held):
                 found = await self._etcd.find(Range(key))
-                if not any(each.lease == self._lease() for each in found.keys):
+                if not any(each.lease == self._lease.number for each in found.keys):
                     lost += self.held.pop(key, [])
             return lost
         finally:

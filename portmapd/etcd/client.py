@@ -23,7 +23,6 @@ from portmapd.etcd.messages import (
     Done,
     Found,
     Json,
-    Put,
     Range,
     Transaction,
     prefix_end,
@@ -31,7 +30,6 @@ from portmapd.etcd.messages import (
     read_done,
     read_error,
     read_found,
-    read_revision,
 )
 
 T = TypeVar("T")
@@ -64,7 +62,6 @@ class EtcdClient:
     :param password: of that user.
     :param tls: the certificates of connections; None: those that browsers trust.
     :param timeout: seconds that each member has.
-    :ivar member: the URL of the member that answered last.
     :ivar silent: why members did not answer when they were asked last, by their URLs.
     """
 
@@ -90,11 +87,6 @@ class EtcdClient:
         agent = Agent(reactor, policy, connectTimeout=timeout, pool=self._pool)
         self._http = HTTPClient(agent)
         self.silent: dict[str, str] = {}
-
-    @property
-    def member(self) -> str:
-        """The URL of the member that is asked first."""
-        return self._members[0]
 
     @property
     def members(self) -> Sequence[str]:
@@ -129,13 +121,6 @@ class EtcdClient:
             revision = question.revision or found.revision
             question = Range(found.keys[-1].key + "\0", question.end, PAGE, revision)
 
-    async def put(self, put: Put) -> int:
-        """Write a key.
-
-        :return: the revision.
-        """
-        return read_revision(await self.ask("kv/put", put.operation()["request_put"]))
-
     async def transact(self, transaction: Transaction) -> Done:
         """Do several things at once.
 
@@ -148,16 +133,22 @@ class EtcdClient:
         answer = await self.ask("lease/grant", {"TTL": str(seconds)})
         return _number(answer, "ID")
 
-    async def keep_alive(self, lease: int) -> int:
+    async def keep_alive(self, lease: int, seconds: float) -> int:
         """Have a lease last as long as at its beginning.
 
+        :param seconds: that each member has for it.
         :return: for how many seconds.
         :raises LeaseNotFound: it has ended.
         """
-        answer = (await self.ask("lease/keepalive", {"ID": str(lease)})).get("result")
-        if not isinstance(answer, dict):
+        return await self._each(lambda member: self._keep_alive(member, lease, seconds))
+
+    async def _keep_alive(self, member: str, lease: int, seconds: float) -> int:
+        asked = self._ask(member, "lease/keepalive", {"ID": str(lease)})
+        answer = await self._within(member, Deferred.fromCoroutine(asked), seconds)
+        kept = answer.get("result")
+        if not isinstance(kept, dict):
             raise EtcdGarbage("etcd keeps a lease alive and does not say for how long")
-        left = _number(answer, "TTL") if "TTL" in answer else 0
+        left = _number(kept, "TTL") if "TTL" in kept else 0
         if not left:
             raise LeaseNotFound(f"lease {lease:x} has ended")
         return left
@@ -271,14 +262,14 @@ class EtcdClient:
             raise
         return _object(member, b"".join(pieces))
 
-    async def _within(self, member: str, asked: Deferred[T]) -> T:
+    async def _within(self, member: str, asked: Deferred[T], seconds: float | None = None) -> T:
         """What a member answers in time; errors of any kind are ours."""
 
         def late(_: object, seconds: float) -> T:
-            raise EtcdUnavailable(f"{member} does not answer within {seconds:g} s")
+            raise EtcdUnavailable(f"{member} does not answer within {seconds:.3g} s")
 
         try:
-            return await asked.addTimeout(self._timeout, self._reactor, late)
+            return await asked.addTimeout(seconds or self._timeout, self._reactor, late)
         except (EtcdError, CancelledError):
             raise
         except Exception as error:
