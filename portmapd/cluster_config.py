@@ -97,10 +97,6 @@ def _programs(value: str | Iterable[int] | None) -> frozenset[int] | None:
     return programs
 
 
-def _default_host() -> str:
-    return socket.gethostname()
-
-
 @frozen(kw_only=True)
 class ClusterConfig:
     """How a port mapper belongs to a cluster.
@@ -124,7 +120,7 @@ class ClusterConfig:
     """
 
     members: tuple[str, ...] = field(converter=_members, validator=_check_members)
-    host: str = field(factory=_default_host, validator=_check_host)
+    host: str = field(factory=socket.gethostname, validator=_check_host)
     address: str = field(default="")
     prefix: str = field(default=PREFIX, validator=_check_prefix)
     ttl: int = field(default=TTL, validator=_check_ttl)

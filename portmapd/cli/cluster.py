@@ -10,7 +10,7 @@ from portmapd.cli.exit import REFUSED, Exit
 from portmapd.cli.output import as_json, encoded, show_table
 from portmapd.cli.text import line
 from portmapd.client.blocking import Portmapper
-from portmapd.client.values import ClusterHost, ClusterStatus
+from portmapd.client.values import ClusterStatus
 
 _HOSTS = ("HOST", "ADDRESS", "RELEASE", "SERVICES")
 _MEMBERS = ("ETCD", "STATE")
@@ -34,7 +34,7 @@ def cluster(path: str | None, as_json: bool) -> None:
         for text in _lines(told):
             click.echo(line(text))
         show_table(_MEMBERS, told.members)
-        show_table(_HOSTS, [tuple(host) for host in told.hosts] or [tuple(_nobody())])
+        show_table(_HOSTS, [tuple(host) for host in told.hosts])
     if told.state != "joined":
         raise Exit(REFUSED, f"{told.host} is cut off from its cluster ({told.state}): {told.why}")
 
@@ -47,7 +47,3 @@ def _lines(told: ClusterStatus) -> Iterator[str]:
         yield "nothing is known of the others yet"
     elif told.age:
         yield f"what is known of the others is {told.age} s old"
-
-
-def _nobody() -> ClusterHost:
-    return ClusterHost("-", "-", "-", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,6 @@ from portmapd.cluster.names import Names
 from portmapd.cluster.published import Published
 from portmapd.cluster.publisher import Publisher
 from portmapd.cluster.reached import Reached
-from portmapd.cluster.waiting import Waits, spread
 from portmapd.errors import (
     ClusterUnreachable,
     Compacted,
@@ -39,9 +38,12 @@ from portmapd.registry.service import NamedService
 from portmapd.registry.shared import ClusterHost
 from portmapd.server.cluster import ClusterMember, ClusterStatus
 from portmapd.server.log_events import CLUSTER_NAME_LOST
+from portmapd.waiting import spread, waits
 
 #: A lease is kept alive so many times in its time.
 TIMES = 3
+#: Seconds before something is tried again; each further time twice as many, up to the longest.
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 #: Seconds that the lease is given back within when the service stops.
 FAREWELL = 0.5
 
@@ -49,6 +51,11 @@ FAREWELL = 0.5
 def boot_time() -> float:
     """Seconds of a clock that goes on while the machine sleeps, and that nobody sets."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _delays() -> Iterator[float]:
+    """The seconds to wait between attempts, until one succeeds."""
+    return waits(FIRST_WAIT, LONGEST_WAIT)
 
 
 @frozen
@@ -175,11 +182,11 @@ class EtcdCluster(Service):
     # The lease
 
     async def _hold_lease(self) -> None:
-        waits = Waits()
+        delays = _delays()
         while True:
             try:
                 await self._join()
-                waits.succeeded()
+                delays = _delays()
                 await self._keep_lease()
             except LeaseNotFound:
                 self._lease.lost()
@@ -187,8 +194,8 @@ class EtcdCluster(Service):
                 continue
             except (EtcdError, NameTaken) as error:
                 self.condition.failed(LEASE, error)
-            self._tell()
-            await self._sleep(waits.next())
+            self._attempted()
+            await self._sleep(next(delays))
 
     async def _join(self) -> None:
         await self._lease.join()
@@ -199,7 +206,7 @@ class EtcdCluster(Service):
             seconds = self._membership.seconds
             self._spawn(self._delete_later(seconds, unwanted))
         self.condition.succeeded(LEASE)
-        self._tell()
+        self._attempted()
         self._write_soon()
 
     async def _delete_later(self, seconds: float, keys: Sequence[str]) -> None:
@@ -239,7 +246,7 @@ class EtcdCluster(Service):
             self._spawn(self._write())
 
     async def _write(self) -> None:
-        waits = Waits()
+        delays = _delays()
         try:
             await self._sleep(0)
             while (self.published or self.names) and self._lease.number:
@@ -251,23 +258,23 @@ class EtcdCluster(Service):
                     self._lease.lost()
                 except EtcdError as error:
                     self.condition.failed(WRITING, error)
-                    await self._sleep(waits.next())
+                    await self._sleep(next(delays))
         finally:
             self._is_writing = False
 
     # The copy
 
     async def _keep_copy(self) -> None:
-        waits = Waits()
+        delays = _delays()
         while True:
             try:
                 await self._follower.follow()
-                waits.succeeded()
+                delays = _delays()
             except Compacted:
                 continue
             except EtcdError as error:
                 self.condition.failed(FOLLOWING, error)
-            await self._sleep(waits.next())
+            await self._sleep(next(delays))
 
     async def _check_copy(self) -> None:
         while True:
@@ -296,16 +303,16 @@ class EtcdCluster(Service):
         """Claim names; see :class:`Cluster`."""
         self._spawn(self._claim(services, done))
 
-    def _told(self) -> Deferred[None]:
+    def _first_attempt(self) -> Deferred[None]:
         """Fires once the cluster was joined, or could not be."""
-        told: Deferred[None] = Deferred()
+        attempted: Deferred[None] = Deferred()
         if self._waiting is None:
-            told.callback(None)
+            attempted.callback(None)
         else:
-            self._waiting.append(told)
-        return told
+            self._waiting.append(attempted)
+        return attempted
 
-    def _tell(self) -> None:
+    def _attempted(self) -> None:
         waiting, self._waiting = self._waiting or (), None
         for each in waiting:
             if not each.called:
@@ -317,7 +324,7 @@ class EtcdCluster(Service):
         refusal: Refusal | None = ClusterUnreachable("the port mapper ends")
         try:
             # Clients that connect again after a restart are early.
-            await self._told()
+            await self._first_attempt()
             await self.names.claim(services)
             refusal = None
         except Refusal as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 from portmapd.cluster.entry import Layout, encode_mapping, encode_service
 from portmapd.cluster.reached import Reached
@@ -66,7 +67,7 @@ class Published:
 
     def take(self, limit: int) -> dict[str, bytes | None]:
         """Take so many entries that are to be written, by their keys; None: to be deleted."""
-        keys = [key for key, _ in zip(self._unwritten, range(limit), strict=False)]
+        keys = list(islice(self._unwritten, limit))
         for key in keys:
             del self._unwritten[key]
         return {key: self.wanted.get(key) for key in keys}

@@ -88,10 +88,6 @@ class ClusterCopy:
             for follower in tuple(self._followers):
                 follower(changes)
 
-    def replace(self, entries: Mapping[str, Shared]) -> None:
-        """Be a copy of *entries*, by their keys; followers are told what is different."""
-        self.change(entries, [key for key in self._entries if key not in entries])
-
     def _add(self, key: str, entry: Shared, changes: list[ClusterChange]) -> None:
         self._serial += 1
         self._entries[key] = self._serial, entry

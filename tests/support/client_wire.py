@@ -10,11 +10,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from portmapd.channel.box import BoxReader, encode_box
-from portmapd.client.core.connecting import JITTER, LONGEST_WAIT
+from portmapd.client.core.connecting import LONGEST_WAIT
 from portmapd.client.core.registrations import Group
 from portmapd.client.twisted import Portmapper
 from portmapd.errors import PortmapdError
 from portmapd.registry.holder import allowances
+from portmapd.waiting import JITTER
 from tests.support.channel_sessions import Host, Process
 
 PATH = "/run/test.sock"

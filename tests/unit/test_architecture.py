@@ -15,6 +15,7 @@ PACKAGE = TOP / "portmapd"
 SERVER = (
     "errors",
     "rpc_names",
+    "waiting",
     "etcd",
     "oncrpc",
     "channel",
@@ -34,7 +35,7 @@ SERVER = (
     "__main__",
 )
 #: What the clients share with the server: the languages, and nothing of its work.
-LANGUAGES = {"errors", "oncrpc", "channel"}
+LANGUAGES = {"errors", "waiting", "oncrpc", "channel"}
 #: The rooms that each room may import.
 BELOW = {
     **{room: set(SERVER[:floor]) for floor, room in enumerate(SERVER)},
@@ -50,6 +51,7 @@ for _room in ("joined", "service"):
 #: Rooms, and parts of rooms, without I/O: bytes and values in, bytes and values out.
 PURE = (
     "errors",
+    "waiting",
     "oncrpc",
     "channel",
     "registry",

@@ -8,6 +8,7 @@ from socket import SO_PEERCRED, SOL_SOCKET
 from struct import Struct
 from typing import TYPE_CHECKING, TypeVar
 
+from portmapd import waiting
 from portmapd.channel.socket_path import MAX_PATH, serving_uids
 from portmapd.client.values import ClusterService, Service
 from portmapd.errors import CallTimedOut, DaemonUnreachable, NotAccepted, NotListed
@@ -26,8 +27,6 @@ QUEUE_WAIT = 0.01
 #: The wait before the first attempt to connect again, in seconds; it doubles up to the longest.
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
-#: How far waits are spread around their length, so that not all clients come at once.
-JITTER = 0.5
 
 #: The addresses of this machine for itself.
 LOOPBACK = ("127.0.0.1", "::1")
@@ -150,9 +149,4 @@ def _targets(services: Sequence[Service], hosts: Sequence[str]) -> Iterator[Targ
 
 def waits() -> Iterator[float]:
     """Yield the seconds to wait before each attempt to connect again."""
-    import random
-
-    wait = FIRST_WAIT
-    while True:
-        yield wait * (1 + JITTER * (random.random() - 0.5))
-        wait = min(2 * wait, LONGEST_WAIT)
+    return waiting.waits(FIRST_WAIT, LONGEST_WAIT)

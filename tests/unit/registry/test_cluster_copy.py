@@ -86,7 +86,7 @@ class ClusterCopyTests(SynchronousTestCase):
         """After a listing, followers are told of the difference alone."""
         self.copy.change({"1": service("a"), "2": service("b")})
         self.kinds()
-        self.copy.replace({"2": service("b"), "3": service("c")})
+        self.copy.change({"2": service("b"), "3": service("c")}, ["1"])
         self.assertEqual(
             self.kinds(),
             [(ChangeKind.DEREGISTERED, service("a")), (ChangeKind.REGISTERED, service("c"))],

@@ -12,7 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from portmapd.client.blocking.connection import run
 from portmapd.client.core.connecting import (
     FIRST_WAIT,
-    JITTER,
     LONGEST_WAIT,
     QUEUE_WAIT,
     TIMEOUT,
@@ -24,6 +23,7 @@ from portmapd.client.core.connecting import (
 )
 from portmapd.client.values import Service
 from portmapd.errors import CallTimedOut, DaemonUnreachable, NotAccepted, NotListed
+from portmapd.waiting import JITTER
 
 FULL = BlockingIOError(errno.EAGAIN, "try again")
 

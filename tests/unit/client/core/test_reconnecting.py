@@ -7,7 +7,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from portmapd.channel import commands as c
 from portmapd.channel.socket_path import asking_socket
-from portmapd.client.core.connecting import FIRST_WAIT, JITTER, LONGEST_WAIT, QUEUE_WAIT, TIMEOUT
+from portmapd.client.core.connecting import FIRST_WAIT, LONGEST_WAIT, QUEUE_WAIT, TIMEOUT
 from portmapd.client.core.operations import RETRIES, RETRY_WAIT
 from portmapd.client.core.reconnecting import GREETING_TIMEOUT
 from portmapd.client.core.registrations import Group
@@ -20,6 +20,7 @@ from portmapd.errors import (
     PortmapdError,
     UnsupportedVersion,
 )
+from portmapd.waiting import JITTER
 from tests.support.client_wire import PATH, PortmapperTestCase
 
 
