@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from portmapd.registry.change import ChangeKind, ChangeRecord
 from portmapd.registry.holder import Holder
-from portmapd.registry.mapping import Mapping as RpcMapping
 from portmapd.registry.registry import Registry
 from portmapd.server.channel import ChannelProtocol
 from portmapd.server.handover.marks import Marks
@@ -55,16 +54,20 @@ class Keeping(Service):
         self._clock = clock
         self._keeper = keeper
         self._registry = registry
-        #: None: what the process before has had kept.
+        #: None: nothing, or what the process before has had kept.
         self._kept: Mapping[ChannelProtocol, Holder] | None = None
+        #: The connection of each holder that is kept.
+        self._channels: dict[Holder | None, ChannelProtocol] = {}
         self._marks = Marks(0)
         self._call: IDelayedCall | None = None
-        self._unfollow: Any = None
+        self._unfollow: Callable[[], None] | None = None
 
     def startService(self) -> None:
         """Keep connections from now on."""
         super().startService()
-        self._unfollow = self._registry.follow(self._unmapped, ChangeKind.UNMAPPED)
+        self._unfollow = self._registry.follow(
+            self._removed, ChangeKind.DEREGISTERED, ChangeKind.UNMAPPED
+        )
         self._call = self._clock.callLater(PERIOD, self._look)
 
     def stopService(self) -> None:
@@ -73,7 +76,9 @@ class Keeping(Service):
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._unfollow()
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
         self._forget()
         # From now on nobody marks what is not true any more.
         self._store.clear()
@@ -96,24 +101,25 @@ class Keeping(Service):
         if self._store.keep(image, descriptors, self._marks):
             for place, channel in enumerate(kept):
                 channel.touched = partial(self._marks.mark, place)
+            self._channels = {holder: channel for channel, holder in kept.items()}
+        else:
+            # It is tried again at the next look.
+            self._kept = None
 
     def _forget(self) -> None:
         for channel in self._kept or ():
             channel.touched = None
         self._kept = None
+        self._channels = {}
         self._marks.close()
 
-    def _unmapped(self, changes: Sequence[ChangeRecord]) -> None:
-        """The superuser may unset what a connection holds."""
-        holders = {holder for holder in map(_holder_of, changes) if holder is not None}
-        if holders:
-            self._touch(holders)
+    def _removed(self, changes: Sequence[ChangeRecord]) -> None:
+        """Mark connections that lose something without a word of theirs.
 
-    def _touch(self, holders: Iterable[Holder]) -> None:
-        for channel, holder in (self._kept or {}).items():
-            if holder in holders and channel.touched is not None:
+        The superuser unsets their mappings, a cluster their names, and another program of the same
+        process their executable.
+        """
+        for change in changes:
+            channel = self._channels.get(change.subject.holder)
+            if channel is not None and channel.touched is not None:
                 channel.touched()
-
-
-def _holder_of(change: ChangeRecord) -> Holder | None:
-    return change.subject.holder if isinstance(change.subject, RpcMapping) else None

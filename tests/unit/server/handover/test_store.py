@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,39 +12,9 @@ from portmapd.server.handover.marks import Marks
 from portmapd.server.handover.passed import Descriptors, PassedConnection, PassedStream, PassedWatch
 from portmapd.server.handover.store import NAME, VARIABLE, DescriptorStore, take_kept
 from portmapd.server.handover.taken_over import TakenOver
+from tests.support.service_manager import THERE, Manager
 
-THERE = {VARIABLE: "4", "NOTIFY_SOCKET": "/run/systemd/notify"}
 WHOLE = {"own": 1, "listening": [], "registry": {}}
-
-
-class Manager:
-    """A service manager's store.
-
-    :param is_there: whether it takes what it is sent.
-    """
-
-    def __init__(self, *, is_there: bool = True) -> None:
-        self.is_there = is_there
-        self.kept: list[HandedInDescriptor] = []
-
-    def send(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
-        """Do what the lines say."""
-        fields = dict(line.split("=") for line in lines)
-        if not self.is_there:
-            return False
-        if "FDSTOREREMOVE" in fields:
-            self.close(fields["FDNAME"])
-        for number in descriptors:
-            assert fields["FDPOLL"] == "0"
-            self.kept.append(HandedInDescriptor(os.dup(number), fields["FDNAME"]))
-        return True
-
-    def close(self, name: str) -> None:
-        """Close what is called so."""
-        for each in self.kept:
-            if each.name == name:
-                os.close(each.number)
-        self.kept = [each for each in self.kept if each.name != name]
 
 
 class StoreTests(SynchronousTestCase):
