@@ -1,6 +1,7 @@
 """The command ``portmapd``, as it is typed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def test_wrong_usage(tmp_path: Path) -> None:
     file = tmp_path / "portmapd.toml"
     file.write_text("prot = 4")
     for words, said in (
-        (("--prot", "3"), "No such option '--prot'. Did you mean '--port'?"),
+        # Each version of click has its own quotes, and stops.
+        (("--prot", "3"), "No such option --prot Did you mean --port?"),
         (("--port",), "Option '--port' requires an argument"),
         (("--port", "http"), "--port 'http' is not a whole number"),
         (("--callit", "some"), "callit 'some' is none of off, local, null, all"),
@@ -55,8 +57,13 @@ def test_wrong_usage(tmp_path: Path) -> None:
     ):
         done = portmapd(*words)
         assert done.returncode == 2
-        assert done.stdout.startswith(f"portmapd: {said}")
+        assert unquoted(done.stdout).startswith(unquoted(f"portmapd: {said}"))
         assert done.stdout.count("\n") == 1
+
+
+def unquoted(text: str) -> str:
+    """A text without quotes, and without the stops behind words."""
+    return re.sub(r"['\"]|[.:](?= )", "", text)
 
 
 def test_check_config(tmp_path: Path) -> None:
