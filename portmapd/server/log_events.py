@@ -140,7 +140,7 @@ PROCEDURE_FAILED = LogEvent(
     more="failed procedures",
 )
 NOT_REGISTERED = LogEvent(
-    "not-registered", "warn", "the port mapper of this host does not have {what}: {why}"
+    "not-registered", "warn", "{what} cannot be registered with the port mapper of this host: {why}"
 )
 RESTARTING = LogEvent("restarting", "info", "a new process takes the place of this one")
 HANDED_OVER = LogEvent("handed-over", "info", "pid {pid} serves in place of this process")

@@ -6,16 +6,30 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from portmapd.client.rpc.calls import Calls
 from portmapd.client.rpc.wire import MAX_FRAGMENTS, MAX_STREAM_REPLY, xid_in
 from portmapd.errors import BrokenStream, DaemonUnreachable
 from portmapd.oncrpc.record import RecordReader, mark
+
+
+class _ConnectionFactory(Factory):
+    """Makes one connection, without lines in the log.
+
+    :param connection: is returned when it is made.
+    """
+
+    noisy = False
+
+    def __init__(self, connection: StreamConnection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: object) -> StreamConnection:
+        return self._connection
 
 
 class StreamConnection(Protocol):
@@ -40,7 +54,7 @@ class StreamConnection(Protocol):
 
     def connect(self, endpoint: IStreamClientEndpoint) -> None:
         """Begin to make the connection."""
-        self._attempt = connectProtocol(endpoint, self)
+        self._attempt = endpoint.connect(_ConnectionFactory(self))
         self._attempt.addErrback(self._not_made)
 
     def send(self, xid: int, message: bytes) -> None:
