@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not isinstance(words, list):
         return 0
     # Twisted takes a while to import, and is not needed above.
-    from twisted.scripts.twistd import run
+    from portmapd.background import run
 
     sys.argv = words
     run()

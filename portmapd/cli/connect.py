@@ -14,6 +14,7 @@ import click
 from portmapd.cli import parameters
 from portmapd.cli.channel import complete_name
 from portmapd.cli.services import of_user
+from portmapd.cli.waiting import wait, waited_for
 from portmapd.client.blocking import Portmapper
 from portmapd.client.portmapper import ANYWHERE
 from portmapd.errors import DaemonUnreachable
@@ -25,6 +26,7 @@ CHUNK = 65_536
 @click.command()
 @click.argument("name", callback=parameters.service_name, shell_complete=complete_name)
 @of_user
+@wait
 @click.option(
     "--where",
     metavar="WHERE",
@@ -33,13 +35,16 @@ CHUNK = 65_536
     help="any machine of the cluster, if there is none here; local; or the name of a machine.",
 )
 @click.pass_obj
-def connect(path: str | None, name: str, user: Sequence[int] | None, where: str) -> None:
+def connect(
+    path: str | None, name: str, user: Sequence[int] | None, wait: float, where: str
+) -> None:
     """Connect standard input and output to the service NAME, as netcat does.
 
     It ends when the service closes the connection. The end of the input is passed on.
     """
     with Portmapper(path) as portmapper:
-        skt = portmapper.connect(name, user[0] if user else None, where=where)
+        uid = user[0] if user else None
+        skt = waited_for(lambda: portmapper.connect(name, uid, where=where), wait)
     with skt:
         # If one waited for both, neither side might read.
         Thread(target=_send, args=(skt,), daemon=True).start()

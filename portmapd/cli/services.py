@@ -20,7 +20,10 @@ from portmapd.cli.channel import (
 from portmapd.cli.exit import REFUSED, Exit
 from portmapd.cli.output import as_json, encoded, show
 from portmapd.cli.text import cell
+from portmapd.cli.waiting import wait, waited_for
 from portmapd.client.blocking import Portmapper
+from portmapd.client.values import Service
+from portmapd.errors import NotListed
 
 of_user = click.option(
     "--user",
@@ -97,19 +100,27 @@ def _tell_age(age: int) -> None:
 @click.command()
 @click.argument("name", callback=parameters.service_name, shell_complete=complete_name)
 @of_user
+@wait
 @as_json
 @click.pass_obj
-def port(path: str | None, name: str, user: Sequence[int] | None, as_json: bool) -> None:
+def port(
+    path: str | None, name: str, user: Sequence[int] | None, wait: float, as_json: bool
+) -> None:
     """Print the port of the service NAME, for scripts.
 
     It is a number, or the path of a UNIX socket. If several are registered, it is that of one.
     """
     with Portmapper(path) as portmapper:
-        found = portmapper.list(name, user)
-    if not found:
-        raise Exit(REFUSED, f"no service {name} is registered; portmapctl services lists all")
+        found = waited_for(lambda: _registered(portmapper, name, user), wait)
     one = min(found, key=lambda s: (s.user, s.pid, str(s.port)))
     click.echo(encoded(one._asdict()) if as_json else cell(one.port))
+
+
+def _registered(portmapper: Portmapper, name: str, user: Sequence[int] | None) -> Sequence[Service]:
+    found = portmapper.list(name, user)
+    if not found:
+        raise NotListed(f"no service {name} is registered")
+    return found
 
 
 @click.command()

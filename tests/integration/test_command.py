@@ -117,6 +117,17 @@ def test_background(tmp_path: Path) -> None:
     assert "serving port" in log.read_text()
 
 
+def test_cannot_start_in_background(tmp_path: Path) -> None:
+    """In the background, too, one line says why it cannot start."""
+    (tmp_path / "rpc.sock").touch()
+    words = ("--port=0", f"--rpc-socket={tmp_path}/rpc.sock", "--background")
+    files = (f"--pid-file={tmp_path}/pid", f"--log-file={tmp_path}/log")
+    done = portmapd(*words, *files)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"portmapd: the socket {tmp_path}/rpc.sock cannot be used: ")
+    assert done.stdout.count("\n") == 1
+
+
 def test_cannot_start(tmp_path: Path) -> None:
     """A start that fails is one line and status 1."""
     done = portmapd("--port=0", "--rpc-socket=/dev/null/x", "--local-socket=none")

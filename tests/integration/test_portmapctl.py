@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -240,6 +241,27 @@ def test_connect(shell: Shell, portmapper: Portmapper) -> None:
         process.stderr.close()
     shell.run("connect", "nobody").ends(1, "no service nobody is registered; .*")
     shell.run("connect", NAME).ends(3, ".* none accepts a connection; .*")
+
+
+def test_wait(shell: Shell, portmapper: Portmapper) -> None:
+    """A service that is not there yet, or does not accept yet, is waited for, and no longer."""
+    asking = shell.start("port", NAME, "--wait", "30")
+    time.sleep(0.5)
+    assert asking.poll() is None
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        portmapper.reg(NAME, server.getsockname()[1])
+        assert asking.communicate(timeout=PATIENCE) == (f"{server.getsockname()[1]}\n", "")
+        calling = shell.start("connect", NAME, "--wait", "30", stdin=subprocess.DEVNULL)
+        time.sleep(0.5)
+        assert calling.poll() is None
+        server.listen()
+        server.accept()[0].close()
+        assert calling.communicate(timeout=PATIENCE) == ("", "")
+        assert (asking.returncode, calling.returncode) == (0, 0)
+    shell.run("port", "nobody", "--wait", "0.2").ends(1, "no service nobody is registered; .*")
+    shell.run("connect", NAME, "--wait", "0.2").ends(3, ".* none accepts a connection; .*")
+    shell.run("port", NAME, "--wait", "-1").ends(2, ".*-1.*")
 
 
 def test_completion(shell: Shell, portmapper: Portmapper) -> None:

@@ -31,6 +31,7 @@ SERVER = (
     "succession",
     "options",
     "tap",
+    "background",
     "command",
     "__main__",
 )
