@@ -28,8 +28,29 @@ class ListeningPort(Protocol):
         """Return its address, one of Twisted's."""
 
 
+class ListeningSocket(Protocol):
+    """A socket, or what a loop gives in its place, such as asyncio's ``TransportSocket``."""
+
+    @property
+    def family(self) -> int:
+        """Its family of addresses."""
+
+    @property
+    def type(self) -> int:
+        """Whether it is for streams or for datagrams."""
+
+    def getsockname(self) -> Any:
+        """Return its address."""
+
+    def getpeername(self) -> Any:
+        """Return the address of its peer."""
+
+    def getsockopt(self, level: int, option: int, /) -> int:
+        """Return an option."""
+
+
 #: One port: a number, the absolute path of a UNIX socket, a listening socket, or a listening port.
-Port = int | str | bytes | os.PathLike[str] | socket.socket | ListeningPort
+Port = int | str | bytes | os.PathLike[str] | ListeningSocket | ListeningPort
 #: One port, or several; the same port twice counts once.
 Ports = Port | Collection[Port]
 #: A name with its ports, and flags of its own.
@@ -173,8 +194,8 @@ def endpoints(port: Any) -> list[Endpoint]:
     if isinstance(port, str | bytes | os.PathLike):
         return [_text(os.fsdecode(port))]
     # Twisted's ports have a socket, which tells more than they do.
-    skt = port if isinstance(port, socket.socket) else getattr(port, "socket", None)
-    if isinstance(skt, socket.socket):
+    skt: Any = port if hasattr(port, "getsockname") else getattr(port, "socket", None)
+    if hasattr(skt, "getsockname"):
         return _of_socket(skt)
     if hasattr(port, "getHost"):
         return [_of_listening_port(port)]
@@ -199,7 +220,7 @@ def _number(port: int, netid: Netid | None = None, host: str = "") -> Endpoint:
     return Endpoint(str(port), netid, host)
 
 
-def _of_socket(skt: socket.socket) -> list[Endpoint]:
+def _of_socket(skt: ListeningSocket) -> list[Endpoint]:
     try:
         name = _bound_name(skt)
     except OSError as error:
@@ -216,7 +237,7 @@ def _of_socket(skt: socket.socket) -> list[Endpoint]:
     return [endpoint, *_of_ipv4(skt, endpoint, is_stream)]
 
 
-def _of_ipv4(skt: socket.socket, endpoint: Endpoint, is_stream: bool) -> list[Endpoint]:
+def _of_ipv4(skt: ListeningSocket, endpoint: Endpoint, is_stream: bool) -> list[Endpoint]:
     """Return where IPv4 reaches a socket of IPv6."""
     if endpoint.host != TCP6.wildcard or skt.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         return []
@@ -224,7 +245,7 @@ def _of_ipv4(skt: socket.socket, endpoint: Endpoint, is_stream: bool) -> list[En
     return [Endpoint(endpoint.port, netid, netid.wildcard)]
 
 
-def _bound_name(skt: socket.socket) -> Any:
+def _bound_name(skt: ListeningSocket) -> Any:
     """Return the address of a server's socket."""
     if skt.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         raise InvalidService(f"port: sockets of type {skt.type} have no ports")
@@ -237,7 +258,7 @@ def _bound_name(skt: socket.socket) -> Any:
     return skt.getsockname()
 
 
-def _has_peer(skt: socket.socket) -> bool:
+def _has_peer(skt: ListeningSocket) -> bool:
     try:
         skt.getpeername()
     except OSError as error:

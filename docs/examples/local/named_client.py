@@ -5,7 +5,7 @@ from portmapd.client.blocking import Portmapper
 
 def main() -> None:
     """Connect to the server and print its answer."""
-    with Portmapper() as portmapper, portmapper.connect_root("clock.example.com") as clock:
+    with Portmapper() as portmapper, portmapper.connect_any("clock.example.com") as clock:
         print(clock.recv(100).decode(), end="")
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from threading import Thread
 
 from portmapd.client.blocking import Flags, Portmapper
 
@@ -11,6 +12,7 @@ def main() -> None:
     server = socket.create_server(("127.0.0.1", 0))
     portmapper = Portmapper()
     portmapper.reg("clock.example.com", server, Flags.EXCLUSIVE)
+    Thread(target=portmapper.hold, daemon=True).start()
     print("serving", flush=True)
     while True:
         client, _ = server.accept()

@@ -3,6 +3,7 @@
 import os
 import socket
 import tempfile
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ class RegistrationTests(SocketTestCase):
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             skt = self.stream(family, (host, 0))
             self.assertEqual(self.ports(skt), [str(skt.getsockname()[1])])
+
+    def test_asyncio_sockets(self) -> None:
+        """So do those that asyncio's servers have."""
+        sockets = [self.stream(socket.AF_INET, ("127.0.0.1", 0)) for _ in range(2)]
+        served = tuple(TransportSocket(skt) for skt in sockets)
+        ports = [str(skt.getsockname()[1]) for skt in sockets]
+        self.assertEqual(self.ports(served), ports)
 
     def test_udp_socket(self) -> None:
         """A bound UDP socket stands for its port."""
