@@ -70,7 +70,7 @@ class Health:
         """What is said of one that has no problems."""
         parts = [f"portmapd {self.release}" if self.release else "the port mapper"]
         if self.services is not None:
-            parts.append(f"{self.services} services")
+            parts.append(f"{self.services} service{'s' * (self.services != 1)}")
         parts.append(f"{self.mappings} mappings")
         if self.served:
             parts.append(f"answers on {', '.join(sorted({each.netid for each in self.served}))}")

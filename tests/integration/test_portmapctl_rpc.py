@@ -208,7 +208,7 @@ def test_status_of_the_daemon(namespace: Namespace, tmp_path: Path) -> None:
         assert (health["release"], health["services"], health["mappings"]) == (__version__, 1, 15)
         assert health["behind"] <= 1
         said = namespace.run(*COMMAND, "status")
-        assert "1 services; 15 mappings; answers on local, tcp, tcp6, udp, udp6; state " in said
+        assert "1 service; 15 mappings; answers on local, tcp, tcp6, udp, udp6; state " in said
     assert "no daemon answers at" in namespace.run(*COMMAND, "status", status=3)
 
 
