@@ -280,8 +280,8 @@ _ROW = encode_rpcb(Rpcb(1, 1, HOSTILE, f"0.0.0.0{HOSTILE}", HOSTILE))
 
 
 def test_escaped(tmp_path: Path) -> None:
-    """CVE-2026-16277, CVE-2026-16461: what a server sends reaches the terminal escaped, in tables, in
-    JSON and in errors.
+    """CVE-2026-16277, CVE-2026-16461: what a server sends is escaped on its way to the terminal, in
+    tables, in JSON and in errors.
     """
     with impostor(tmp_path / "s", answering(results(sequence([_ROW])))) as path:
         for words in ("list", "list --short", "list --json"):
@@ -313,8 +313,8 @@ def test_escaped(tmp_path: Path) -> None:
          "silence"],
 )  # fmt: skip
 def test_hostile(tmp_path: Path, reply: Reply, words: str, why: str) -> None:
-    """CVE-2026-16277, CVE-2026-16461: a server that lies is given up: status 3, one line, in bounded
-    time and memory.
+    """CVE-2026-16277, CVE-2026-16461: a server that lies is given up: status 3, one line, in
+    bounded time and memory.
     """
     with impostor(tmp_path / "s", answering(reply)) as path:
         status, said, error, memory = run("rpc", *words.split(), path)
