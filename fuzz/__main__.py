@@ -37,8 +37,9 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fuzz", description="Fuzz what takes bytes.")
     parser.add_argument("--only", action="append", choices=TARGETS, help="may be repeated")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target [60]")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target; 0: no limit [60]")
     parser.add_argument("--runs", type=int, default=-1, help="inputs for each target [any number]")
+    parser.add_argument("--longest", type=int, default=LONGEST, help=f"bytes [{LONGEST}]")
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time [2]")
     return parser
 
@@ -53,7 +54,7 @@ def _run(options: argparse.Namespace) -> Callable[[str], tuple[str, bool]]:
                 Path(corpus, str(number)).write_bytes(seed)
             done = subprocess.run(
                 [
-                    *(sys.executable, "-m", "fuzz.process", name, f"-max_len={LONGEST}"),
+                    *(sys.executable, "-m", "fuzz.process", name, f"-max_len={options.longest}"),
                     *(*limits, f"-artifact_prefix={CRASHES}/{name}-", corpus),
                 ],
                 stdout=subprocess.PIPE,
