@@ -10,7 +10,7 @@ from typing import Any
 import pluggy
 import pytest
 
-from twisted import version
+from tests.support.libraries import OLDEST_TWISTED, TWISTED
 
 _USUAL: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     And keep the daemons of root away from the machine's own state file.
     """
     os.environ["STATE_DIRECTORY"] = "/nonexistent/state"
-    if (version.major, version.minor) <= (22, 4):
+    if TWISTED == OLDEST_TWISTED:
         config.addinivalue_line("filterwarnings", _UNCLOSED)
     for number, handler in _USUAL.items():
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -13,8 +13,8 @@ from portmapd.oncrpc.xdr import Reader
 from tests.support.daemon import TWISTD, portmapd
 from tests.support.exchange import connect, connect_local, exchange, free_port, question
 from tests.support.host import daemon, twistd
+from tests.support.libraries import OLDEST_TWISTED, TWISTED
 from tests.support.namespace import Namespace, eventually
-from twisted import version
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 NULL = question(2, 0)
@@ -49,7 +49,7 @@ def test_unknown_option() -> None:
     """An option that does not exist is named in the last line."""
     done = twistd(*START, "--nonsense")
     # Twisted 22.4 has the status 0 here, for every plug-in.
-    assert done.returncode == int((version.major, version.minor) > (22, 4))
+    assert done.returncode == int(TWISTED > OLDEST_TWISTED)
     assert done.stdout.splitlines()[-1].endswith("option --nonsense not recognized")
 
 
