@@ -138,6 +138,8 @@ class EtcdCluster(Service):
 
     def pause(self) -> Deferred[None]:
         """Claim no further names; fires when all claims under way are done."""
+        # Nobody would answer those who wait for the first attempt to join.
+        self._attempted()
         return Deferred.fromCoroutine(self.names.pause())
 
     def resume(self) -> None:

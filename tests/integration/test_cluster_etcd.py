@@ -13,7 +13,7 @@ from tests.support.namespace import eventually
 
 pytestmark = pytest.mark.programs("etcd", "etcdctl", "curl", "openssl")
 
-SHARED = 4
+EXCLUSIVE, SHARED = 1, 4
 PORTMAPCTL = str(Path(sys.executable).with_name("portmapctl"))
 
 #: An authority, and a certificate of both ends; etcd's gateway is a client of etcd itself.
@@ -159,3 +159,14 @@ def test_garbage(machine: Machine, tmp_path: Path) -> None:
     other.stop()
     becomes(machine, "unreachable")
     assert machine.log.read_text().count("is cut off from its cluster") <= 3
+
+
+def test_handover_before_joining(machine: Machine) -> None:
+    """Who asks for a name before the cluster is joined is answered in a hand-over."""
+    # Nobody is there: each of them takes two seconds.
+    machine.start([f"http://10.9.0.{number}:2379" for number in range(70, 78)])
+    machine.drive()
+    asking = machine.begin("reg", by="a", name="early", port=4711, flags=EXCLUSIVE | SHARED)
+    assert machine.state() == "joining"
+    machine.namespace.run(PORTMAPCTL, "restart")
+    assert machine.outcome(asking, 5)["error"] == "ClusterUnreachable"
