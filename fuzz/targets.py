@@ -1,5 +1,6 @@
 """What is fuzzed: functions of bytes that raise if a promise is broken."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -12,7 +13,16 @@ from portmapd import rpc
 from portmapd.channel import commands
 from portmapd.channel.box import BoxReader, encode_box
 from portmapd.client.core.channel_protocol import ChannelProtocol
-from portmapd.errors import BrokenStream, CallRefused, PortmapdError, SystemFailure, XdrError
+from portmapd.cluster.entry import Claim, Layout
+from portmapd.errors import (
+    BrokenStream,
+    CallRefused,
+    EtcdError,
+    PortmapdError,
+    SystemFailure,
+    XdrError,
+)
+from portmapd.etcd.messages import read_changes, read_done, read_error, read_found
 from portmapd.oncrpc import xdr
 from portmapd.oncrpc.message import MAX_DATAGRAM, Call, decode_reply, encode_call, success
 from portmapd.oncrpc.netid import LOCAL, TCP, UDP, UDP6
@@ -41,6 +51,7 @@ from portmapd.rpc.call_server import ProgramServer
 from portmapd.server.rate_limited_log import RateLimitedLog
 from tests.support.channel_sessions import Host
 
+LAYOUT = Layout("/portmapd/")
 #: What a stranger over UDP may always be sent, in bytes.
 SMALL = 80
 #: More than the answer to any command of one session has, in bytes.
@@ -198,6 +209,25 @@ def daemon(data: bytes) -> None:
         list(client.receive(data))
 
 
+def cluster(data: bytes) -> None:
+    """An answer of etcd, or an entry of another machine, is read or refused.
+
+    The first line is the key of an entry, the rest its value.
+    """
+    key, _, value = data.partition(b"\n")
+    LAYOUT.read(LAYOUT.prefix + key.decode(errors="replace"), value)
+    Claim.decode(value)
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(answer, dict):
+        for read in (read_found, read_done, read_changes):
+            with suppress(EtcdError):
+                read(answer)
+        read_error(answer)
+
+
 def state(data: bytes) -> None:
     """A state file is read or refused; its checksum is made right, or nothing would be read."""
     for text in (data, _with_checksum(data)):
@@ -256,6 +286,26 @@ def _boxes() -> Iterable[bytes]:
         yield encode_box({b"_ask": b"1", b"_command": command.key, **given})
 
 
+def _answers() -> Iterable[bytes]:
+    """Answers of etcd, and entries."""
+    header = {"revision": "7"}
+    kv = {"key": "YQ==", "value": "Yg==", "mod_revision": "5", "lease": "9"}
+    found = {"header": header, "kvs": [kv], "more": True}
+    for answer in (
+        found,
+        {"header": header, "succeeded": True, "responses": [{"response_range": found}]},
+        {"result": {"header": header, "events": [{"kv": kv}, {"type": "DELETE", "kv": kv}]}},
+        {"result": {"header": header, "canceled": True, "compact_revision": "6"}},
+        {"error": {"grpc_code": 14, "message": "no leader"}},
+        {"code": 5, "message": "requested lease not found"},
+    ):
+        yield json.dumps(answer).encode()
+    yield b'hosts/one\n{"address":"192.0.2.1","machine":"a","release":"1"}'
+    yield b'services/one/a/1000/7/80\n{"address":"192.0.2.1","exe":""}'
+    yield b'mappings/one/7/1/udp\n{"address":"192.0.2.1.0.9","owner":"7"}'
+    yield b'names/1000/a\n{"host":"one","pid":7,"port":"80"}'
+
+
 _CALLS, _BOXES = tuple(_calls()), tuple(_boxes())
 _STATE = b"b1946ac9 1.000 1\n100003 3 udp superuser 0 - 0.0.0.0.8.1\n"
 
@@ -267,6 +317,7 @@ TARGETS: Mapping[str, Target] = {
     "session": Target(session, _BOXES),
     "replies": Target(replies, (success(1, b""), success(1, xdr.uint(1)), *_CALLS[:3])),
     "daemon": Target(daemon, (encode_box({b"_answer": b"1"}), encode_box({b"_error": b"1"}))),
+    "cluster": Target(cluster, tuple(_answers())),
     "state": Target(state, (_STATE, xdr.uint(1) + encode_rpcb(Rpcb(7, 1, "udp")))),
 }
 """Everything that is fuzzed, by name."""

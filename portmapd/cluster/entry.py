@@ -137,7 +137,7 @@ def _encode(**fields: str | int) -> bytes:
 def _read(make: Callable[[dict[str, Any]], T], value: bytes) -> T | None:
     try:
         return make(json.loads(value))
-    except (ValueError, KeyError, TypeError, InvalidService):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, InvalidService):
         return None
 
 

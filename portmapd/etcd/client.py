@@ -371,7 +371,7 @@ def _object(member: str, data: bytes) -> Json:
 def _number(answer: Json, name: str) -> int:
     try:
         return int(answer[name])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise EtcdGarbage(f"etcd's answer has no {name}") from None
 
 

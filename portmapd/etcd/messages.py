@@ -197,6 +197,10 @@ class Changes:
     revision: int
 
 
+#: What reading an answer raises that is none.
+_GARBAGE = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
+
+
 def read_key(data: Json) -> KeyValue:
     """Read a key.
 
@@ -209,7 +213,7 @@ def read_key(data: Json) -> KeyValue:
             int(data.get("mod_revision", 0)),
             int(data.get("lease", 0)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _GARBAGE as error:
         raise EtcdGarbage(f"etcd answers with what is no key: {error!r}") from error
 
 
@@ -268,12 +272,12 @@ def read_revision(data: Json) -> int:
     """
     try:
         return int(data["header"].get("revision", 0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _GARBAGE as error:
         raise EtcdGarbage("etcd's answer has no header") from error
 
 
-def _list(data: Json, name: str) -> list[Json]:
-    found = data.get(name, [])
+def _list(data: object, name: str) -> list[Json]:
+    found = data.get(name, []) if isinstance(data, dict) else None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise EtcdGarbage(f"etcd's answer has {name} that are no list")
     return found
@@ -295,7 +299,7 @@ def read_error(data: Json) -> EtcdError:
     """The error that an answer carries."""
     try:
         code, message = int(data.get("code", 0)), str(data["message"])[:300]
-    except (KeyError, TypeError, ValueError):
+    except _GARBAGE:
         return EtcdGarbage("etcd answers with an error that says nothing")
     kind = _CODES.get(code, EtcdRefused)
     if kind is LeaseNotFound and "lease" not in message:

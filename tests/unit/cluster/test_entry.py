@@ -13,6 +13,8 @@ from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import mapping
 from portmapd.registry.shared import ClusterHost, SharedMapping, SharedService
 
+#: A claim whose process has no number.
+_PID = b'{"host": "one", "pid": 1e999, "port": "3"}'
 LAYOUT = Layout("/portmapd/")
 HOST = ClusterHost("one", "192.0.2.1", "abc", "1.0")
 
@@ -55,6 +57,7 @@ class EntryTests(SynchronousTestCase):
             ("/portmapd/services/one/a/1000/7/80", b"[]"),
             ("/portmapd/services/one/a/1000/7/80", b'{"address": 7, "exe": ""}'),
             ("/portmapd/services/one/a/1000/7/80", b"\xff"),
+            ("/portmapd/services/one/a/1000/7/80", b"[" * 8_000),
             ("/portmapd/services/one/a/1000/7/80", b'{"exe": "' + b"x" * 10_000 + b'"}'),
             ("/portmapd/names/1000/a", Claim("one", 7, "80").encode()),
             ("/portmapd/", b""),
@@ -65,5 +68,13 @@ class EntryTests(SynchronousTestCase):
         """A claim says who has the name; what is none is not taken for one."""
         claim = Claim("one", 7, "80")
         self.assertEqual(Claim.decode(claim.encode()), claim)
-        for value in (b"", b"{}", b"7", b'{"host": 1, "pid": 2, "port": "3"}', b"\xff"):
+        for value in (
+            b"",
+            b"{}",
+            b"7",
+            b'{"host": 1, "pid": 2, "port": "3"}',
+            b"\xff",
+            b"[" * 8_000,
+            _PID,
+        ):
             self.assertIsNone(Claim.decode(value))

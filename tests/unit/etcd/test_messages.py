@@ -1,5 +1,6 @@
 """Requests to etcd, and what comes back, good and bad."""
 
+import math
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -130,9 +131,17 @@ class AnswerTests(SynchronousTestCase):
             {"header": HEADER, "kvs": [{"key": "/w=="}]},
             {"header": HEADER, "kvs": [{"key": "YQ==", "value": "?"}]},
             {"header": HEADER, "kvs": [{"key": "YQ==", "lease": "x"}]},
+            {"header": HEADER, "kvs": [{"key": "YQ==", "lease": math.inf}]},
+            {"header": {"revision": math.inf}},
         ]
         for data in bad:
             self.assertRaises(EtcdGarbage, read_found, data)
+            self.assertRaises(
+                EtcdGarbage, read_done, {**data, "responses": [{"response_range": data}]}
+            )
+        answers = {"header": HEADER, "responses": [{"response_range": 7}]}
+        self.assertRaises(EtcdGarbage, read_done, answers)
+        self.assertIsInstance(read_error({"code": math.inf, "message": "a"}), EtcdGarbage)
 
 
 class LinesTests(SynchronousTestCase):
