@@ -18,6 +18,7 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from portmapd.errors import EtcdError, EtcdGarbage, EtcdRefused, EtcdUnavailable, LeaseNotFound
 from portmapd.etcd.lines import Lines
 from portmapd.etcd.messages import (
+    GARBAGE,
     UNAUTHENTICATED,
     Changes,
     Done,
@@ -371,7 +372,7 @@ def _object(member: str, data: bytes) -> Json:
 def _number(answer: Json, name: str) -> int:
     try:
         return int(answer[name])
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except GARBAGE:
         raise EtcdGarbage(f"etcd's answer has no {name}") from None
 
 

@@ -198,7 +198,7 @@ class Changes:
 
 
 #: What reading an answer raises that is none.
-_GARBAGE = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
+GARBAGE = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 
 
 def read_key(data: Json) -> KeyValue:
@@ -213,7 +213,7 @@ def read_key(data: Json) -> KeyValue:
             int(data.get("mod_revision", 0)),
             int(data.get("lease", 0)),
         )
-    except _GARBAGE as error:
+    except GARBAGE as error:
         raise EtcdGarbage(f"etcd answers with what is no key: {error!r}") from error
 
 
@@ -272,7 +272,7 @@ def read_revision(data: Json) -> int:
     """
     try:
         return int(data["header"].get("revision", 0))
-    except _GARBAGE as error:
+    except GARBAGE as error:
         raise EtcdGarbage("etcd's answer has no header") from error
 
 
@@ -299,7 +299,7 @@ def read_error(data: Json) -> EtcdError:
     """The error that an answer carries."""
     try:
         code, message = int(data.get("code", 0)), str(data["message"])[:300]
-    except _GARBAGE:
+    except GARBAGE:
         return EtcdGarbage("etcd answers with an error that says nothing")
     kind = _CODES.get(code, EtcdRefused)
     if kind is LeaseNotFound and "lease" not in message:
