@@ -54,7 +54,9 @@ class News(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         lines = [line for each in (*_draft(), *_released()) for line in _line(each)]
-        for path in (TOP / "CHANGELOG.md", *(TOP / "changes").glob("*.md")):
+        changes = TOP / "changes"
+        # The folder changes with each fragment that comes or goes.
+        for path in (TOP / "CHANGELOG.md", changes, *changes.glob("*.md")):
             self.env.note_dependency(str(path))
         made = nodes.section()
         nested_parse_with_titles(self.state, StringList(lines, "CHANGELOG.md"), made)
