@@ -1,5 +1,6 @@
 """Options from command lines, environment variables and files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -147,3 +148,14 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(len(BY_NAME), len(OPTIONS))
         for option in OPTIONS:
             self.assertTrue(option.help.endswith("."), option.name)
+
+
+class PageTests(SynchronousTestCase):
+    """The page that lists the options."""
+
+    def test_every_option(self) -> None:
+        """An administrator finds every option there."""
+        page = Path(__file__).resolve().parents[2] / "docs" / "replace-rpcbind.rst"
+        entries = re.findall(r"(?m)^\.\. option:: (.*)$", page.read_text())
+        listed = {name for entry in entries for name in re.findall(r"--([a-z-]+)", entry)}
+        self.assertEqual(listed, {option.name for option in OPTIONS} | {"config"})

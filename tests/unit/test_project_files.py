@@ -47,6 +47,20 @@ class PageTests(SynchronousTestCase):
         missing = [f"{page}: {path.relative_to(TOP)}" for page, path in named if not path.exists()]
         self.assertEqual(missing, [])
 
+    def test_rooms(self) -> None:
+        """A newcomer finds every room of the package in the table of CONTRIBUTING.md."""
+        page = (TOP / "CONTRIBUTING.md").read_text()
+        rooms = {f"portmapd/{path.name}" for path in (TOP / "portmapd").glob("[a-z]*.py")}
+        rooms |= {f"portmapd/{path.parent.name}/" for path in TOP.glob("portmapd/*/__init__.py")}
+        self.assertEqual(
+            [
+                room
+                for room in sorted(rooms)
+                if f"| `{room}`" not in page and f", `{room}` |" not in page
+            ],
+            [],
+        )
+
 
 class HookTests(SynchronousTestCase):
     """The configuration of pre-commit."""
