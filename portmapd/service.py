@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.application.service import MultiService
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
-    IListeningPort,
     IReactorFromThreads,
     IReactorThreads,
     IReactorTime,
@@ -25,36 +17,29 @@ from twisted.internet.interfaces import (
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from portmapd.channel.commands import ITSELF
 from portmapd.config import Config
-from portmapd.errors import AlreadyRegistered, ConfigurationError, InvalidState
-from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
-from portmapd.oncrpc.program import PROGRAM
-from portmapd.portmapper.dispatch import TABLE
+from portmapd.errors import ConfigurationError, InvalidState
 from portmapd.registry.holder import Holder
 from portmapd.registry.image import read_image, take_held, take_image
-from portmapd.registry.mapping import SUPERUSER, Users, mapping
 from portmapd.registry.mapping import Mapping as RpcMapping
+from portmapd.registry.mapping import Users
 from portmapd.registry.registry import Registry
-from portmapd.server.bind_errors import unusable, unusable_socket
 from portmapd.server.boot import this_boot
-from portmapd.server.channel import ChannelFactory, ChannelProtocol
-from portmapd.server.directories import check_directory
+from portmapd.server.channel import ChannelProtocol
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.fast.engine import FastEngine
 from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.handover.passed import Descriptors, PassedStream
 from portmapd.server.handover.taken_over import TakenOver
-from portmapd.server.listening import Listening
 from portmapd.server.liveness import Liveness
 from portmapd.server.log_events import RPCBIND_IMPORTED, RPCBIND_NOT_IMPORTED, SERVING
-from portmapd.server.own_addresses import is_own_address
+from portmapd.server.own_entries import OwnEntries
 from portmapd.server.persistence import Persistence
-from portmapd.server.pipelining import PipelinedFactory, PipelinedProtocol
+from portmapd.server.pipelining import PipelinedProtocol
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.restoring import Restorer
 from portmapd.server.rpcbind_files import RpcbindFiles, read_rpcbind_files
-from portmapd.server.socket_file import make_directory
+from portmapd.server.sockets import Sockets
 from portmapd.server.state_file import StateFile
 
 if TYPE_CHECKING:
@@ -66,12 +51,6 @@ if TYPE_CHECKING:
 
 #: How long requests that have arrived when the service stops are answered, in seconds.
 REST = 0.2
-#: How often another free port is tried: one that is free over UDP may be taken over TCP.
-TRIES = 8
-
-#: Addresses that a host without IPv6 does not have, and the errors that it gives for them.
-_IPV6_DEFAULTS = ("::1", "::")
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class PortmapperService(MultiService):
@@ -117,8 +96,6 @@ class PortmapperService(MultiService):
         super().__init__()
         self._mode = mode
         self._joined: JoinedPortMapper | None = None
-        self._uid = uid
-        self._handed_in = HandedInSockets() if handed_in is None else handed_in
         self.setName("portmapd")
         self.config = config
         self.registry = Registry() if registry is None else registry
@@ -128,16 +105,16 @@ class PortmapperService(MultiService):
         self._server: PortmapServer | None = None
         self._web: WebServer | None = None
         self._cluster: EtcdCluster | None = None
-        self._listening: list[Listening] = []
-        self._made = frozenset(
-            (each.kind, each.place)
-            for each in (() if self._taken_over is None else self._taken_over.sockets)
-            if each.is_made
+        self._sockets = Sockets(
+            config,
+            self._engine,
+            HandedInSockets() if handed_in is None else handed_in,
+            uid,
+            [] if self._taken_over is None else self._taken_over.made,
         )
         #: The streams that another process has had, and what they were there.
         self._resumed: list[tuple[PipelinedProtocol[Any], PassedStream]] = []
-        self._addresses: dict[str, str] = {}
-        self._holder: Holder | None = None
+        self._own: OwnEntries | None = None
         # A server lives from a start to a stop; what is known of dead services lives on.
         self._liveness: Liveness | None = None
         if config.liveness is not None:
@@ -203,14 +180,14 @@ class PortmapperService(MultiService):
 
     def _listen_or_join(self) -> None:
         if self._mode == "serve":
-            self._listen(TRIES)
+            self._listen()
             return
         # Only a service that may join another port mapper needs a client.
         from portmapd.joined import JoinedPortMapper, taken_port
 
         taken = taken_port(self.config.port)
         if taken is None:
-            self._listen(TRIES)
+            self._listen()
         else:
             self.port = taken
             self._joined = JoinedPortMapper(self.registry, self._reactor, taken)
@@ -279,8 +256,7 @@ class PortmapperService(MultiService):
     def _served(self) -> str:
         if self._joined is not None:
             return f"through the port mapper that has port {self.port}"
-        found = (each.host for each in self._listening)
-        hosts = [host.host for host in found if host and host.type == "UDP"]
+        hosts = self._sockets.hosts
         where = [*hosts, *filter(None, [self.config.rpc_socket])]
         port = f"port {self.port} on " if hosts else ""
         places = [port + _listed(where)] if where else []
@@ -316,14 +292,9 @@ class PortmapperService(MultiService):
             if not (self._engine.serve() or self._server.give_turns()):
                 break
 
-    def _listen(self, tries: int) -> None:
-        """Bind the sockets.
-
-        :param tries: how many ports are tried if any free one is to be served.
-        """
+    def _listen(self) -> None:
+        """Bind the sockets."""
         config = self.config
-        # All have one port: any free one is that of a socket that there is already.
-        self.port = config.port or self._handed_in.port or 0
         if config.cluster is not None and self._cluster is None:
             self._cluster = self._make_cluster(config.cluster)
         self._server = server = PortmapServer(
@@ -341,38 +312,10 @@ class PortmapperService(MultiService):
             restart=self._restart,
             cluster=self._cluster,
         )
-        try:
-            for host in config.addresses:
-                self._listen_on(host, server)
-        except ConfigurationError:
-            if config.port or tries == 1:
-                raise
-            self._close()
-            self._listen(tries - 1)
-            return
-        self._listen_on_paths(server)
+        self._sockets.bind(server)
+        self.port = self._sockets.port
         if config.http is not None:
             self._listen_http(config.http, server)
-
-    def _listen_on_paths(self, server: PortmapServer) -> None:
-        config = self.config
-        if config.rpc_socket is not None:
-            factory = server.streamFactory()
-            with _explained(config.rpc_socket, "--rpc-socket"):
-                listening = self._handed_in.rpc.pop(config.rpc_socket, None)
-                if listening is None:
-                    check_directory(config.rpc_socket, self._uid)
-                self._listen_locally("rpc", config.rpc_socket, factory, listening)
-            self._listen_abstractly(config.rpc_socket, factory)
-            self._addresses[LOCAL.name] = config.rpc_socket
-        if config.local_socket is not None:
-            with _explained(config.local_socket, "--local-socket"):
-                listening = self._handed_in.channel.pop(config.local_socket, None)
-                if listening is None:
-                    make_directory(config.local_socket)
-                    check_directory(config.local_socket, self._uid)
-                channel = server.channelFactory()
-                self._listen_locally("channel", config.local_socket, channel, listening)
 
     def _listen_http(self, endpoint: str, server: PortmapServer) -> None:
         # Few have a status page, and it takes memory and time to import.
@@ -390,89 +333,19 @@ class PortmapperService(MultiService):
         # The process whose place this one takes has the endpoint until it ends.
         self._web.listen(patiently=self._taken_over is not None)
 
-    def _listen_on(self, host: str, server: PortmapServer) -> None:
-        """Serve UDP and TCP at *host*, unless this host has no IPv6."""
-        if not (_is_wildcard(host) or is_own_address(host)):
-            self._log.warn("{host} is not an address of this host yet", host=host)
-        bound = self._handed_in.take_udp(host)
-        try:
-            udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host, bound)
-        except CannotListenError as error:
-            if host in _IPV6_DEFAULTS and error.socketError.errno in NO_IPV6:
-                self._log.info("{host} is not served: no IPv6 here", host=host)
-                return
-            raise unusable(error, UDP.name) from error
-        self._add("udp", str(ip_address(host)), udp, None, is_handed_in=bool(bound))
-        self.port = _port_of(udp)
-        factory, listening = server.streamFactory(), self._handed_in.take_tcp(host)
-        try:
-            tcp = self._engine.listen_tcp(self.port, factory, host, listening)
-        except CannotListenError as error:
-            raise unusable(error, TCP.name) from error
-        self._add("tcp", str(ip_address(host)), tcp, factory, is_handed_in=listening is not None)
-        for netid in (UDP6, TCP6) if ":" in host else (UDP, TCP):
-            self._addresses[netid.name] = format_address(netid.wildcard, self.port)
-
-    def _listen_locally(
-        self,
-        kind: str,
-        path: str,
-        factory: PipelinedFactory[Any],
-        listening: socket.socket | None = None,
-    ) -> None:
-        port = self._engine.listen_unix(path, factory, listening)
-        # The streams of an abstract socket are those of the path.
-        own = None if path.startswith("\0") else factory
-        self._add(kind, path, port, own, is_handed_in=listening is not None)
-
-    def _add(
-        self,
-        kind: str,
-        place: str,
-        port: IListeningPort,
-        factory: PipelinedFactory[Any] | None,
-        *,
-        is_handed_in: bool,
-    ) -> None:
-        is_made = not is_handed_in or (kind, place) in self._made
-        self._listening.append(Listening(kind, place, port, factory, is_made))
-
-    def _listen_abstractly(self, path: str, factory: PipelinedFactory[Any]) -> None:
-        """Serve the abstract socket that is named after *path*.
-
-        The kernel's NFS asks there, since it does not see the path from every mount namespace.
-        Any user may have taken the name.
-        """
-        try:
-            name = f"\0{path}"
-            self._listen_locally("rpc", name, factory, self._handed_in.rpc.pop(name, None))
-        except (OSError, CannotListenError) as error:
-            self._log.warn(
-                "the abstract socket @{path} is not served: {error}", path=path, error=error
-            )
-
     def _register(self) -> None:
         """List program 100000 and the local channel for as long as they are served.
 
         :raises ConfigurationError: another port mapper serves the same registry.
         """
-        if self._holder is not None or self._joined is not None:
+        if self._joined is not None:
             return
-        self._holder = holder = self.registry.open(Holder(os.geteuid(), os.getpid()))
-        try:
-            self.registry.map(
-                *(
-                    mapping(PROGRAM, version, netid, address, SUPERUSER, holder)
-                    for netid, address in self._addresses.items()
-                    for version in sorted(TABLE, reverse=True)
-                )
-            )
-        except AlreadyRegistered as error:
-            raise ConfigurationError(
-                f"{error}: one registry can have one port mapper with sockets for RPC"
-            ) from None
-        if self.config.local_socket is not None:
-            self.registry.register(holder.new_service(ITSELF, self.config.local_socket, 0))
+        if self._own is None:
+            self._own = self._own_entries()
+        self._own.register()
+
+    def _own_entries(self, holder: Holder | None = None) -> OwnEntries:
+        return OwnEntries(self.registry, self._sockets.addresses, self.config.local_socket, holder)
 
     # In favour of another process, and in place of one
 
@@ -509,17 +382,14 @@ class PortmapperService(MultiService):
             are not passed on then: the manager may have closed them meanwhile, to bind them anew.
         """
         assert self._server is not None
-        assert self._holder is not None
+        assert self._own is not None
         # Connections of processes that have ended are ended first, with what they hold.
-        listening = [
-            each.pass_on(descriptors, is_whole=each.is_made or not has_manager)
-            for each in self._listening
-        ]
+        listening = self._sockets.pass_on(descriptors, has_manager=has_manager)
         lock = None if self._state is None else self._state.lock
         return {
             "listening": listening,
             "registry": take_image(self.registry, self._unheld()),
-            "own": self._holder.serial,
+            "own": self._own.serial,
             "statistics": self._server.statistics.rows(),
             "lock": None if lock is None else [self.config.state, descriptors.add(lock)],
             "cluster": None if self._cluster is None else self._cluster.pass_on(),
@@ -527,7 +397,7 @@ class PortmapperService(MultiService):
 
     def keepable(self, limit: int) -> Mapping[ChannelProtocol, Holder]:
         """The local connections that hold or watch anything, each with its holder."""
-        return next((f.keepable(limit) for _, f in self._channels()), {})
+        return next((f.keepable(limit) for _, f in self._sockets.channels), {})
 
     def pass_on_local(
         self, channels: Mapping[ChannelProtocol, Holder], descriptors: Descriptors
@@ -536,15 +406,10 @@ class PortmapperService(MultiService):
         return {
             "listening": [
                 each.pass_on_streams(factory.pass_on(descriptors, channels))
-                for each, factory in self._channels()
+                for each, factory in self._sockets.channels
             ],
             "registry": take_held(self.registry, channels.values()),
         }
-
-    def _channels(self) -> Iterator[tuple[Listening, ChannelFactory]]:
-        for each in self._listening:
-            if isinstance(each.factory, ChannelFactory):
-                yield each, each.factory
 
     def _unheld(self) -> Iterator[tuple[RpcMapping, Users, float | None]]:
         """What is known of each mapping that no connection holds."""
@@ -557,13 +422,7 @@ class PortmapperService(MultiService):
         assert self._server is not None
         image = read_image(taken.data["registry"])
         holders = image.admit(self.registry)
-        passed = {(each.kind, each.place): each for each in taken.sockets}
-        streams = [
-            stream
-            for each in self._listening
-            if (each.kind, each.place) in passed
-            for stream in each.take_over(passed[each.kind, each.place], taken.received, holders)
-        ]
+        streams = self._sockets.take_over(taken, holders)
         # Before there are watchers: to them, nothing changes.
         image.register(self.registry, holders)
         taken_over = {each.serial for each in streams} | {taken.data.get("own")}
@@ -577,49 +436,33 @@ class PortmapperService(MultiService):
         if taken.is_whole:
             image.count(self.registry)
             self._server.statistics.take_over(taken.data["statistics"])
-            self._holder = holders[taken.data["own"]]
+            self._own = self._own_entries(holders[taken.data["own"]])
             if self._cluster is not None and taken.data.get("cluster"):
                 self._cluster.take_over(taken.data["cluster"])
         taken.received.close()
 
     def go_on(self) -> None:
         """Serve what another process has passed on; it serves no longer."""
-        for each in self._listening:
-            each.take_file()
+        self._sockets.take_files()
         resumed, self._resumed = self._resumed, []
         for protocol, passed in resumed:
             protocol.go_on(passed)
-        if self._has_all:
-            self._move()
-
-    def _move(self) -> None:
-        """Register as this process what the other one had registered of itself."""
-        holder = self._holder
-        assert holder is not None
-        is_same = {m.netid: m.address for m in holder.mappings.values()} == self._addresses and {
-            service.port for service in holder.services.values()
-        } == {self.config.local_socket} - {None}
-        if is_same:
-            self.registry.move(holder, os.geteuid(), os.getpid())
-        else:
-            self.registry.close(holder)
-            self._holder = None
-            self._register()
+        if self._has_all and self._own is not None:
+            self._own.move()
 
     def answer_restarts(self, answer: Callable[[bytes], bytes]) -> None:
         """A restart has ended, somehow: answer those who have asked for it.
 
         :param answer: makes the box that answers the request with a tag.
         """
-        for _, factory in self._channels():
+        for _, factory in self._sockets.channels:
             factory.restarted(answer)
 
     def _close(self) -> Deferred[Any]:
         """Close the sockets and connections, and remove what is registered here."""
-        if self._holder is not None:
-            self.registry.close(self._holder)
-            self._holder = None
-        self._addresses = {}
+        if self._own is not None:
+            self._own.close()
+            self._own = None
         ended: list[Deferred[Any]] = []
         if self._web is not None:
             ended.append(self._web.close())
@@ -627,8 +470,7 @@ class PortmapperService(MultiService):
         if self._server is not None:
             ended.append(self._server.close())
             self._server = None
-        listening, self._listening = self._listening, []
-        ended += [maybeDeferred(each.port.stopListening) for each in listening]
+        ended.append(self._sockets.close())
         if self._joined is not None:
             ended.append(self._joined.close())
             self._joined = None
@@ -639,25 +481,3 @@ def _listed(words: list[str]) -> str:
     """Words as a list in a sentence."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _port_of(listening: IListeningPort) -> int:
-    host = listening.getHost()
-    assert isinstance(host, IPv4Address | IPv6Address)
-    return host.port
-
-
-@contextmanager
-def _explained(path: str, option: str) -> Iterator[None]:
-    """In the block, say what to do if the UNIX socket *path* cannot be bound.
-
-    :param option: the option that chooses the path.
-    """
-    try:
-        yield
-    except (OSError, CannotListenError) as error:
-        raise unusable_socket(path, error, option) from error
-
-
-def _is_wildcard(host: str) -> bool:
-    return ip_address(host.partition("%")[0]).is_unspecified

@@ -116,6 +116,7 @@ class TwistdPortmapper(PortmapperService):
     ) -> None:
         self._taken_over = taken_over
         super().__init__(config, reactor, handed_in=handed_in, uid=uid)
+        self._uid = uid
         self._kept = kept
         self._has_reserved_port = False
         self._output = output

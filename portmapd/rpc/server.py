@@ -26,9 +26,10 @@ from portmapd.server.bind_errors import unusable
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.engine import Engine, make_engine
 from portmapd.server.rate_limited_log import RateLimitedLog
+from portmapd.server.sockets import NO_IPV6, TRIES
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
-from portmapd.service import NO_IPV6, TRIES, PortmapperService
+from portmapd.service import PortmapperService
 
 #: Every address of this host.
 INTERFACES = "0.0.0.0", "::"

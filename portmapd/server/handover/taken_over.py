@@ -75,6 +75,11 @@ class TakenOver:
         except (KeyError, TypeError) as error:
             raise InvalidState(f"the sockets cannot be read: {error!r}") from error
 
+    @property
+    def made(self) -> frozenset[tuple[str, str]]:
+        """The kind and the place of each listening socket that is the daemon's own."""
+        return frozenset((each.kind, each.place) for each in self.sockets if each.is_made)
+
     def lock(self, path: str) -> int | None:
         """The descriptor that keeps other processes from that state file, if it was passed on."""
         found = self.data.get("lock")
