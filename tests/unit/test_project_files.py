@@ -48,18 +48,16 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(missing, [])
 
     def test_rooms(self) -> None:
-        """A newcomer finds every room of the package in the table of CONTRIBUTING.md."""
-        page = (TOP / "CONTRIBUTING.md").read_text()
-        rooms = {f"portmapd/{path.name}" for path in (TOP / "portmapd").glob("[a-z]*.py")}
-        rooms |= {f"portmapd/{path.parent.name}/" for path in TOP.glob("portmapd/*/__init__.py")}
-        self.assertEqual(
-            [
-                room
-                for room in sorted(rooms)
-                if f"| `{room}`" not in page and f", `{room}` |" not in page
-            ],
-            [],
-        )
+        """A newcomer finds every room of the package in both tables of rooms."""
+        modules = {path.name for path in (TOP / "portmapd").glob("*.py")} - {"__init__.py"}
+        rooms = modules | {f"{path.parent.name}/" for path in TOP.glob("portmapd/*/__init__.py")}
+        for page, row, room in (
+            ("CONTRIBUTING.md", r"(?m)^\| (`portmapd/.*?) \|", r"`portmapd/(.*?)`"),
+            ("docs/architecture.rst", r"(?m)^   \* - (``.*)$", r"``(.*?)``"),
+        ):
+            rows = re.findall(row, (TOP / page).read_text())
+            found = {name for each in rows for name in re.findall(room, each)}
+            self.assertEqual(rooms - found, set(), page)
 
 
 class HookTests(SynchronousTestCase):
