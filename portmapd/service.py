@@ -105,13 +105,8 @@ class PortmapperService(MultiService):
         self._server: PortmapServer | None = None
         self._web: WebServer | None = None
         self._cluster: EtcdCluster | None = None
-        self._sockets = Sockets(
-            config,
-            self._engine,
-            HandedInSockets() if handed_in is None else handed_in,
-            uid,
-            [] if self._taken_over is None else self._taken_over.made,
-        )
+        handed_in = HandedInSockets() if handed_in is None else handed_in
+        self._sockets = Sockets(config, self._engine, handed_in, uid)
         #: The streams that another process has had, and what they were there.
         self._resumed: list[tuple[PipelinedProtocol[Any], PassedStream]] = []
         self._own: OwnEntries | None = None
@@ -210,7 +205,8 @@ class PortmapperService(MultiService):
         if self._taken_over is not None:
             self._take_over(self._taken_over)
         try:
-            self._register()
+            if self._own is not None:
+                self._own.register()
         except BaseException:
             self._close()
             raise
@@ -293,7 +289,7 @@ class PortmapperService(MultiService):
                 break
 
     def _listen(self) -> None:
-        """Bind the sockets."""
+        """Make what is served, and bind the sockets."""
         config = self.config
         if config.cluster is not None and self._cluster is None:
             self._cluster = self._make_cluster(config.cluster)
@@ -314,6 +310,7 @@ class PortmapperService(MultiService):
         )
         self._sockets.bind(server)
         self.port = self._sockets.port
+        self._own = OwnEntries(self.registry, self._sockets.addresses, config.local_socket)
         if config.http is not None:
             self._listen_http(config.http, server)
 
@@ -332,20 +329,6 @@ class PortmapperService(MultiService):
         )
         # The process whose place this one takes has the endpoint until it ends.
         self._web.listen(patiently=self._taken_over is not None)
-
-    def _register(self) -> None:
-        """List program 100000 and the local channel for as long as they are served.
-
-        :raises ConfigurationError: another port mapper serves the same registry.
-        """
-        if self._joined is not None:
-            return
-        if self._own is None:
-            self._own = self._own_entries()
-        self._own.register()
-
-    def _own_entries(self, holder: Holder | None = None) -> OwnEntries:
-        return OwnEntries(self.registry, self._sockets.addresses, self.config.local_socket, holder)
 
     # In favour of another process, and in place of one
 
@@ -420,6 +403,7 @@ class PortmapperService(MultiService):
     def _take_over(self, taken: TakenOver) -> None:
         """Make everything anew that another process has passed on; nobody is told of it."""
         assert self._server is not None
+        assert self._own is not None
         image = read_image(taken.data["registry"])
         holders = image.admit(self.registry)
         streams = self._sockets.take_over(taken, holders)
@@ -436,7 +420,7 @@ class PortmapperService(MultiService):
         if taken.is_whole:
             image.count(self.registry)
             self._server.statistics.take_over(taken.data["statistics"])
-            self._own = self._own_entries(holders[taken.data["own"]])
+            self._own.take_over(holders[taken.data["own"]])
             if self._cluster is not None and taken.data.get("cluster"):
                 self._cluster.take_over(taken.data["cluster"])
         taken.received.close()
@@ -447,7 +431,8 @@ class PortmapperService(MultiService):
         resumed, self._resumed = self._resumed, []
         for protocol, passed in resumed:
             protocol.go_on(passed)
-        if self._has_all and self._own is not None:
+        if self._has_all:
+            assert self._own is not None
             self._own.move()
 
     def answer_restarts(self, answer: Callable[[bytes], bytes]) -> None:

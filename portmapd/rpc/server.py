@@ -22,11 +22,10 @@ from portmapd.registry.holder import Holder
 from portmapd.registry.mapping import Mapping, mapping
 from portmapd.rpc.call_server import MAX_WAITING, TIMEOUT, ProgramServer
 from portmapd.rpc.program import Program
-from portmapd.server.bind_errors import unusable
+from portmapd.server.bind_errors import NO_IPV6, unusable
 from portmapd.server.datagram import PortmapDatagramProtocol
-from portmapd.server.engine import Engine, make_engine
+from portmapd.server.engine import TRIES, Engine, make_engine
 from portmapd.server.rate_limited_log import RateLimitedLog
-from portmapd.server.sockets import NO_IPV6, TRIES
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
 from portmapd.service import PortmapperService

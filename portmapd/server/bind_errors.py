@@ -10,6 +10,9 @@ from twisted.internet.error import CannotListenError
 
 from portmapd.errors import ConfigurationError
 
+#: The errors for an IPv6 address on a host that has no IPv6.
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
 #: The columns of the local address and of the inode in the kernel's tables of sockets.
 _LOCAL, _INODE = 1, 9
 

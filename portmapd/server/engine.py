@@ -25,6 +25,8 @@ from portmapd.server.unix_port import UnixPort
 MAX_REQUEST = 65_535
 #: The most connections that the kernel keeps while the process is busy.
 BACKLOG = 1_024
+#: How many ports are tried, if any free one is to be served over UDP and TCP.
+TRIES = 8
 
 
 class Engine(Protocol):

@@ -112,6 +112,8 @@ class HandedInSockets:
     :ivar rpc: those of the rpcbind socket, by path; abstract ones begin with a null character.
     :ivar channel: that of the local channel, by path.
     :ivar port: of all UDP and TCP sockets; None: there are none.
+    :ivar made: what another process of this daemon has made and passed on, rather than a service
+        manager: ``udp``, ``tcp``, ``rpc`` or ``channel``, and the address or the path.
     """
 
     udp: dict[IPv4Address | IPv6Address, list[socket.socket]] = field(factory=dict)
@@ -119,6 +121,7 @@ class HandedInSockets:
     rpc: dict[str, socket.socket] = field(factory=dict)
     channel: dict[str, socket.socket] = field(factory=dict)
     port: int | None = None
+    made: set[tuple[str, str]] = field(factory=set)
 
     @property
     def hosts(self) -> tuple[str, ...]:

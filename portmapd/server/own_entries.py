@@ -20,25 +20,25 @@ class OwnEntries:
     :param registry: has them.
     :param addresses: the universal addresses of program 100000, by their netids.
     :param local_socket: the path of the local channel; None: there is none.
-    :param holder: holds what another process of this daemon has registered; None: nothing is.
     """
 
     def __init__(
-        self,
-        registry: Registry,
-        addresses: Mapping[str, str],
-        local_socket: str | None,
-        holder: Holder | None = None,
+        self, registry: Registry, addresses: Mapping[str, str], local_socket: str | None
     ) -> None:
         self._registry = registry
         self._addresses = addresses
         self._local_socket = local_socket
-        self._holder = holder
+        self._holder: Holder | None = None
 
     @property
-    def serial(self) -> int | None:
-        """The serial of their holder; None: nothing is registered."""
-        return None if self._holder is None else self._holder.serial
+    def serial(self) -> int:
+        """The serial of their holder, once they are registered."""
+        assert self._holder is not None
+        return self._holder.serial
+
+    def take_over(self, holder: Holder) -> None:
+        """Have what another process of this daemon has registered, as that process still."""
+        self._holder = holder
 
     def register(self) -> None:
         """Register them, unless they are.
@@ -57,6 +57,7 @@ class OwnEntries:
                 )
             )
         except AlreadyRegistered as error:
+            self.close()
             raise ConfigurationError(
                 f"{error}: one registry can have one port mapper with sockets for RPC"
             ) from None
@@ -64,8 +65,14 @@ class OwnEntries:
             self._registry.register(holder.new_service(ITSELF, self._local_socket, 0))
 
     def move(self) -> None:
-        """Have as this process what another process of this daemon has registered."""
-        if self._holder is not None and self._are_those_of(self._holder):
+        """Have this process be the holder of what it has taken over.
+
+        If it serves elsewhere, what was registered is removed, and where it serves is registered.
+
+        :raises ConfigurationError: another port mapper serves the same registry.
+        """
+        assert self._holder is not None
+        if self._are_held_by(self._holder):
             self._registry.move(self._holder, os.geteuid(), os.getpid())
         else:
             self.close()
@@ -77,7 +84,8 @@ class OwnEntries:
             self._registry.close(self._holder)
             self._holder = None
 
-    def _are_those_of(self, holder: Holder) -> bool:
+    def _are_held_by(self, holder: Holder) -> bool:
+        """Are these the entries that *holder* has?"""
         addresses = {each.netid: each.address for each in holder.mappings.values()}
         ports = {service.port for service in holder.services.values()}
         return addresses == self._addresses and ports == {self._local_socket} - {None}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -19,10 +18,10 @@ from portmapd.config import Config
 from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.registry.holder import Holder
-from portmapd.server.bind_errors import unusable, unusable_socket
+from portmapd.server.bind_errors import NO_IPV6, unusable, unusable_socket
 from portmapd.server.channel import ChannelFactory
 from portmapd.server.directories import check_directory
-from portmapd.server.engine import Engine
+from portmapd.server.engine import TRIES, Engine
 from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.handover.passed import Descriptors
 from portmapd.server.handover.taken_over import TakenOver
@@ -32,12 +31,8 @@ from portmapd.server.pipelining import PipelinedFactory
 from portmapd.server.portmap_server import PortmapServer
 from portmapd.server.socket_file import make_directory
 
-#: How often another free port is tried: one that is free over UDP may be taken over TCP.
-TRIES = 8
-
-#: Addresses that a host without IPv6 does not have, and the errors that it gives for them.
+#: Addresses that a host without IPv6 does not have.
 _IPV6_DEFAULTS = ("::1", "::")
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class Sockets:
@@ -45,10 +40,9 @@ class Sockets:
 
     :param config: says which.
     :param engine: makes them.
-    :param handed_in: those that are bound already, in place of those that would be made.
+    :param handed_in: those that are bound already, in place of those that would be made; they are
+        taken out of it as they are served, and closed with the others.
     :param uid: the user who serves once they are bound; None: the one who binds them.
-    :param made: the kind and the place of those among *handed_in* that another process of this
-        daemon has made; see :class:`~portmapd.server.listening.Listening`.
     :ivar port: the port that is served over UDP and TCP, once it is bound.
     :ivar addresses: the universal addresses of program 100000, by their netids.
     """
@@ -61,37 +55,31 @@ class Sockets:
         engine: Engine,
         handed_in: HandedInSockets,
         uid: int | None,
-        made: Collection[tuple[str, str]] = (),
     ) -> None:
         self._config = config
         self._engine = engine
         self._handed_in = handed_in
         self._uid = uid
-        self._made = made
         self._listening: list[Listening] = []
         self.port = config.port
         self.addresses: dict[str, str] = {}
 
     def bind(self, server: PortmapServer) -> None:
-        """Bind all of them.
+        """Bind all of them, or none.
 
         :param server: serves them.
-        :raises ConfigurationError: one cannot be bound; the message says what to do. Others may be
-            bound by then.
+        :raises ConfigurationError: one cannot be bound; the message says what to do.
         """
-        for tries in range(TRIES, 0, -1):
-            try:
-                self._bind_addresses(server)
-                break
-            except ConfigurationError:
-                if self._config.port or tries == 1:
-                    raise
-                self.close()
-        self._bind_rpc(server)
-        self._bind_channel(server)
+        try:
+            self._bind_addresses(server)
+            self._bind_rpc_socket(server)
+            self._bind_channel(server)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> Deferred[Any]:
-        """Close them; fires when they are closed. They can be bound again."""
+        """Close them; fires when they are closed. They can be bound again, all anew."""
         listening, self._listening = self._listening, []
         self.addresses = {}
         return gatherResults([maybeDeferred(each.port.stopListening) for each in listening])
@@ -140,10 +128,21 @@ class Sockets:
             each.take_file()
 
     def _bind_addresses(self, server: PortmapServer) -> None:
-        # All have one port: any free one is that of a socket that there is already.
-        self.port = self._config.port or self._handed_in.port or 0
-        for host in self._config.addresses:
-            self._bind_host(host, server)
+        """Serve every address, all at one port.
+
+        One that is free over UDP may be taken over TCP. If any will do, another one is tried then.
+        """
+        wanted = self._config.port or self._handed_in.port or 0
+        for others in reversed(range(1 if wanted else TRIES)):
+            self.port = wanted
+            try:
+                for host in self._config.addresses:
+                    self._bind_host(host, server)
+                return
+            except ConfigurationError:
+                if not others:
+                    raise
+                self.close()
 
     def _bind_host(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""
@@ -160,24 +159,24 @@ class Sockets:
         """Serve UDP at *host*; False if it is one that a host without IPv6 does not have."""
         bound = self._handed_in.take_udp(host)
         try:
-            port = self._engine.listen_udp(self.port, server.datagramProtocol(host), host, bound)
+            udp = self._engine.listen_udp(self.port, server.datagramProtocol(host), host, bound)
         except CannotListenError as error:
             if host in _IPV6_DEFAULTS and error.socketError.errno in NO_IPV6:
                 return False
             raise unusable(error, UDP.name) from error
-        self._add("udp", str(ip_address(host)), port, None, is_handed_in=bool(bound))
-        self.port = _port_of(port)
+        self._add("udp", str(ip_address(host)), udp, None, is_handed_in=bool(bound))
+        self.port = _port_of(udp)
         return True
 
     def _bind_tcp(self, host: str, server: PortmapServer) -> None:
         factory, listening = server.streamFactory(), self._handed_in.take_tcp(host)
         try:
-            port = self._engine.listen_tcp(self.port, factory, host, listening)
+            tcp = self._engine.listen_tcp(self.port, factory, host, listening)
         except CannotListenError as error:
             raise unusable(error, TCP.name) from error
-        self._add("tcp", str(ip_address(host)), port, factory, is_handed_in=listening is not None)
+        self._add("tcp", str(ip_address(host)), tcp, factory, is_handed_in=listening is not None)
 
-    def _bind_rpc(self, server: PortmapServer) -> None:
+    def _bind_rpc_socket(self, server: PortmapServer) -> None:
         path = self._config.rpc_socket
         if path is None:
             return
@@ -236,7 +235,7 @@ class Sockets:
         *,
         is_handed_in: bool,
     ) -> None:
-        is_made = not is_handed_in or (kind, place) in self._made
+        is_made = not is_handed_in or (kind, place) in self._handed_in.made
         self._listening.append(Listening(kind, place, port, factory, is_made))
 
 

@@ -75,11 +75,6 @@ class TakenOver:
         except (KeyError, TypeError) as error:
             raise InvalidState(f"the sockets cannot be read: {error!r}") from error
 
-    @property
-    def made(self) -> frozenset[tuple[str, str]]:
-        """The kind and the place of each listening socket that is the daemon's own."""
-        return frozenset((each.kind, each.place) for each in self.sockets if each.is_made)
-
     def lock(self, path: str) -> int | None:
         """The descriptor that keeps other processes from that state file, if it was passed on."""
         found = self.data.get("lock")
@@ -101,6 +96,7 @@ class TakenOver:
         for passed in self.sockets:
             if passed.is_made and _is_served(passed, config):
                 self._take(sockets, passed)
+                sockets.made.add((passed.kind, passed.place))
 
     def _take(self, sockets: HandedInSockets, passed: PassedSocket) -> None:
         found = [self.received.socket(place) for place in passed.descriptors]

@@ -48,8 +48,8 @@ class OwnEntriesTests(SynchronousTestCase):
         other = OwnEntries(self.registry, {"udp": "0.0.0.0.39.127"}, None)
         with self.assertRaisesRegex(ConfigurationError, "one registry can have one port mapper"):
             other.register()
-        other.close()
         self.assertEqual(self.mappings(), before)
+        self.assertEqual(len(list(self.registry.holders_after(0))), 1)
 
     def test_close(self) -> None:
         """Nothing is left; closing again does no harm."""
@@ -57,7 +57,6 @@ class OwnEntriesTests(SynchronousTestCase):
         self.entries.close()
         self.entries.close()
         self.assertEqual((self.mappings(), self.services()), ([], []))
-        self.assertIsNone(self.entries.serial)
 
     def moved(self, addresses: dict[str, str], local_socket: str | None) -> list[ChangeKind]:
         """The changes when a process takes over that serves there."""
@@ -66,7 +65,9 @@ class OwnEntriesTests(SynchronousTestCase):
         self.registry.move(service.holder, 65_534, 1)
         changes: list[ChangeKind] = []
         self.registry.follow(lambda batch: changes.extend(c.kind for c in batch), *ChangeKind)
-        OwnEntries(self.registry, addresses, local_socket, service.holder).move()
+        entries = OwnEntries(self.registry, addresses, local_socket)
+        entries.take_over(service.holder)
+        entries.move()
         return changes
 
     def test_move(self) -> None:
@@ -82,8 +83,3 @@ class OwnEntriesTests(SynchronousTestCase):
         self.assertLessEqual({ChangeKind.UNMAPPED, ChangeKind.MAPPED}, set(changes))
         self.assertEqual(self.mappings(), [(2, "udp"), (3, "udp"), (4, "udp")])
         self.assertEqual(self.services(), [])
-
-    def test_move_nothing(self) -> None:
-        """A process that was passed nothing of this registers it."""
-        self.entries.move()
-        self.assertEqual(self.services(), [(ITSELF, SOCKET)])
