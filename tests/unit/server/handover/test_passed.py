@@ -94,6 +94,7 @@ class SocketTests(SynchronousTestCase):
         """A service manager's are that again, and decide what is served by default."""
         sockets = self.taken("tcp", "192.0.2.1", 1111, is_made=False).handed_in()
         self.assertEqual(sockets.options["interfaces"], ("192.0.2.1",))
+        self.assertEqual(sockets.made, set())
         for skt in (*sockets.tcp.values(),):
             skt[0].close()
 
@@ -113,6 +114,8 @@ class SocketTests(SynchronousTestCase):
             taken.add_made(sockets, self.config)
             found = [*sockets.tcp.values(), [*sockets.rpc.values()]]
             self.assertEqual(sum(map(len, found)), count, place)
+            # Their files are removed in the end, unlike those of a service manager.
+            self.assertEqual(sockets.made, {(kind, place)} if count else set())
             for skt in (each for sockets_of_one in found for each in sockets_of_one):
                 skt.close()
 
