@@ -12,7 +12,8 @@ from portmapd.channel import commands as c
 from portmapd.channel.box import Box, BoxReader, encode_pairs
 from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.channel_protocol import OVERFLOW, Event
-from portmapd.client.twisted import ChannelClientProtocol, ReactorRuntime
+from portmapd.client.twisted.connection import ChannelClientProtocol
+from portmapd.client.twisted.runtime import ReactorRuntime
 from portmapd.client.values import Change, Service
 from portmapd.errors import (
     BadArguments,

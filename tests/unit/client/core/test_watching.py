@@ -15,7 +15,8 @@ from portmapd.client.core import watches
 from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.watch_state import WatchState
 from portmapd.client.core.watching import AsyncChanges, Watchers
-from portmapd.client.twisted import ChannelClientProtocol, ReactorRuntime
+from portmapd.client.twisted.connection import ChannelClientProtocol
+from portmapd.client.twisted.runtime import ReactorRuntime
 from portmapd.client.values import Change, Service
 from portmapd.errors import ClientClosed, InternalError
 from portmapd.server import listing

@@ -10,7 +10,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from portmapd.client.twisted import Operations, ReactorRuntime
+from portmapd.client.twisted.operations import Operations
+from portmapd.client.twisted.runtime import ReactorRuntime
 from portmapd.errors import BadArguments, ClientClosed, NotRegistered, Terminated
 
 
