@@ -414,8 +414,12 @@ def test_run(shell: Shell, portmapper: Portmapper) -> None:
     )  # fmt: skip
     assert running.stdout is not None
     assert running.stdout.readline() == "up\n"
-    # A public one is registered once the command runs.
-    eventually(lambda: portmapper.list(NAME), "it is registered", PATIENCE)
+    # A public one is registered once the command runs, and its RPC program behind it.
+    eventually(
+        lambda: any(each.program == PROGRAM for each in portmapper.mappings()),
+        "both are registered",
+        PATIENCE,
+    )
     (service,) = portmapper.list(NAME)
     assert service.port == 9100
     assert parent_of(service.pid) == running.pid
