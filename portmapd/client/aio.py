@@ -19,6 +19,7 @@ from portmapd.client.async_portmapper import AsyncPortmapper
 from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.connecting import Target
 from portmapd.client.core.registrations import Group, Lost
+from portmapd.client.core.remote import RESOLVE_TIMEOUT
 from portmapd.client.core.watching import AsyncChanges
 from portmapd.client.portmapper import ANYWHERE, User, connect
 from portmapd.client.values import (
@@ -53,8 +54,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: How long the look-up of a name may take, in seconds.
-RESOLVE_TIMEOUT = 10.0
 #: The most bytes that are read at once.
 CHUNK = 65_536
 

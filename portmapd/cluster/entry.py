@@ -24,6 +24,7 @@ from attrs import frozen
 
 from portmapd.channel.service import check_service
 from portmapd.errors import InvalidService
+from portmapd.etcd.messages import GARBAGE
 from portmapd.registry.mapping import Mapping
 from portmapd.registry.service import NamedService
 from portmapd.registry.shared import ClusterHost, Shared, SharedMapping, SharedService
@@ -137,7 +138,7 @@ def _encode(**fields: str | int) -> bytes:
 def _read(make: Callable[[dict[str, Any]], T], value: bytes) -> T | None:
     try:
         return make(json.loads(value))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, InvalidService):
+    except (*GARBAGE, RecursionError, InvalidService):
         return None
 
 

@@ -24,7 +24,7 @@ from portmapd.rpc.call_server import MAX_WAITING, TIMEOUT, ProgramServer
 from portmapd.rpc.program import Program
 from portmapd.server.bind_errors import NO_IPV6, unusable
 from portmapd.server.datagram import PortmapDatagramProtocol
-from portmapd.server.engine import TRIES, Engine, make_engine
+from portmapd.server.engine import Engine, listen_at_one_port, make_engine
 from portmapd.server.rate_limited_log import RateLimitedLog
 from portmapd.server.stream import PortmapStreamFactory
 from portmapd.server.turns import TurnQueue
@@ -99,7 +99,7 @@ class Server(MultiService):
         :raises ConfigurationError: one cannot be bound; the message says what to do.
         """
         if not self._ports:
-            self._listen(TRIES)
+            listen_at_one_port(self._wanted_port, self._listen, self._close_ports)
             if self._registers:
                 self._carry(self._default_config())
         super().privilegedStartService()
@@ -120,20 +120,10 @@ class Server(MultiService):
             for netid, address in self._addresses.items()
         )
 
-    def _listen(self, tries: int) -> None:
-        """Bind the sockets.
-
-        :param tries: how many ports are tried if any free one is to be served.
-        """
+    def _listen(self) -> None:
         self.port = self._wanted_port
-        try:
-            for host in self._interfaces:
-                self._listen_on(host)
-        except ConfigurationError:
-            self._close_ports()
-            if self._wanted_port or tries == 1:
-                raise
-            self._listen(tries - 1)
+        for host in self._interfaces:
+            self._listen_on(host)
 
     def _listen_on(self, host: str) -> None:
         """Serve UDP and TCP at *host*, unless that means every address of an IPv6 that is not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import ServerFactory
 
+from portmapd.errors import ConfigurationError
 from portmapd.server.datagram import PortmapDatagramProtocol
 from portmapd.server.fast.engine import FastEngine, is_fast_available
 from portmapd.server.unix_port import UnixPort
@@ -26,7 +27,7 @@ MAX_REQUEST = 65_535
 #: The most connections that the kernel keeps while the process is busy.
 BACKLOG = 1_024
 #: How many ports are tried, if any free one is to be served over UDP and TCP.
-TRIES = 8
+_TRIES = 8
 
 
 class Engine(Protocol):
@@ -129,3 +130,25 @@ class PlainEngine:
 def make_engine(reactor: IReactorTime) -> Engine:
     """The fast engine where the reactor and the system can run it, else the plain one."""
     return FastEngine(reactor) if is_fast_available(reactor) else PlainEngine(reactor)
+
+
+def listen_at_one_port(
+    port: int, listen: Callable[[], object], close: Callable[[], object]
+) -> None:
+    """Make sockets that all have one port, or none of them.
+
+    A port that is free over UDP may be taken over TCP. If any will do, another one is tried then.
+
+    :param port: 0: any will do.
+    :param listen: makes them.
+    :param close: closes those that were made.
+    :raises ConfigurationError: *listen* raised it at last.
+    """
+    for others in reversed(range(1 if port else _TRIES)):
+        try:
+            listen()
+            return
+        except ConfigurationError:
+            close()
+            if not others:
+                raise

@@ -15,13 +15,12 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from portmapd.config import Config
-from portmapd.errors import ConfigurationError
 from portmapd.oncrpc.netid import LOCAL, TCP, TCP6, UDP, UDP6, format_address
 from portmapd.registry.holder import Holder
 from portmapd.server.bind_errors import NO_IPV6, unusable, unusable_socket
 from portmapd.server.channel import ChannelFactory
 from portmapd.server.directories import check_directory
-from portmapd.server.engine import TRIES, Engine
+from portmapd.server.engine import Engine, listen_at_one_port
 from portmapd.server.handed_in_sockets import HandedInSockets
 from portmapd.server.handover.passed import Descriptors
 from portmapd.server.handover.taken_over import TakenOver
@@ -128,21 +127,15 @@ class Sockets:
             each.take_file()
 
     def _bind_addresses(self, server: PortmapServer) -> None:
-        """Serve every address, all at one port.
-
-        One that is free over UDP may be taken over TCP. If any will do, another one is tried then.
-        """
+        """Serve every address, all at one port: that of a socket that there is already, if any."""
         wanted = self._config.port or self._handed_in.port or 0
-        for others in reversed(range(1 if wanted else TRIES)):
+
+        def listen() -> None:
             self.port = wanted
-            try:
-                for host in self._config.addresses:
-                    self._bind_host(host, server)
-                return
-            except ConfigurationError:
-                if not others:
-                    raise
-                self.close()
+            for host in self._config.addresses:
+                self._bind_host(host, server)
+
+        listen_at_one_port(wanted, listen, self.close)
 
     def _bind_host(self, host: str, server: PortmapServer) -> None:
         """Serve UDP and TCP at *host*, unless this host has no IPv6."""

@@ -11,15 +11,12 @@ from portmapd.client.blocking.connection import CHUNK, Dialer
 from portmapd.client.blocking.deadline import Deadline
 from portmapd.client.blocking.session import SharedConnection
 from portmapd.client.core.registrations import Refused, Registrations
-from portmapd.client.core.remote import RemoteConnection, RemoteHost
+from portmapd.client.core.remote import RESOLVE_TIMEOUT, RemoteConnection, RemoteHost
 from portmapd.client.rpc.blocking import ThreadWaiter
 from portmapd.errors import UnknownCommand
 
 if TYPE_CHECKING:
     from portmapd.client.values import Terminator
-
-#: How long the look-up of a name may take, in seconds.
-RESOLVE_TIMEOUT = 10.0
 
 
 class RemoteDialer(Dialer):

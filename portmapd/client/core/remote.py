@@ -39,6 +39,8 @@ T = TypeVar("T")
 PORT = 80
 #: The most bytes of an answer: some 100,000 services.
 MAX_ANSWER = 16 << 20
+#: How long the look-up of a host's name may take, in seconds.
+RESOLVE_TIMEOUT = 10.0
 #: How much is shown of why a request is not served, in characters.
 MAX_WHY = 200
 #: The most bytes of filters that are sent; a server takes 65,536 of a form. Beyond them, it is

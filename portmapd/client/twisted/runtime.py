@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from portmapd.client.core.async_connection import AsyncConnection
 from portmapd.client.core.connecting import Target
 from portmapd.client.core.registrations import Group
+from portmapd.client.core.remote import RESOLVE_TIMEOUT
 from portmapd.client.twisted.connection import (
     Answer,
     ChannelClientProtocol,
@@ -40,9 +41,6 @@ from portmapd.client.values import Terminator, descriptor_of
 from portmapd.errors import CallTimedOut, PortmapdError
 
 T = TypeVar("T")
-
-#: How long the look-up of a name may take, in seconds.
-RESOLVE_TIMEOUT = 10.0
 
 
 class _Future(Deferred[T]):
