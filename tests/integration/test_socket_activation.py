@@ -22,6 +22,8 @@ MOUNTD = 100_005
 RPC, CHANNEL = "/run/rpcbind.sock", "/run/portmapd/portmapd.sock"
 
 START = (TWISTD, "-n", "--pidfile=", "portmapd")
+#: It gives a command a new environment: no daemon may keep its mappings outside the namespace.
+ACTIVATE = ("systemd-socket-activate", "--setenv=STATE_DIRECTORY")
 HAND_IN = (sys.executable, "-m", "tests.support.hand_in")
 #: As the units hand them in: each address with callers from elsewhere has two UDP sockets.
 ALL = (
@@ -182,7 +184,7 @@ def test_mountd_first(namespace: Namespace, tmp_path: Path) -> None:
     namespace.run("mkdir", "-p", "/run/portmapd")
     listen = (f"--listen={RPC}", "--listen=0.0.0.0:111", "--fdname=rpc-socket:tcp")
     log = tmp_path / "log"
-    started = namespace.start("systemd-socket-activate", *listen, *START, log=log)
+    started = namespace.start(*ACTIVATE, *listen, *START, log=log)
     eventually(lambda: "Listening on 0.0.0.0:111" in log.read_text(), "the sockets are there")
     assert " serving " not in log.read_text()
     mountd = namespace.start("rpc.mountd", "-F", log=tmp_path / "mountd.log")
@@ -204,7 +206,7 @@ def test_udp_activation(namespace: Namespace, tmp_path: Path) -> None:
     Nothing tells where it came from, for the socket has heard everyone until then.
     """
     log = tmp_path / "log"
-    activate = ("systemd-socket-activate", "--datagram", "--listen=0.0.0.0:111")
+    activate = (*ACTIVATE, "--datagram", "--listen=0.0.0.0:111")
     started = namespace.start(*activate, *START, "--local-socket=none", log=log)
     eventually(lambda: "Listening on 0.0.0.0:111" in log.read_text(), "the socket is there")
     with connect(UDP, "127.0.0.1", 111, make=namespace.make_socket) as skt:
